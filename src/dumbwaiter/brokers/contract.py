@@ -1,0 +1,179 @@
+"""The broker contract: at-least-once, peek-lock. One file per product implements it; `dumbwaiter.testing` proves it.
+
+Who does what:
+
+* An adapter does not retry, back off or log: it raises, and the runtime above decides. It does reconnect by itself.
+* Verbs take batches, because brokers pipeline and devices batch. An empty batch is a no-op.
+* Every verb may be called from many tasks of one event loop at once. Cancelling a call never loses a message:
+  a cancelled receive leaves nothing locked (or hands it back).
+* A stale lock token never settles a message that someone else holds by now (fencing). Where the product would
+  accept it, the adapter refuses.
+* A failed look-up raises; it never becomes 0 or an empty list.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import ClassVar, Self
+
+import msgspec
+
+from dumbwaiter.message import DeadLetter, Delivery, Message, QueueStats
+
+DEFAULT_LOCK_DURATION = 30.0
+
+
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What a product can do, as data. The runtime and the conformance suite read it; nobody tests for a product."""
+
+    durable: bool
+    """Confirmed messages survive kill -9 and restart of whatever holds them."""
+    multi_process: bool
+    """Several processes can share the queue."""
+    ordered: bool
+    """Messages of equal priority are handed out in the order in which they were sent."""
+    priority: bool
+    abandon_delay: bool
+    send_delay: bool
+    uncounted_abandon: bool
+    """abandon(counted=False) takes back the delivery's count."""
+    deduplication: bool
+    """A second send of the same message id to the same queue is dropped for a while."""
+    max_message_nbytes: int | None
+    """Largest body the broker takes; above it send raises MessageTooLargeError. None: no fixed limit."""
+
+
+class Inbox(ABC):
+    """Where replies arrive. Iterate it, or call receive(); close it with the broker or by itself."""
+
+    address: str
+
+    @abstractmethod
+    async def receive(self, *, max_messages: int, max_wait: float) -> list[Message]:
+        """Take up to *max_messages* replies; wait at most *max_wait* seconds for the first. Taken is gone."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Forget the address: later replies to it raise InboxGoneError at the sender."""
+
+    async def __aiter__(self) -> AsyncIterator[Message]:
+        while True:
+            for message in await self.receive(max_messages=1000, max_wait=60.0):
+                yield message
+
+
+class Broker(ABC):
+    """A message broker with peek-lock queues. Open it with ``async with``; see the module text for the rules.
+
+    *lock_duration* is how long a delivery stays locked unless renewed, in seconds.
+    """
+
+    capabilities: ClassVar[Capabilities]
+    lock_duration: float
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Connect. Raises BrokerUnavailableError, naming the address and the reason."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Disconnect and hand back at once what this object still holds locked. Closing twice is no error.
+
+        Afterwards every verb raises BrokerClosedError, also those that were waiting.
+        """
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # --- queues ---
+
+    @abstractmethod
+    async def create_queue(self, queue: str) -> None:
+        """Declare *queue* and its dead-letter queue. Idempotent."""
+
+    @abstractmethod
+    async def queues(self) -> list[str]:
+        """The names of all queues, sorted."""
+
+    @abstractmethod
+    async def send(self, queue: str, messages: Sequence[Message], *, delay: float = 0.0) -> None:
+        """Append *messages*; return when the broker has confirmed all of them, durably where it is durable.
+
+        They become ready after *delay* seconds. All or none where the product can; on an error the caller
+        resends with the same message ids. Raises QueueNotFoundError, MessageTooLargeError (before anything
+        is sent), BrokerUnavailableError.
+        """
+
+    @abstractmethod
+    async def receive(self, queue: str, *, max_messages: int, max_wait: float) -> list[Delivery]:
+        """Lock up to *max_messages*, by priority and then age; return early with what there is.
+
+        An empty list means that *max_wait* seconds passed in silence. Never more than asked for.
+        Raises QueueNotFoundError, BrokerUnavailableError.
+        """
+
+    # --- settling; each may raise LockLostError carrying those deliveries that someone else holds by now ---
+
+    @abstractmethod
+    async def complete(self, deliveries: Sequence[Delivery]) -> None:
+        """Remove the messages for good. Completing one that is gone already is no error."""
+
+    @abstractmethod
+    async def abandon(self, deliveries: Sequence[Delivery], *, delay: float = 0.0, counted: bool = True) -> None:
+        """Hand the messages back: ready again after *delay* seconds, at their old place.
+
+        With ``counted=False`` this delivery does not count (where capabilities.uncounted_abandon).
+        """
+
+    @abstractmethod
+    async def dead_letter(self, deliveries: Sequence[Delivery], *, reason: str, detail: str = "") -> None:
+        """Move the messages to the dead-letter queue with a short *reason* code and a *detail* for people."""
+
+    @abstractmethod
+    async def renew_lock(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Hold the messages for another lock_duration from now; the new deliveries, in the same order.
+
+        Raises LockLostError for those whose lock ran out or moved on; its *renewed* holds the others.
+        """
+
+    # --- looking ---
+
+    @abstractmethod
+    async def stats(self, queue: str) -> QueueStats:
+        """Counts of *queue*, at most a second old. Raises; never guesses 0."""
+
+    @abstractmethod
+    async def dead_letters(self, queue: str, *, limit: int = 100) -> list[DeadLetter]:
+        """The oldest *limit* dead letters, without removing them."""
+
+    @abstractmethod
+    async def redrive(self, queue: str, keys: Sequence[str] | None = None) -> int:
+        """Send dead letters back to their queue with a fresh delivery count; all of them if *keys* is None.
+
+        Returns how many.
+        """
+
+    @abstractmethod
+    async def purge(self, queue: str, keys: Sequence[str] | None = None) -> int:
+        """Delete dead letters; all of them if *keys* is None. Returns how many."""
+
+    # --- request-reply ---
+
+    @abstractmethod
+    async def open_inbox(self) -> Inbox:
+        """A fresh private address for replies, readable by this process only."""
+
+    @abstractmethod
+    async def reply(self, address: str, messages: Sequence[Message]) -> None:
+        """Put *messages* into the inbox at *address*; raises InboxGoneError when its owner is known to be gone.
+
+        A reply needs to outlive the worker, not the asker: it need not be synced to disk.
+        """

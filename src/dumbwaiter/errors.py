@@ -1,0 +1,137 @@
+"""Every error that dumbwaiter raises on purpose. Each carries its data, so that callers need not parse text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class DumbwaiterError(Exception):
+    """Base of all errors raised by dumbwaiter."""
+
+
+class ConfigError(DumbwaiterError):
+    """A setting is unknown or has a wrong value; the text names the place (file and line, variable or flag)."""
+
+
+class MissingExtraError(DumbwaiterError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        self.package = package
+        self.extra = extra
+        super().__init__(f"{package} is not installed; install it with: pip install 'dumbwaiter[{extra}]'")
+
+
+# --- broker -----------------------------------------------------------------
+
+
+class BrokerError(DumbwaiterError):
+    """Base of what a broker adapter raises."""
+
+
+class BrokerUnavailableError(BrokerError):
+    """The broker cannot be reached or refuses to work now (down, disk full); the same call may succeed later."""
+
+
+class BrokerClosedError(BrokerError):
+    """The broker object was closed (or never opened) by this process."""
+
+    def __init__(self, message: str = "this broker is not open; use it inside `async with`") -> None:
+        super().__init__(message)
+
+
+class QueueNotFoundError(BrokerError):
+    """No such queue; it is created by the worker of the model, or with create_queue."""
+
+    def __init__(self, queue: str) -> None:
+        self.queue = queue
+        super().__init__(f"no queue named {queue!r}; start a worker for it, or call create_queue({queue!r}) first")
+
+
+class LockLostError(BrokerError):
+    """Locks that this holder no longer has: another worker may hold these messages by now.
+
+    *deliveries* are those that were lost; the others of the same call were settled or renewed,
+    and for renew_lock they are in *renewed*.
+    """
+
+    def __init__(self, deliveries: Sequence[Any], renewed: Sequence[Any] = ()) -> None:
+        self.deliveries = list(deliveries)
+        self.renewed = list(renewed)
+        ids = ", ".join(d.message.id for d in self.deliveries[:3])
+        more = "" if len(self.deliveries) <= 3 else f" and {len(self.deliveries) - 3} more"
+        super().__init__(f"lock lost on {len(self.deliveries)} message(s): {ids}{more}")
+
+
+class MessageTooLargeError(BrokerError):
+    """A message exceeds what the broker takes; send it by claim check instead."""
+
+    def __init__(self, nbytes: int, limit: int) -> None:
+        self.nbytes = nbytes
+        self.limit = limit
+        super().__init__(f"message of {nbytes} bytes exceeds this broker's limit of {limit}; send it by claim check")
+
+
+class InboxGoneError(BrokerError):
+    """The inbox that a reply was addressed to no longer exists: whoever asked has gone away."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        super().__init__(f"no inbox at {address!r}: whoever asked has gone away")
+
+
+# --- blob store -------------------------------------------------------------
+
+
+class BlobError(DumbwaiterError):
+    """Base of what the blob store raises; also raised as is when the store is unreachable or full."""
+
+
+class BlobNotFoundError(BlobError):
+    """No object under this key."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        super().__init__(f"no blob under {key!r}")
+
+
+class BlobExistsError(BlobError):
+    """create() found an object under this key: the first writer has won."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        super().__init__(f"a blob already exists under {key!r}")
+
+
+# --- model and prediction ---------------------------------------------------
+
+
+class ModelLoadError(DumbwaiterError):
+    """The model's class cannot be imported, its weights cannot be read, or its constructor raised."""
+
+
+class TransientError(DumbwaiterError):
+    """A model may raise this (or a subclass): try again later, with back-off."""
+
+
+class PermanentError(DumbwaiterError):
+    """A model may raise this (or a subclass): trying again cannot help; dead-letter at once."""
+
+
+class BadInputError(PermanentError):
+    """The request's body cannot be decoded into what the model takes."""
+
+
+class PredictionError(DumbwaiterError):
+    """A request was answered with a failure. *failure* says what, why and how often it was tried."""
+
+    def __init__(self, failure: Any) -> None:
+        self.failure = failure
+        super().__init__(f"{failure.code}: {failure.message}")
+
+
+class PredictionTimeoutError(DumbwaiterError, TimeoutError):
+    """No answer came within the caller's patience; the request may still be waiting or running."""

@@ -1,0 +1,109 @@
+"""The values that travel: messages, deliveries, dead letters, queue statistics, failures. No behaviour, no I/O."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping  # noqa: TC003 - msgspec resolves the annotation at run time
+
+import msgspec
+
+PREDICTION_REQUESTED = "dumbwaiter.prediction.requested"
+PREDICTION_SUCCEEDED = "dumbwaiter.prediction.succeeded"
+PREDICTION_FAILED = "dumbwaiter.prediction.failed"
+
+
+def new_id() -> str:
+    """A new unique id that sorts by creation time: 12 hex digits of milliseconds, then 80 random bits."""
+    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One request, reply or notification: a CloudEvents 1.0 event (see envelope.py for the wire forms).
+
+    *time* and *deadline* are seconds since the Unix epoch; None means unknown and none.
+    *data_ref* is the claim check: when set, the body lies in the blob store under that reference.
+    A larger *priority* is served first. *extensions* holds further CloudEvents attributes, as text.
+    """
+
+    body: bytes = b""
+    id: str = msgspec.field(default_factory=new_id)
+    content_type: str | None = None
+    type: str = PREDICTION_REQUESTED
+    source: str = "/dumbwaiter"
+    subject: str | None = None
+    time: float | None = None
+    data_ref: str | None = None
+    trace_parent: str | None = None
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    deadline: float | None = None
+    priority: int = 0
+    tenant: str | None = None
+    idempotency_key: str | None = None
+    extensions: Mapping[str, str] = msgspec.field(default_factory=dict)
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A message under a lock.
+
+    *lock_token* proves the lock to the broker; *locked_until* is on this process's time.monotonic();
+    *delivery_count* is 1 on the first delivery.
+    """
+
+    message: Message
+    queue: str
+    lock_token: str
+    locked_until: float
+    delivery_count: int
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A message that was given up on, with the reason (a short code) and the detail (traceback, exit signal).
+
+    *key* names it for redrive and purge; *dead_at* is in seconds since the Unix epoch.
+    """
+
+    key: str
+    message: Message
+    queue: str
+    reason: str
+    detail: str
+    delivery_count: int
+    dead_at: float
+
+
+class QueueStats(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Counts of one queue now. *oldest_age* is the seconds that the oldest ready message has waited, 0.0 if none."""
+
+    ready: int
+    locked: int
+    delayed: int
+    dead: int
+    oldest_age: float
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Why a request has no output.
+
+    *code* is stable and for programs (``bad-input``, ``model-error``, ``deadline-exceeded``, ``runner-crashed``,
+    ``runner-hung``, ``delivery-limit`` ...); *message* is one line for people; *detail* may hold a traceback.
+    """
+
+    code: str
+    message: str
+    detail: str = ""
+    attempts: int = 1
+
+
+class Timings(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Where the time of one request went, in seconds.
+
+    *queued*: from send to receive; *batched*: from receive to the start of its batch (decoding included);
+    *device*: the model's own time for the whole batch; *batch_size*: with how many it ran.
+    """
+
+    queued: float = 0.0
+    batched: float = 0.0
+    device: float = 0.0
+    batch_size: int = 1
