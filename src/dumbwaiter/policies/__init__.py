@@ -1,0 +1,1 @@
+"""Decisions as pure functions: no clock, no asyncio, no I/O. Time comes in as an argument."""

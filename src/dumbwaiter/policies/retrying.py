@@ -1,0 +1,66 @@
+"""What becomes of a message whose attempt failed. Pure.
+
+First attempt in company, later attempts alone; permanent errors at once to the dead letters; transient ones again
+with back-off; what nobody understands again, a few times; a killed or hung runner counts against those it held.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+#: Transient errors may be tried this often, or max_deliveries if that is more.
+TRANSIENT_DELIVERIES = 10
+FIRST_DELAY = 0.2
+LONGEST_DELAY = 60.0
+
+
+class Fault(Enum):
+    """Why an attempt gave no output."""
+
+    PERMANENT = "permanent"
+    TRANSIENT = "transient"
+    UNKNOWN = "unknown"
+    EXPIRED = "expired"
+    INNOCENT = "innocent"
+    """It was only in the same hands when something else went wrong: hand it back uncounted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Abandon with this delay in seconds."""
+
+    delay: float
+    counted: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Answer with the failure, then dead-letter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Answer with the failure and complete: nobody needs to look at it again."""
+
+
+def judge(fault: Fault, delivery_count: int, *, max_deliveries: int, luck: float) -> Retry | GiveUp | Answer:
+    """Decide. *luck* in [0, 1) spreads the back-off, so that a crowd does not come back at once."""
+    if fault is Fault.EXPIRED:
+        return Answer()
+    if fault is Fault.INNOCENT:
+        return Retry(delay=0.0, counted=False)
+    limit = max(max_deliveries, TRANSIENT_DELIVERIES) if fault is Fault.TRANSIENT else max_deliveries
+    if fault is Fault.PERMANENT or delivery_count >= limit:
+        return GiveUp()
+    return Retry(delay=back_off(delivery_count, luck=luck))
+
+
+def back_off(attempt: int, *, luck: float, first: float = FIRST_DELAY, longest: float = LONGEST_DELAY) -> float:
+    """Seconds before the next try after the *attempt*-th (1-based): doubling, at most *longest*, 50-100 % of it."""
+    return float(min(longest, first * 2.0 ** min(attempt - 1, 30)) * (0.5 + 0.5 * luck))
+
+
+def must_be_alone(delivery_count: int) -> bool:
+    """A redelivered message runs in a batch of its own, so that a poison costs its mates one attempt at most."""
+    return delivery_count > 1

@@ -1,0 +1,56 @@
+"""A failed attempt is judged by its kind and by how often the message was delivered."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dumbwaiter.policies.retrying import (
+    LONGEST_DELAY,
+    TRANSIENT_DELIVERIES,
+    Answer,
+    Fault,
+    GiveUp,
+    Retry,
+    back_off,
+    judge,
+    must_be_alone,
+)
+
+luck = st.floats(min_value=0.0, max_value=1.0, exclude_max=True)
+
+
+@given(count=st.integers(1, 50), most=st.integers(1, 20), luck=luck)
+def test_a_permanent_error_is_given_up_at_once(count: int, most: int, luck: float) -> None:
+    assert judge(Fault.PERMANENT, count, max_deliveries=most, luck=luck) == GiveUp()
+
+
+@given(count=st.integers(1, 50), most=st.integers(1, 20), luck=luck)
+def test_an_unknown_error_is_tried_again_until_max_deliveries(count: int, most: int, luck: float) -> None:
+    verdict = judge(Fault.UNKNOWN, count, max_deliveries=most, luck=luck)
+    assert isinstance(verdict, GiveUp if count >= most else Retry)
+
+
+def test_a_transient_error_is_given_more_tries() -> None:
+    assert isinstance(judge(Fault.TRANSIENT, 5, max_deliveries=3, luck=0.0), Retry)
+    assert judge(Fault.TRANSIENT, TRANSIENT_DELIVERIES, max_deliveries=3, luck=0.0) == GiveUp()
+
+
+def test_a_missed_deadline_is_answered_and_leaves_no_dead_letter() -> None:
+    assert judge(Fault.EXPIRED, 1, max_deliveries=3, luck=0.0) == Answer()
+
+
+@given(count=st.integers(1, 1000), luck=luck)
+def test_the_innocent_go_back_at_once_and_uncounted(count: int, luck: float) -> None:
+    assert judge(Fault.INNOCENT, count, max_deliveries=3, luck=luck) == Retry(delay=0.0, counted=False)
+
+
+@given(attempt=st.integers(1, 10_000), luck=luck)
+def test_back_off_grows_to_its_limit_and_never_beyond(attempt: int, luck: float) -> None:
+    assert 0.0 < back_off(attempt, luck=luck) <= LONGEST_DELAY
+    assert back_off(attempt + 1, luck=luck) >= back_off(attempt, luck=luck)
+
+
+def test_from_the_second_delivery_on_a_message_runs_alone() -> None:
+    assert not must_be_alone(1)
+    assert must_be_alone(2)
