@@ -1,0 +1,93 @@
+"""Why a runner died: exit code, signal, the kernel's out-of-memory killer, the stacks at the end."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import msgspec
+
+_SIGKILL_EXIT = -int(signal.SIGKILL)
+_STACKS_NCHARS = 16_000
+
+
+class CauseOfDeath(msgspec.Struct, frozen=True, kw_only=True):
+    """*code* for programs (``runner-crashed``, ``runner-hung``, ``out-of-memory-killed``), the rest for people."""
+
+    code: str
+    message: str
+    detail: str = ""
+
+
+def oom_kill_count(cgroups: str | None = None, root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """How often the kernel's out-of-memory killer has struck in this process's control group; None if untold.
+
+    *cgroups* is the text of /proc/self/cgroup. Source: the kernel's cgroup-v1 memory.oom_control and cgroup-v2
+    memory.events documents.
+    """
+    text = Path("/proc/self/cgroup").read_text() if cgroups is None else cgroups
+    for line in text.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if "memory" in controllers.split(","):
+            places = [root / "memory" / path.lstrip("/") / "memory.oom_control"]
+        elif not controllers:
+            places = [mount / path.lstrip("/") / "memory.events" for mount in (root, root / "unified")]
+        else:
+            continue
+        for place in places:
+            count = _field(place, "oom_kill")
+            if count is not None:
+                return count
+    return None
+
+
+def explain(
+    returncode: int, *, oom_before: int | None, oom_after: int | None, hung_for: float | None, stacks: str
+) -> CauseOfDeath:
+    """Put the evidence into words. *returncode* as subprocess gives it; *hung_for* seconds if we killed it for that."""
+    detail = stacks[-_STACKS_NCHARS:]
+    if hung_for is not None:
+        return CauseOfDeath(
+            code="runner-hung",
+            message=f"the model gave no sign of life for {hung_for:.1f} s and was killed; raise its timeout if it "
+            "really needs longer",
+            detail=detail,
+        )
+    if returncode == _SIGKILL_EXIT and oom_before is not None and oom_after is not None and oom_after > oom_before:
+        return CauseOfDeath(
+            code="out-of-memory-killed",
+            message="the kernel's out-of-memory killer killed the runner (SIGKILL): the input or the model needs more "
+            "host memory than there is",
+            detail=f"oom_kill count of the control group: {oom_before} before, {oom_after} after\n{detail}",
+        )
+    return CauseOfDeath(code="runner-crashed", message=f"the runner died: {describe_exit(returncode)}", detail=detail)
+
+
+def describe_exit(returncode: int) -> str:
+    """``killed by SIGSEGV (segmentation fault)`` or ``exit code 3``."""
+    if returncode >= 0:
+        return f"exit code {returncode}"
+    try:
+        number = signal.Signals(-returncode)
+    except ValueError:
+        return f"killed by signal {-returncode}"
+    return f"killed by {number.name} ({(signal.strsignal(number) or 'unknown').lower()})"
+
+
+def read_stacks(fd: int) -> str:
+    """What faulthandler wrote into the memory file *fd*."""
+    size = os.fstat(fd).st_size
+    return os.pread(fd, size, 0).decode(errors="replace")
+
+
+def _field(place: Path, name: str) -> int | None:
+    try:
+        lines = place.read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        key, _, value = line.partition(" ")
+        if key == name:
+            return int(value)
+    return None

@@ -1,0 +1,245 @@
+"""The consumer: pulls what the runner can take, keeps the locks, and leaves in good order.
+
+It never imports the model: whatever the model does to its process, the consumer lives to hand the messages back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dumbwaiter.blobs import presence
+from dumbwaiter.blobs.claimcheck import check_out
+from dumbwaiter.blobs.presence import WorkerStatus
+from dumbwaiter.blobs.store import BlobStore
+from dumbwaiter.brokers.contract import Broker
+from dumbwaiter.errors import BadInputError, BlobError, BrokerUnavailableError
+from dumbwaiter.message import Failure, Timings
+from dumbwaiter.models.contract import ModelSpec
+from dumbwaiter.policies.batching import pull_size, was_nearly_full
+from dumbwaiter.policies.retrying import TRANSIENT_DELIVERIES, Fault, back_off
+from dumbwaiter.worker.admission import Admission, Unlimited
+from dumbwaiter.worker.hand import Hand, Held
+from dumbwaiter.worker.keeper import RunnerKeeper
+from dumbwaiter.worker.options import WorkerOptions
+from dumbwaiter.worker.settling import Outcome, Settler, failure, renew
+
+_log = logging.getLogger(__name__)
+OnStatus = Callable[[WorkerStatus], None]
+
+
+class Consumer:
+    """One model's worker on an open broker and store. run() serves until *stop* is set."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        store: BlobStore,
+        spec: ModelSpec,
+        options: WorkerOptions,
+        *,
+        admission: Admission | None = None,
+        on_status: OnStatus | None = None,
+    ) -> None:
+        self._broker = broker
+        self._store = store
+        self._spec = spec
+        self._options = options
+        self._admission = admission or Unlimited()
+        self._on_status = on_status
+        self._hand = Hand()
+        self._settler = Settler(broker, store, self._hand, claim_threshold=options.claim_threshold)
+        self._keeper = RunnerKeeper(spec, self._hand, self._settler, options, on_state=self._note_state)
+        self._status = WorkerStatus(worker=f"{os.getpid()}-{secrets.token_hex(4)}", model=spec.name, state="loading")
+        self._announce_now = asyncio.Event()
+        self._last_was_full = False
+
+    async def run(self, stop: asyncio.Event, *, hurry: asyncio.Event | None = None) -> None:
+        """Serve until *stop*; then finish or hand back what is in hand, within the grace (*hurry*: at once)."""
+        await self._create_queue(stop)
+        keeping = asyncio.create_task(self._keeper.run())
+        chores = [asyncio.create_task(chore()) for chore in (self._pull, self._renew_locks, self._announce)]
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({keeping, *chores, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (keeping, *chores):
+                if task.done():
+                    task.result()  # a fault of ours: raise it rather than serve on half dead
+        finally:
+            stopping.cancel()
+            await self._leave(keeping, chores, hurry)
+
+    async def _leave(
+        self, keeping: asyncio.Task[None], chores: Sequence[asyncio.Task[None]], hurry: asyncio.Event | None
+    ) -> None:
+        """Stop pulling; drain the runner; end it; settle; say goodbye. Locks are renewed until the end."""
+        pulling, renewing, announcing = chores
+        await _end(pulling)
+        self._note_state("draining", "", {})
+        started = time.monotonic()
+        draining = asyncio.create_task(self._keeper.drain(self._options.grace * 0.8))
+        hurrying = asyncio.create_task((hurry or asyncio.Event()).wait())
+        await asyncio.wait({draining, hurrying}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (draining, hurrying, keeping):
+            await _end(task)
+        left = max(0.5, self._options.grace * 0.95 - (time.monotonic() - started))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._settler.settled(), left)
+        await _end(renewing)
+        await _end(announcing)
+        with contextlib.suppress(BlobError):
+            await presence.withdraw(self._store, self._spec.name, self._status.worker)
+
+    async def _create_queue(self, stop: asyncio.Event) -> None:
+        attempt = 0
+        while not stop.is_set():
+            try:
+                await self._broker.create_queue(self._spec.name)
+            except BrokerUnavailableError as error:
+                attempt += 1
+                await self._pause(attempt, error)
+            else:
+                return
+
+    # --- pulling ---
+
+    async def _pull(self) -> None:
+        attempt = 0
+        while True:
+            size = self._room()
+            if size == 0:
+                self._keeper.changed.clear()
+                if self._room() == 0:
+                    await self._keeper.changed.wait()
+                continue
+            try:
+                await self._pull_once(size)
+                attempt = 0
+            except BrokerUnavailableError as error:
+                attempt += 1
+                await self._pause(attempt, error)
+
+    def _room(self) -> int:
+        if not self._keeper.ready or self._settler.behind:
+            return 0
+        return pull_size(self._hand.in_runner, self._keeper.helping, last_was_full=self._last_was_full)
+
+    async def _pull_once(self, size: int) -> None:
+        grant = await self._admission.acquire(size)
+        came = 0
+        try:
+            # Busy: only what is there already; a message that comes later belongs to whoever is idle then.
+            wait = self._options.receive_wait if self._hand.in_runner == 0 else 0.0
+            deliveries = await self._broker.receive(self._spec.name, max_messages=grant.size, max_wait=wait)
+            came = len(deliveries)
+        finally:
+            grant.shrink_to(came)
+        self._last_was_full = was_nearly_full(size, came)
+        if deliveries:
+            held = self._hand.take(deliveries, grant)
+            await self._keeper.send(await self._checked(held))
+
+    async def _checked(self, held: Sequence[Held]) -> list[Held]:
+        """Without those that are past saving; with the bodies of the others at hand."""
+        good: list[Held] = []
+        bad: list[Outcome] = []
+        now = time.time()
+        for one in held:
+            outcome = self._past_saving(one, now)
+            if outcome is None and one.delivery.message.data_ref is not None:
+                outcome = await self._check_out(one)
+            if outcome is None:
+                good.append(one)
+            else:
+                one.grant.give_back(1)
+                bad.append(outcome)
+        self._settler.settle(bad)
+        return good
+
+    def _past_saving(self, held: Held, now: float) -> Outcome | None:
+        message, count = held.delivery.message, held.delivery.delivery_count
+        if message.deadline is not None and now > message.deadline:
+            late = now - message.deadline
+            said = Failure(code="deadline-exceeded", message=f"received {late:.3f} s after its deadline")
+            return self._failed(held, Fault.EXPIRED, said)
+        limit = max(self._spec.max_deliveries, TRANSIENT_DELIVERIES)
+        if count > limit:
+            said = Failure(
+                code="delivery-limit",
+                message=f"delivered {count} times without a verdict: whoever held it died, or lost its lock",
+                attempts=count,
+            )
+            return self._failed(held, Fault.PERMANENT, said)
+        return None
+
+    async def _check_out(self, held: Held) -> Outcome | None:
+        try:
+            held.body = (await check_out(self._store, held.delivery.message)).body
+        except BadInputError as error:
+            said = Failure(code="bad-input", message=str(error))
+            return self._failed(held, Fault.PERMANENT, said)
+        except BlobError as error:
+            said = Failure(code="claim-unreadable", message=str(error), attempts=held.delivery.delivery_count)
+            return self._failed(held, Fault.TRANSIENT, said)
+        return None
+
+    def _failed(self, held: Held, fault: Fault, said: Failure) -> Outcome:
+        return failure(held, fault, said, max_deliveries=self._spec.max_deliveries, timings=Timings())
+
+    async def _pause(self, attempt: int, error: BrokerUnavailableError) -> None:
+        delay = back_off(attempt, luck=0.5, longest=5.0)
+        if attempt in {1, 10, 100}:
+            _log.warning("the broker is unavailable, trying again: %s", error)
+        await asyncio.sleep(delay)
+
+    # --- locks and status ---
+
+    async def _renew_locks(self) -> None:
+        every = self._broker.lock_duration / 3
+        while True:
+            await asyncio.sleep(every)
+            held = self._hand.renewable()
+            if not held:
+                continue
+            try:
+                lost = await renew(held, self._broker)
+            except BrokerUnavailableError as error:
+                _log.warning("%d lock(s) could not be renewed: %s", len(held), error)
+                continue
+            if lost:
+                _log.warning("%d lock(s) lost; other workers have these messages by now", len(lost))
+                await self._keeper.forget([one.slot for one in lost if one.slot in self._hand.slots])
+
+    def _note_state(self, state: str, reason: str, signature: dict[str, Any]) -> None:
+        self._status = WorkerStatus(
+            worker=self._status.worker,
+            model=self._spec.name,
+            state=state,  # type: ignore[arg-type]
+            reason=reason,
+            signature=signature or self._status.signature,
+        )
+        self._announce_now.set()
+        if self._on_status is not None:
+            self._on_status(self._status)
+
+    async def _announce(self) -> None:
+        while True:
+            self._announce_now.clear()
+            try:
+                await presence.announce(self._store, self._status)
+            except BlobError as error:
+                _log.warning("this worker cannot announce itself: %s", error)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._announce_now.wait(), presence.ANNOUNCE_EVERY)
+
+
+async def _end(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError, Exception):
+        await task

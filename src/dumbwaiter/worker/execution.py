@@ -1,0 +1,70 @@
+"""One batch through the model: out of memory halves it, an unexplained error is traced to its member."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from dumbwaiter.errors import BadInputError, PermanentError, TransientError
+from dumbwaiter.models.contract import LoadedModel
+from dumbwaiter.policies.retrying import Fault as FaultKind
+from dumbwaiter.worker.pipe import Fault
+
+_TRANSIENT_ERRNOS = {errno.EAGAIN, errno.ENOMEM, errno.ENOSPC, errno.EBUSY, errno.EMFILE, errno.ENFILE}
+_DETAIL_NCHARS = 16_000
+
+
+def run_batch(model: LoadedModel, inputs: Sequence[Any]) -> list[Any]:
+    """Outputs in order; an Exception in a place is that member's own failure.
+
+    A batch that runs out of memory is halved, down to single inputs. A batch that raises anything else is run again
+    one by one, so that each member gets its own verdict and its mates lose nothing.
+    """
+    try:
+        return model.predict(inputs)
+    except Exception as error:
+        if len(inputs) == 1:
+            return [error]
+        if is_out_of_memory(error):
+            release_device_memory()
+            middle = len(inputs) // 2
+            return run_batch(model, inputs[:middle]) + run_batch(model, inputs[middle:])
+    return [output for single in inputs for output in run_batch(model, [single])]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether *error* says that the device (or the host) had no memory left for this batch."""
+    return isinstance(error, MemoryError) or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
+
+
+def release_device_memory() -> None:
+    """Give back what torch keeps cached, if torch is in use at all."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def describe_fault(error: BaseException) -> Fault:
+    """What the consumer has to know of an exception from decoding, the model or encoding."""
+    kind, code = _classify(error)
+    line = traceback.format_exception_only(error)[-1].strip()
+    message = str(error) if kind is FaultKind.PERMANENT and str(error) else line
+    detail = "".join(traceback.format_exception(error))
+    return Fault(kind=kind.value, code=code, message=message[:2000], detail=detail[-_DETAIL_NCHARS:])
+
+
+def _classify(error: BaseException) -> tuple[FaultKind, str]:
+    if isinstance(error, BadInputError):
+        return FaultKind.PERMANENT, "bad-input"
+    if isinstance(error, PermanentError):
+        return FaultKind.PERMANENT, "model-error"
+    if is_out_of_memory(error):
+        return FaultKind.TRANSIENT, "out-of-memory"
+    if isinstance(error, (TransientError, ConnectionError, TimeoutError)):
+        return FaultKind.TRANSIENT, "transient"
+    if isinstance(error, OSError) and error.errno in _TRANSIENT_ERRNOS:
+        return FaultKind.TRANSIENT, "transient"
+    return FaultKind.UNKNOWN, "model-error"

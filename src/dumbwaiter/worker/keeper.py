@@ -1,0 +1,228 @@
+"""Keeps a runner alive: starts it, reads its outcomes, notices death and hangs, blames the right messages, restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dumbwaiter.message import Failure, Timings
+from dumbwaiter.models.contract import ModelSpec
+from dumbwaiter.policies.batching import most_in_hand
+from dumbwaiter.policies.retrying import Fault, back_off, must_be_alone
+from dumbwaiter.worker.autopsy import CauseOfDeath
+from dumbwaiter.worker.hand import Hand, Held
+from dumbwaiter.worker.options import WorkerOptions
+from dumbwaiter.worker.pipe import Done, Drain, Drop, FromRunner, Item, LoadFailed, Predict, Ready, Returned, split
+from dumbwaiter.worker.runner_process import RunnerProcess
+from dumbwaiter.worker.settling import Outcome, Settler, failure, success
+
+_log = logging.getLogger(__name__)
+_LOOK_EVERY = 0.25
+_LAST_WORDS = 0.5
+_HEALTHY_AFTER = 10.0
+
+OnState = Callable[[str, str, dict[str, Any]], None]
+
+
+class RunnerKeeper:
+    """One runner at a time. *changed* is set whenever there may be reason to pull again."""
+
+    def __init__(
+        self, spec: ModelSpec, hand: Hand, settler: Settler, options: WorkerOptions, *, on_state: OnState
+    ) -> None:
+        self._spec = spec
+        self._hand = hand
+        self._settler = settler
+        self._options = options
+        self._on_state = on_state
+        self._runner: RunnerProcess | None = None
+        self._max_batch = 1
+        self._failures = 0
+        self._load_failure = ""
+        self._stopping = False
+        self.ready = False
+        self.helping = 1
+        self.changed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Run one runner after the other until cancelled, with back-off when they do not live long."""
+        while not self._stopping:
+            self._state("loading" if not self._load_failure else "failing", self._load_failure)
+            await self._live_and_die()
+            if self._failures and not self._stopping:
+                await asyncio.sleep(back_off(self._failures, luck=random.random(), first=1.0))  # noqa: S311
+
+    async def send(self, held: Sequence[Held]) -> None:
+        """Hand inputs to the runner; if it is dying just now, its death settles them."""
+        runner = self._runner
+        if runner is None or not self.ready:
+            self._settler.hand_back(held)
+            return
+        for one in held:
+            self._hand.assign(one)
+        items = [_item(one) for one in held]
+        with contextlib.suppress(OSError):
+            await runner.pipe.send(Predict(items), [one.body for one in held])
+
+    async def forget(self, slots: Sequence[int]) -> None:
+        """Tell the runner not to start what is in *slots*: the locks are lost. It returns what it had not started."""
+        if self._runner is not None and slots:
+            with contextlib.suppress(OSError):
+                await self._runner.pipe.send(Drop(list(slots)))
+
+    async def drain(self, grace: float) -> None:
+        """Start nothing more; wait at most *grace* seconds for what is running; hand back the rest at once."""
+        self._stopping = True
+        if self._runner is not None and self.ready:
+            with contextlib.suppress(OSError):
+                await self._runner.pipe.send(Drain())
+        give_up_at = time.monotonic() + grace
+        while self._hand.in_runner and time.monotonic() < give_up_at:
+            self.changed.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.changed.wait(), max(0.0, give_up_at - time.monotonic()))
+
+    async def _live_and_die(self) -> None:
+        self._runner = runner = await RunnerProcess.start(self._spec)
+        watchdog = asyncio.create_task(self._watch(runner))
+        try:
+            await self._listen(runner)
+            cause = await runner.died()
+            self.ready = False
+            self._blame(runner, cause)
+        finally:
+            self.ready = False
+            watchdog.cancel()
+            self._settler.hand_back(self._hand.empty_runner())
+            self._runner = None
+            await asyncio.shield(runner.close())
+            self.changed.set()
+
+    async def _listen(self, runner: RunnerProcess) -> None:
+        """Read the runner's frames to the last one, also when a grandchild keeps the pipe open."""
+        reading = asyncio.create_task(self._read(runner))
+        dying = asyncio.create_task(runner.died())
+        try:
+            await asyncio.wait({reading, dying}, return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():
+                await asyncio.wait({reading}, timeout=_LAST_WORDS)
+            if reading.done():
+                reading.result()
+        finally:
+            reading.cancel()
+            dying.cancel()
+
+    async def _read(self, runner: RunnerProcess) -> None:
+        while True:
+            try:
+                meta, bodies = await runner.pipe.receive()
+            except (EOFError, OSError):
+                return
+            self._heed(meta, bodies)
+
+    def _heed(self, meta: FromRunner, bodies: memoryview) -> None:
+        if isinstance(meta, Done):
+            self._settle(meta, bodies)
+        elif isinstance(meta, Returned):
+            self._settler.hand_back([self._hand.leave_runner(slot) for slot in meta.slots])
+        elif isinstance(meta, Ready):
+            self._become_ready(meta)
+        else:
+            self._fail_to_load(meta)
+        self.changed.set()
+
+    def _become_ready(self, meta: Ready) -> None:
+        self._max_batch, self.helping = meta.max_batch, max(meta.max_batch, self._spec.decode_threads)
+        self._load_failure = ""
+        self.ready = True
+        _log.info("model %s is ready after %.1f s", self._spec.name, meta.load_seconds)
+        self._state("ready", "", meta.signature)
+
+    def _fail_to_load(self, meta: LoadFailed) -> None:
+        self._load_failure = meta.message
+        self._failures += 1
+        _log.error("model %s cannot be loaded (try %d): %s", self._spec.name, self._failures, meta.message)
+        self._state("failing", meta.message)
+
+    def _settle(self, meta: Done, bodies: memoryview) -> None:
+        self.helping = most_in_hand(
+            meta.target, meta.seconds_each, max_batch=self._max_batch, decode_threads=self._spec.decode_threads
+        )
+        outcomes: list[Outcome] = []
+        now, wall = time.monotonic(), time.time()
+        pieces = split([result.nbytes for result in meta.results], bodies)
+        for result, body in zip(meta.results, pieces, strict=True):
+            held = self._hand.leave_runner(result.slot)
+            sent_at = held.delivery.message.time
+            timings = Timings(
+                queued=max(0.0, wall - (now - held.received_at) - sent_at) if sent_at is not None else 0.0,
+                batched=result.batched,
+                device=result.device,
+                batch_size=result.batch_size,
+            )
+            if result.fault is None:
+                outcomes.append(success(held, bytes(body), result.content_type, timings))
+            else:
+                why = result.fault
+                said = Failure(
+                    code=why.code, message=why.message, detail=why.detail, attempts=held.delivery.delivery_count
+                )
+                outcomes.append(self._failed(held, Fault(why.kind), said, timings))
+        self._settler.settle(outcomes)
+        self._failures = 0
+
+    def _failed(self, held: Held, fault: Fault, said: Failure, timings: Timings) -> Outcome:
+        return failure(held, fault, said, max_deliveries=self._spec.max_deliveries, timings=timings)
+
+    def _blame(self, runner: RunnerProcess, cause: CauseOfDeath) -> None:
+        """Those that were being decoded or run pay for it; when nobody was, all that were there may have done it."""
+        slots = self._hand.slots
+        suspects = runner.recorder.busy(slots) or slots
+        if self._stopping:
+            return
+        if not slots and not self._load_failure:
+            self._failures += 1
+            if time.monotonic() - runner.started_at < _HEALTHY_AFTER:
+                self._load_failure = cause.message
+        if slots or not self._load_failure:
+            _log.error("%s (model %s); %d message(s) suspected", cause.message, self._spec.name, len(suspects))
+        outcomes = []
+        for slot in suspects:
+            held = self._hand.leave_runner(slot)
+            said = Failure(
+                code=cause.code, message=cause.message, detail=cause.detail, attempts=held.delivery.delivery_count
+            )
+            outcomes.append(self._failed(held, Fault.UNKNOWN, said, Timings()))
+        self._settler.settle(outcomes)
+
+    async def _watch(self, runner: RunnerProcess) -> None:
+        """Kill the runner when a step takes longer than the model's timeout, or loading longer than load_timeout."""
+        every = min(_LOOK_EVERY, self._spec.timeout / 4)
+        while runner.alive:
+            await asyncio.sleep(every if self._hand.in_runner or not self.ready else _LOOK_EVERY)
+            now = time.monotonic()
+            took = runner.recorder.longest(self._hand.slots, now) if self.ready else now - runner.started_at
+            if took > (self._spec.timeout if self.ready else self._options.load_timeout):
+                _log.error("model %s hangs since %.1f s: killing its runner", self._spec.name, took)
+                await runner.kill_hung(took)
+                return
+
+    def _state(self, state: str, reason: str = "", signature: dict[str, Any] | None = None) -> None:
+        self._on_state(state, reason, signature or {})
+
+
+def _item(held: Held) -> Item:
+    message = held.delivery.message
+    return Item(
+        slot=held.slot,
+        content_type=message.content_type,
+        nbytes=len(held.body),
+        deadline=message.deadline,
+        received_at=held.received_at,
+        alone=must_be_alone(held.delivery.delivery_count),
+    )

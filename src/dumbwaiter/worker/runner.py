@@ -1,0 +1,216 @@
+"""The runner: one process, one model, one device. It does nothing but decode, run, encode.
+
+Started by runner_process.py as ``python -m dumbwaiter.worker.runner PIPE RECORDER STACKS PARENT`` (three inherited
+descriptors and the consumer's process id). The model runs in the main thread; inputs are decoded beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from dumbwaiter.errors import ModelLoadError
+from dumbwaiter.models.contract import LoadedModel, ModelSpec
+from dumbwaiter.policies.batching import Decision, LatencyCurve, decide_batch, target_size
+from dumbwaiter.policies.retrying import Fault as FaultKind
+from dumbwaiter.worker.execution import describe_fault, run_batch
+from dumbwaiter.worker.intake import Decoded, Intake
+from dumbwaiter.worker.pipe import Done, Fault, Item, Load, LoadFailed, Ready, Result, Returned, RunnerEnd
+from dumbwaiter.worker.recorder import FlightRecorder, State
+
+_PR_SET_PDEATHSIG = 1
+_FLUSH_AFTER = 0.001
+_EXPIRED = Fault(FaultKind.EXPIRED.value, "deadline-exceeded", "its deadline would pass before its answer is ready")
+
+
+class Runner:
+    """Takes decoded inputs from the intake, forms the batch at the last moment, sends the outcomes."""
+
+    def __init__(self, pipe: RunnerEnd, model: LoadedModel, spec: ModelSpec, recorder: FlightRecorder) -> None:
+        self._pipe = pipe
+        self._model = model
+        self._recorder = recorder
+        self._curve = LatencyCurve()
+        self._sending = threading.Lock()
+        self._results: list[Result] = []
+        self._bodies: list[bytes] = []
+        self._flushed_at = 0.0
+        self._idle_since = time.monotonic()
+        self._intake = Intake(
+            pipe,
+            model,
+            recorder,
+            threads=max(1, spec.decode_threads),
+            on_bad_input=self._answer_bad_input,
+            on_returned=self._hand_back,
+        )
+
+    def run(self) -> None:
+        """Serve until the consumer closes the pipe."""
+        self._intake.start()
+        while True:
+            batch, expired = self._next_batch()
+            for one in expired:
+                self._add(one.item, _EXPIRED, started=time.monotonic())
+            if batch:
+                self._execute(batch)
+            elif not expired:
+                return
+
+    def _next_batch(self) -> tuple[list[Decoded], list[Decoded]]:
+        """Wait for a batch to run (or inputs to drop); both empty when the pipe has ended."""
+        intake = self._intake
+        with intake.changed:
+            while not intake.ended:
+                decision = self._decide()
+                if decision.run or decision.drop:
+                    return self._take(decision.run), self._take(decision.drop, decision.run)
+                if self._results:
+                    self._flush()
+                intake.changed.wait(decision.wait)
+        return [], []
+
+    def _decide(self) -> Decision:
+        intake = self._intake
+        # Deadlines are wall-clock moments; the idle time is monotonic. The curve needs neither.
+        now = time.time()
+        return decide_batch(
+            [one.waiting for one in intake.ready],
+            now,
+            curve=self._curve,
+            target=self._target,
+            idle_since=now - (time.monotonic() - self._idle_since),
+            decoding=intake.decoding,
+            decode_gap=intake.decode_gap,
+            arrival_gap=intake.arrival_gap,
+        )
+
+    @property
+    def _target(self) -> int:
+        return target_size(self._curve, self._model.max_batch)
+
+    def _take(self, indices: Sequence[int], gone: Sequence[int] = ()) -> list[Decoded]:
+        """Remove and return the inputs at *indices*, which were counted before *gone* were taken."""
+        ready = self._intake.ready
+        places = [index - sum(1 for other in gone if other < index) for index in indices]
+        if places == list(range(len(places))):
+            return [ready.popleft() for _ in places]
+        taken = [ready[place] for place in places]
+        chosen = set(places)
+        kept = [one for place, one in enumerate(ready) if place not in chosen]
+        ready.clear()
+        ready.extend(kept)
+        return taken
+
+    def _execute(self, batch: list[Decoded]) -> None:
+        started = time.monotonic()
+        for one in batch:
+            self._recorder.mark(one.item.slot, State.RUNNING, started)
+        outputs = run_batch(self._model, [one.value for one in batch])
+        ended = time.monotonic()
+        self._curve.observe(len(batch), ended - started)
+        for one, output in zip(batch, outputs, strict=True):
+            self._answer(one.item, output, started, ended - started, len(batch))
+        self._idle_since = time.monotonic()
+        if self._model.max_batch > 1 or self._idle_since - self._flushed_at > _FLUSH_AFTER:
+            self._flush()
+
+    def _answer(self, item: Item, output: object, started: float, device: float, size: int) -> None:
+        if not isinstance(output, BaseException):
+            try:
+                content_type, body = self._model.encode(output)
+            except Exception as error:
+                output = error
+            else:
+                self._recorder.mark(item.slot, State.IDLE, 0.0)
+                waited = started - item.received_at
+                with self._sending:
+                    self._results.append(Result(item.slot, content_type, len(body), waited, device, size))
+                    self._bodies.append(body)
+                return
+        self._recorder.mark(item.slot, State.IDLE, 0.0)
+        self._add(item, describe_fault(output), started=started, device=device, size=size)
+
+    def _add(self, item: Item, fault: Fault, *, started: float, device: float = 0.0, size: int = 1) -> None:
+        with self._sending:
+            self._results.append(Result(item.slot, "", 0, started - item.received_at, device, size, fault))
+            self._bodies.append(b"")
+
+    def _answer_bad_input(self, item: Item, error: BaseException) -> None:
+        self._add(item, describe_fault(error), started=time.monotonic())
+        self._flush()
+
+    def _flush(self) -> None:
+        with self._sending:
+            if not self._results:
+                return
+            results, bodies = self._results, self._bodies
+            self._results, self._bodies = [], []
+            self._flushed_at = time.monotonic()
+            target = self._target
+            with contextlib.suppress(OSError):  # the reader thread sees the end of the pipe too, and ends the run
+                self._pipe.send(Done(results, target, self._curve.predict(target) / target), bodies)
+
+    def _hand_back(self, slots: list[int]) -> None:
+        if not slots:
+            return
+        with self._sending, contextlib.suppress(OSError):
+            self._pipe.send(Returned(slots))
+
+
+def load(pipe: RunnerEnd, spec: ModelSpec) -> LoadedModel:
+    """Construct the model and report; raises SystemExit(1) after reporting a failure."""
+    from dumbwaiter.models.loading import load_model  # noqa: PLC0415 - the parent's death must be watched before
+
+    started = time.monotonic()
+    try:
+        model = load_model(spec)
+        signature = dict(model.describe())
+    except ModelLoadError as error:
+        pipe.send(LoadFailed(str(error), "".join(traceback.format_exception(error))))
+        raise SystemExit(1) from None
+    pipe.send(Ready(model.max_batch, signature, time.monotonic() - started))
+    return model
+
+
+def prepare_process(stacks_fd: int, parent: int) -> None:
+    """Die with the consumer, be the one that the kernel kills when memory ends, leave evidence behind."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise SystemExit(1)  # it died before we asked to be told
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the consumer's business
+    faulthandler.enable(file=stacks_fd)
+    faulthandler.register(signal.SIGUSR1, file=stacks_fd)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
+    sys.setswitchinterval(0.001)  # the reader thread must get a word in beside a busy model
+
+
+def main(argv: Sequence[str]) -> None:
+    """Entry point of the child process."""
+    pipe_fd, recorder_fd, stacks_fd, parent = (int(argument) for argument in argv)
+    prepare_process(stacks_fd, parent)
+    pipe = RunnerEnd(socket.socket(fileno=pipe_fd))
+    meta, _ = pipe.receive()
+    if not isinstance(meta, Load):
+        raise TypeError(f"the first frame must be Load, not {meta!r}")
+    model = load(pipe, meta.spec)
+    Runner(pipe, model, meta.spec, FlightRecorder(recorder_fd)).run()
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(EOFError):
+        main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # decode threads may be stuck in a hostile input; nothing is left that needs them

@@ -1,0 +1,242 @@
+"""How a message ends: result saved, then told, then completed; or handed back; or dead-lettered with its reason."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TypeVar
+
+from dumbwaiter.answers import failed, succeeded
+from dumbwaiter.blobs.claimcheck import check_in, drop
+from dumbwaiter.blobs.results import save_result
+from dumbwaiter.blobs.store import BlobStore
+from dumbwaiter.brokers.contract import Broker
+from dumbwaiter.errors import BlobError, BrokerClosedError, BrokerUnavailableError, InboxGoneError, LockLostError
+from dumbwaiter.message import Delivery, Failure, Message, Timings
+from dumbwaiter.policies.retrying import Answer, Fault, GiveUp, Retry, judge
+from dumbwaiter.worker.hand import Hand, Held
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+_AT_ONCE = 8
+_RETRY_EVERY = 0.5
+_UNSAVED_DELAY = 5.0
+
+
+class Outcome:
+    """What one held message came to: *answer* for whoever asked (None: it will be tried again) and what to do."""
+
+    __slots__ = ("answer", "end", "failure", "held")
+
+    def __init__(
+        self, held: Held, answer: Message | None, end: Answer | GiveUp | Retry, failure: Failure | None = None
+    ) -> None:
+        self.held = held
+        self.answer = answer
+        self.end = end
+        self.failure = failure
+
+
+def success(held: Held, body: bytes, content_type: str, timings: Timings) -> Outcome:
+    """The model gave an output."""
+    answer = succeeded(held.delivery.message, body=body, content_type=content_type, timings=timings)
+    return Outcome(held, answer, Answer())
+
+
+def failure(held: Held, fault: Fault, failure: Failure, *, max_deliveries: int, timings: Timings) -> Outcome:
+    """An attempt failed: by the retry policy it is tried again, or answered, or answered and dead-lettered."""
+    end = judge(fault, held.delivery.delivery_count, max_deliveries=max_deliveries, luck=random.random())  # noqa: S311
+    answer = None if isinstance(end, Retry) else failed(held.delivery.message, failure, timings=timings)
+    return Outcome(held, answer, end, failure)
+
+
+class Settler:
+    """Settles outcomes in the background, several batches of them at once; settled() waits for all."""
+
+    def __init__(self, broker: Broker, store: BlobStore, hand: Hand, *, claim_threshold: int) -> None:
+        self._broker = broker
+        self._store = store
+        self._hand = hand
+        limit = broker.capabilities.max_message_nbytes
+        self._threshold = claim_threshold if limit is None else min(claim_threshold, limit)
+        self._at_once = asyncio.Semaphore(_AT_ONCE)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def behind(self) -> bool:
+        """Whether more is waiting to be settled than the broker and the store keep up with."""
+        return len(self._tasks) >= 2 * _AT_ONCE
+
+    def settle(self, outcomes: Sequence[Outcome]) -> None:
+        """Settle *outcomes* in the background."""
+        if outcomes:
+            task = asyncio.create_task(self._settle(outcomes))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def hand_back(self, held: Iterable[Held]) -> None:
+        """Back to the queue at once, uncounted: this delivery was not the message's fault."""
+        self.settle([Outcome(one, None, Retry(delay=0.0, counted=False)) for one in held])
+
+    async def settled(self) -> None:
+        """Wait until nothing is left to settle."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _settle(self, outcomes: Sequence[Outcome]) -> None:
+        try:
+            async with self._at_once:
+                mine = await self._still_ours(outcomes)
+                await self._save([one for one in mine if one.answer is not None and _is_stored(one.held)])
+                await self._tell([one for one in mine if one.answer is not None])
+                await self._finish(mine)
+        except BrokerClosedError:
+            _log.info("the broker was closed with %d message(s) unsettled; their locks run out", len(outcomes))
+        except Exception:  # a fault here must not end the worker; the messages are safe in the queue
+            _log.exception("settling %d message(s) failed; they come back when their locks run out", len(outcomes))
+        finally:
+            for one in outcomes:
+                self._hand.release(one.held)
+
+    async def _still_ours(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Without those whose lock is gone: another worker may hold such a message by now.
+
+        Its answer will be as good as ours. A lock that has run out on our clock (this process was stopped, say) is
+        asked about before anybody is told anything.
+        """
+        now = time.monotonic()
+        doubtful = [one for one in outcomes if not one.held.lost and not one.held.is_locked(now)]
+        if doubtful:
+            await self._insist(self._renew, doubtful)
+        return [one for one in outcomes if not one.held.lost]
+
+    async def _renew(self, outcomes: Sequence[Outcome]) -> None:
+        await renew([one.held for one in outcomes], self._broker)
+
+    async def _save(self, outcomes: Sequence[Outcome]) -> None:
+        if outcomes:
+            await asyncio.gather(*(self._save_one(one) for one in outcomes))
+
+    async def _save_one(self, outcome: Outcome) -> None:
+        message = outcome.held.delivery.message
+        if outcome.answer is None:
+            return
+        try:
+            await save_result(self._store, message.id, outcome.answer, threshold=self._threshold)
+        except BlobError as error:
+            _log.error("the result of %s cannot be saved, so it is not completed: %s", message.id, error)
+            outcome.answer, outcome.end = None, Retry(delay=_UNSAVED_DELAY, counted=False)
+
+    async def _tell(self, outcomes: Sequence[Outcome]) -> None:
+        by_address: dict[str, list[Message]] = defaultdict(list)
+        for one in outcomes:
+            address = one.held.delivery.message.reply_to
+            if address is not None and one.answer is not None:
+                by_address[address].append(await self._portable(one.answer))
+        await asyncio.gather(*(self._tell_one(address, answers) for address, answers in by_address.items()))
+
+    async def _portable(self, answer: Message) -> Message:
+        if len(answer.body) <= self._threshold:
+            return answer
+        return await check_in(self._store, answer, threshold=self._threshold)
+
+    async def _tell_one(self, address: str, answers: list[Message]) -> None:
+        async def reply(batch: Sequence[Message]) -> None:
+            await self._broker.reply(address, batch)
+
+        try:
+            await self._insist(reply, answers)
+        except InboxGoneError:
+            # Nobody waits any more. The work is done all the same, and running it again would help nobody.
+            _log.info("%d answer(s) for %s, which is gone", len(answers), address)
+
+    async def _finish(self, outcomes: Sequence[Outcome]) -> None:
+        done = [one.held.delivery for one in outcomes if isinstance(one.end, Answer)]
+        if done:
+            await self._insist(self._broker.complete, done)
+        for one in outcomes:
+            if isinstance(one.end, GiveUp) and one.failure is not None:
+                await self._dead_letter(one.held.delivery, one.failure)
+        await self._abandon([one for one in outcomes if isinstance(one.end, Retry)])
+        await self._drop_claims([one.held.delivery.message for one in outcomes if isinstance(one.end, Answer)])
+
+    async def _dead_letter(self, delivery: Delivery, failure: Failure) -> None:
+        detail = f"{failure.message}\n{failure.detail}".strip()
+
+        async def move(batch: Sequence[Delivery]) -> None:
+            await self._broker.dead_letter(batch, reason=failure.code, detail=detail)
+
+        _log.warning("dead-lettered %s: %s: %s", delivery.message.id, failure.code, failure.message)
+        await self._insist(move, [delivery])
+
+    async def _abandon(self, outcomes: Sequence[Outcome]) -> None:
+        groups: dict[Retry, list[Delivery]] = defaultdict(list)
+        for one in outcomes:
+            if isinstance(one.end, Retry):
+                groups[one.end].append(one.held.delivery)
+        for retry, deliveries in groups.items():
+
+            async def back(batch: Sequence[Delivery], retry: Retry = retry) -> None:
+                await self._broker.abandon(batch, delay=retry.delay, counted=retry.counted)
+
+            await self._insist(back, deliveries)
+
+    async def _drop_claims(self, messages: Sequence[Message]) -> None:
+        """A completed message's claim check is of no more use; losing this race costs disk space only."""
+        for message in messages:
+            if message.data_ref is not None:
+                try:
+                    await drop(self._store, message)
+                except BlobError as error:
+                    _log.warning("the claim check of %s is left behind: %s", message.id, error)
+
+    async def _insist(self, verb: Callable[[Sequence[T]], Awaitable[None]], batch: Sequence[T]) -> None:
+        """Call *verb*; while the broker is unavailable try again until a lock's length has passed."""
+        give_up_at = time.monotonic() + self._broker.lock_duration
+        while True:
+            try:
+                await verb(batch)
+            except LockLostError as error:
+                _log.warning("not settled, another worker has them: %s", error)
+            except BrokerUnavailableError:
+                if time.monotonic() > give_up_at:
+                    raise
+                await asyncio.sleep(_RETRY_EVERY)
+                continue
+            return
+
+
+def _is_stored(held: Held) -> bool:
+    """Nobody waits at an inbox, or whoever does wants the result kept as well."""
+    message = held.delivery.message
+    return message.reply_to is None or message.extensions.get("keep") == "true"
+
+
+async def renew(held: Sequence[Held], broker: Broker) -> list[Held]:
+    """Renew the locks of *held*; returns (and marks) those that are lost. Raises BrokerUnavailableError."""
+    deliveries = [one.delivery for one in held]
+    lost: list[Delivery] = []
+    try:
+        renewed = await broker.renew_lock(deliveries)
+    except LockLostError as error:
+        lost, renewed = error.deliveries, error.renewed
+    by_id = {(one.delivery.message.id, one.delivery.lock_token): one for one in held}
+    for delivery, old in _pairs(renewed, deliveries, lost):
+        by_id[old.message.id, old.lock_token].delivery = delivery
+    gone = [by_id[delivery.message.id, delivery.lock_token] for delivery in lost]
+    for one in gone:
+        one.lost = True
+    return gone
+
+
+def _pairs(
+    renewed: Sequence[Delivery], asked: Sequence[Delivery], lost: Sequence[Delivery]
+) -> Iterable[tuple[Delivery, Delivery]]:
+    """Renewed deliveries beside those they replace: both come in the order asked for, without the lost."""
+    gone = {(delivery.message.id, delivery.lock_token) for delivery in lost}
+    kept = [delivery for delivery in asked if (delivery.message.id, delivery.lock_token) not in gone]
+    return zip(renewed, kept, strict=True)

@@ -1,0 +1,93 @@
+"""A worker in the test's own event loop, over the memory broker, with a model written by the test."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import textwrap
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dumbwaiter.answers import failure_of
+from dumbwaiter.asking import Asker
+from dumbwaiter.blobs import open_store
+from dumbwaiter.blobs.presence import WorkerStatus
+from dumbwaiter.blobs.store import BlobStore
+from dumbwaiter.brokers import open_broker
+from dumbwaiter.brokers.contract import Broker
+from dumbwaiter.message import Failure, Message
+from dumbwaiter.models.contract import ModelSpec
+from dumbwaiter.testing import eventually
+from dumbwaiter.worker import Consumer, WorkerOptions
+
+QUEUE = "dish"
+
+
+@dataclass
+class Kitchen:
+    """What a test needs of a running worker."""
+
+    broker: Broker
+    store: BlobStore
+    asker: Asker
+    consumer: Consumer
+    stop: asyncio.Event
+    hurry: asyncio.Event
+    running: asyncio.Task[None]
+    statuses: list[WorkerStatus] = field(default_factory=list)
+
+    async def ask(self, text: str, *, timeout: float = 20.0, **attributes: Any) -> Message:
+        message = Message(body=text.encode(), content_type="text/plain", **attributes)
+        return await self.asker.ask(QUEUE, message, timeout=timeout)
+
+    async def output(self, text: str, **attributes: Any) -> str:
+        answer = await self.ask(text, **attributes)
+        assert failure_of(answer) is None, failure_of(answer)
+        return answer.body.decode()
+
+    async def failure(self, text: str, **attributes: Any) -> Failure:
+        failure = failure_of(await self.ask(text, **attributes))
+        assert failure is not None, "it succeeded"
+        return failure
+
+    @property
+    def states(self) -> list[str]:
+        return [status.state for status in self.statuses]
+
+    @property
+    def runner_pid(self) -> int:
+        runner = self.consumer._keeper._runner
+        assert runner is not None
+        return runner.pid
+
+
+@contextlib.asynccontextmanager
+async def kitchen(
+    folder: Path,
+    code: str,
+    *,
+    broker_url: str = "memory:",
+    lock_duration: float = 30.0,
+    options: WorkerOptions | None = None,
+    wait_ready: bool = True,
+    **spec: Any,
+) -> AsyncIterator[Kitchen]:
+    """Serve class Model from *code*; ends the worker as SIGTERM would."""
+    (folder / "network.py").write_text(textwrap.dedent(code))
+    store = open_store(f"file://{folder}/blobs")
+    async with open_broker(broker_url, lock_duration=lock_duration) as broker, Asker(broker, store) as asker:
+        statuses: list[WorkerStatus] = []
+        model = ModelSpec(name=QUEUE, target="network:Model", project=str(folder), **spec)
+        consumer = Consumer(broker, store, model, options or WorkerOptions(), on_status=statuses.append)
+        stop, hurry = asyncio.Event(), asyncio.Event()
+        running = asyncio.create_task(consumer.run(stop, hurry=hurry))
+        it = Kitchen(broker, store, asker, consumer, stop, hurry, running, statuses)
+        try:
+            if wait_ready:
+                await eventually(lambda: "ready" in it.states, within=20.0, what="the model being ready")
+            yield it
+        finally:
+            stop.set()
+            await running

@@ -1,0 +1,92 @@
+"""One batch through the model: each member gets its own verdict."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from dumbwaiter.errors import BadInputError, PermanentError, TransientError
+from dumbwaiter.worker.execution import describe_fault, run_batch
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch names its own."""
+
+
+class ScriptedModel:
+    """A model whose predict() is given as a function; it remembers the batch sizes."""
+
+    max_batch = 16
+    cheap_decode = True
+
+    def __init__(self, predict: Callable[[Sequence[Any]], list[Any]]) -> None:
+        self._predict = predict
+        self.sizes: list[int] = []
+
+    def predict(self, inputs: Sequence[Any]) -> list[Any]:
+        self.sizes.append(len(inputs))
+        return self._predict(inputs)
+
+
+def fail_on(*bad: int) -> Callable[[Sequence[Any]], list[Any]]:
+    def predict(inputs: Sequence[Any]) -> list[Any]:
+        for one in inputs:
+            if one in bad:
+                raise ValueError(f"{one} is bad")
+        return [one * 10 for one in inputs]
+
+    return predict
+
+
+def test_a_good_batch_is_one_call() -> None:
+    model = ScriptedModel(fail_on())
+    assert run_batch(model, [1, 2, 3]) == [10, 20, 30]
+    assert model.sizes == [3]
+
+
+def test_one_bad_member_fails_alone_and_its_mates_lose_nothing() -> None:
+    outputs = run_batch(ScriptedModel(fail_on(2)), [1, 2, 3])
+    assert outputs[0] == 10
+    assert outputs[2] == 30
+    assert isinstance(outputs[1], ValueError)
+
+
+def test_an_exception_in_one_place_of_a_result_is_kept_there() -> None:
+    outputs = run_batch(ScriptedModel(lambda inputs: [1, TransientError("later"), 3]), [1, 2, 3])
+    assert outputs[0] == 1
+    assert isinstance(outputs[1], TransientError)
+
+
+def test_out_of_memory_halves_the_batch_until_it_fits() -> None:
+    def predict(inputs: Sequence[Any]) -> list[Any]:
+        if len(inputs) > 2:
+            raise OutOfMemoryError("CUDA out of memory")
+        return list(inputs)
+
+    model = ScriptedModel(predict)
+    assert run_batch(model, list(range(8))) == list(range(8))
+    assert model.sizes == [8, 4, 2, 2, 4, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "code"),
+    [
+        (BadInputError("not an image"), "permanent", "bad-input"),
+        (PermanentError("no such class"), "permanent", "model-error"),
+        (TransientError("the other service is down"), "transient", "transient"),
+        (ConnectionResetError("peer"), "transient", "transient"),
+        (OSError(errno.ENOSPC, "disk full"), "transient", "transient"),
+        (OSError(errno.ENOENT, "no file"), "unknown", "model-error"),
+        (OutOfMemoryError("CUDA out of memory"), "transient", "out-of-memory"),
+        (MemoryError(), "transient", "out-of-memory"),
+        (ValueError("what?"), "unknown", "model-error"),
+    ],
+)
+def test_errors_are_told_apart(error: BaseException, kind: str, code: str) -> None:
+    fault = describe_fault(error)
+    assert (fault.kind, fault.code) == (kind, code)
+    assert fault.message
+    assert type(error).__name__ in fault.detail
