@@ -1,0 +1,69 @@
+"""Claim check: a body too big for the broker waits in the blob store, and the message carries its reference.
+
+Source: https://www.enterpriseintegrationpatterns.com/patterns/messaging/StoreInLibrary.html. A reference comes with
+the request, so it is the sender's word: only ``blob:claims/...`` is honoured. Anything else in the store (results,
+other callers' answers) and anything outside it (files, other hosts) is nobody's to claim.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from dumbwaiter.blobs.keys import check_key, safe_segment
+from dumbwaiter.errors import BadInputError, BlobError
+
+if TYPE_CHECKING:
+    from dumbwaiter.blobs.store import BlobStore
+    from dumbwaiter.message import Message
+
+_SCHEME = "blob:"
+_FOLDER = "claims/"
+
+
+async def check_in(store: BlobStore, message: Message, *, threshold: int, durable: bool = True) -> Message:
+    """Put a body of more than *threshold* bytes into *store*; the message that refers to it (or *message* itself).
+
+    Raises BlobError when the store cannot take it.
+    """
+    if len(message.body) <= threshold:
+        return message
+    # Ids are chosen by senders: two of the same id must not write over each other's body.
+    key = f"{_FOLDER}{safe_segment(message.id)}-{secrets.token_hex(8)}"
+    await store.put(key, message.body, durable=durable)
+    return msgspec.structs.replace(message, body=b"", data_ref=_SCHEME + key)
+
+
+async def check_out(store: BlobStore, message: Message) -> Message:
+    """The message with its body in hand; *message* itself when it carries no reference.
+
+    Raises BadInputError for a reference that may not be claimed, BlobNotFoundError when the object is gone (the
+    message is not at fault: its store may be another one) and BlobError when the store fails.
+    """
+    if message.data_ref is None:
+        return message
+    body = await store.get(_claimed_key(message.data_ref))
+    return msgspec.structs.replace(message, body=body, data_ref=None)
+
+
+async def drop(store: BlobStore, message: Message) -> None:
+    """Delete the claimed body, once nobody will need it. A message without a claim of ours is left alone."""
+    if message.data_ref is None:
+        return
+    try:
+        key = _claimed_key(message.data_ref)
+    except BadInputError:
+        return
+    await store.delete(key)
+
+
+def _claimed_key(data_ref: str) -> str:
+    key = data_ref.removeprefix(_SCHEME)
+    if not data_ref.startswith(_SCHEME + _FOLDER):
+        raise BadInputError(f"dataref {data_ref[:200]!r} cannot be claimed: only {_SCHEME}{_FOLDER}... is honoured")
+    try:
+        return check_key(key)
+    except BlobError as error:
+        raise BadInputError(f"dataref cannot be claimed: {error}") from None
