@@ -1,0 +1,212 @@
+"""`make bench`: every ratio comes from one interleaved run against a bare reference; writes docs/benchmarks.md.
+
+Usage: python benchmarks/run.py [--repeats 3] [--quick] [--out docs/benchmarks.md]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import datetime as dt
+import io
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+import apsw  # noqa: E402 - the benchmarks' own folder must come first
+from rich.console import Console  # noqa: E402
+
+import bare  # noqa: E402
+import footprint  # noqa: E402
+from system import drive, serving, warm  # noqa: E402
+
+BODY = os.urandom(1024)
+TRIES = 300
+console = Console(stderr=True)
+
+
+@dataclass
+class Figures:
+    """Everything measured, by name, one value a repeat."""
+
+    values: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, name: str, value: float) -> None:
+        """One more repeat of *name*."""
+        self.values[name].append(value)
+        console.print(f"  {name}: {value:,.3f}")
+
+    def median(self, name: str) -> float:
+        """The median over the repeats."""
+        return statistics.median(self.values[name])
+
+    def ratio(self, name: str, reference: str) -> float:
+        """The median over the repeats of *name* / *reference*, both of the same repeat."""
+        pairs = zip(self.values[name], self.values[reference], strict=True)
+        return statistics.median(mine / bare for mine, bare in pairs)
+
+
+def photograph() -> bytes:
+    """A photograph as a JPEG of about 100 KB."""
+    import numpy as np  # noqa: PLC0415
+    from PIL import Image  # noqa: PLC0415
+    from skimage import data  # noqa: PLC0415
+
+    buffer = io.BytesIO()
+    photo: np.ndarray[Any, Any] = data.chelsea()  # type: ignore[no-untyped-call]
+    Image.fromarray(photo).resize((900, 600)).save(buffer, "JPEG", quality=91)
+    return buffer.getvalue()
+
+
+async def batchable(figures: Figures, scale: float) -> None:
+    """A device that likes batches: 64 in flight, at most 16 at a time."""
+    requests = int(3000 * scale)
+    figures.add("batchable bare /s", bare.batchable(requests))
+    for kind in ("sqlite", "memory"):
+        async with serving(kind, "Batchable") as asker:
+            await warm(asker, "batchable", BODY, "application/octet-stream", requests=200, in_flight=64)
+            rate, _ = await drive(
+                asker,
+                "batchable",
+                BODY,
+                "application/octet-stream",
+                requests=requests,
+                in_flight=64,
+                check=lambda answer: answer.body == BODY,
+            )
+        figures.add(f"batchable {kind} /s", rate)
+
+
+async def overhead(figures: Figures, scale: float) -> None:
+    """An echo of 1 KiB, every result checked: one in flight, and 64."""
+    many = int(20_000 * scale)
+    _, took = bare.echo_by_hand(TRIES, 1, BODY)
+    figures.add("echo by hand p50 ms", statistics.median(took) * 1e3)
+    rate, _ = bare.echo_by_hand(many, 64, BODY)
+    figures.add("echo by hand /s", rate)
+    for kind in ("sqlite", "memory"):
+        async with serving(kind, "Echo") as asker:
+            for in_flight, requests in ((1, TRIES), (64, many)):
+                await warm(asker, "echo", BODY, "application/octet-stream", requests=500, in_flight=in_flight)
+                rate, took = await drive(
+                    asker,
+                    "echo",
+                    BODY,
+                    "application/octet-stream",
+                    requests=requests,
+                    in_flight=in_flight,
+                    check=lambda answer: answer.body == BODY,
+                )
+                if in_flight == 1:
+                    figures.add(f"echo {kind} p50 ms", statistics.median(took) * 1e3)
+                else:
+                    figures.add(f"echo {kind} /s", rate)
+
+
+async def picture(figures: Figures, scale: float) -> None:
+    """A photograph: decode, small network, top-5; 32 in flight."""
+    jpeg, requests = photograph(), int(1000 * scale)
+    figures.add("picture bare /s", bare.picture(jpeg, requests))
+    for kind in ("sqlite", "memory"):
+        async with serving(kind, "Picture") as asker:
+            await warm(asker, "picture", jpeg, "image/jpeg", requests=100, in_flight=32)
+            rate, _ = await drive(
+                asker,
+                "picture",
+                jpeg,
+                "image/jpeg",
+                requests=requests,
+                in_flight=32,
+                check=lambda answer: answer.body.startswith(b"[["),
+            )
+        figures.add(f"picture {kind} /s", rate)
+
+
+def report(figures: Figures, repeats: int) -> str:
+    """The page: what was measured, against what, and what we want it to be."""
+    median, ratio = figures.median, figures.ratio
+    rows: list[tuple[str, str, str, str]] = []
+
+    def row(what: str, measured: str, target: str, ok: bool) -> None:
+        rows.append((what, measured, target, "yes" if ok else "**no**"))
+
+    for kind in ("sqlite", "memory"):
+        value = ratio(f"batchable {kind} /s", "batchable bare /s")
+        rate = median(f"batchable {kind} /s")
+        row(f"batchable model, {kind}", f"{value:.3f} of the bare loop ({rate:,.0f}/s)", "≥ 0.95", value >= 0.95)
+    for kind, limit in (("sqlite", 2.5), ("memory", 1.0)):
+        value = median(f"echo {kind} p50 ms")
+        row(f"echo, one in flight, {kind}", f"p50 {value:.2f} ms", f"≤ {limit} ms", value <= limit)
+    value = ratio("echo sqlite /s", "echo by hand /s")
+    rate = median("echo sqlite /s")
+    row("echo, 64 in flight, sqlite", f"{value:.3f} of the loop by hand ({rate:,.0f}/s)", "≥ 0.25", value >= 0.25)
+    row("echo, 64 in flight, memory", f"{median('echo memory /s'):,.0f}/s", "none", ok=True)
+    for kind in ("sqlite", "memory"):
+        value = ratio(f"picture {kind} /s", "picture bare /s")
+        rate = median(f"picture {kind} /s")
+        row(f"picture, {kind}", f"{value:.2f} of the bare loop ({rate:,.0f}/s)", "≥ 1.2", value >= 1.2)
+    for what, limit in (("gateway MB", 120.0), ("consumer MB", 120.0), ("import ms", 150.0)):
+        value = median(what)
+        row(
+            what.replace(" MB", ", resident").replace(" ms", " dumbwaiter"),
+            f"{value:.0f} {what[-2:]}",
+            f"< {limit:.0f}",
+            value < limit,
+        )
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+    references = [name for name in figures.values if "bare" in name or "hand /s" in name]
+    bares = "\n".join(f"| {name.removesuffix(' /s')} | {median(name):,.0f}/s |" for name in references)
+    by_hand = median("echo by hand p50 ms")
+    template = (HERE / "page.md.in").read_text()
+    return template.format(table=table, bares=bares, machine=machine(), repeats=repeats, by_hand=by_hand)
+
+
+def machine() -> str:
+    """The machine in one paragraph."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
+    memory = int(Path("/proc/meminfo").read_text().split()[1]) / 1024 / 1024
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    revision = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HERE).stdout.strip()
+    return (
+        f"Machine: {len(names)} x {names[0] if names else platform.machine()}, {memory:.0f} GiB, {platform.system()} "
+        f"{platform.release()}; Python {platform.python_version()}, SQLite {apsw.sqlite_lib_version()}; "
+        f"{dt.datetime.now(dt.UTC):%Y-%m-%d}, revision {revision or 'unknown'}."
+    )
+
+
+CASES: dict[str, Callable[..., object]] = {"batchable": batchable, "overhead": overhead, "picture": picture}
+
+
+def main() -> None:
+    """Run all cases, interleaved, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the requests: to see that it works")
+    parser.add_argument("--only", choices=sorted(CASES), help="one case, without writing the page")
+    parser.add_argument("--out", type=Path, default=HERE.parent / "docs" / "benchmarks.md")
+    options = parser.parse_args()
+    figures, scale = Figures(), 0.1 if options.quick else 1.0
+    for repeat in range(options.repeats):
+        for name, case in CASES.items():
+            if options.only in (None, name):
+                console.print(f"[bold]{name}[/bold], repeat {repeat + 1} of {options.repeats}")
+                asyncio.run(case(figures, scale))  # type: ignore[arg-type]
+    if options.only is None:
+        footprint.measure(figures.add)
+        options.out.write_text(report(figures, options.repeats))
+        console.print(f"written to {options.out}")
+
+
+if __name__ == "__main__":
+    main()
