@@ -1,0 +1,51 @@
+# make demo: the whole system on this machine, in its own .venv.    make help: everything else.
+
+VENV := .venv
+BIN := $(VENV)/bin
+MODEL ?= examples/classifier/network.py:Infer
+PORT ?= 8080
+TESTS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test check format bench docs clean
+
+help:  ## show this
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+$(VENV)/.installed-demo: pyproject.toml tools/install.sh
+	@tools/install.sh demo
+
+$(VENV)/.installed-dev: pyproject.toml tools/install.sh
+	@tools/install.sh dev
+
+demo: $(VENV)/.installed-demo  ## classify photographs through both doors, show where the time goes, and stop
+	@$(BIN)/python examples/demo.py
+
+serve: $(VENV)/.installed-demo  ## leave the classifier running (MODEL=, PORT= choose otherwise)
+	@$(BIN)/dumbwaiter serve $(MODEL) --port $(PORT)
+
+test: $(VENV)/.installed-dev  ## run the whole test suite (TESTS="tests/cli -x" runs a part)
+	@$(BIN)/python -m pytest $(TESTS)
+
+check: $(VENV)/.installed-dev  ## lint, types, layers, spelling, sizes
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+	$(BIN)/python tools/check_sizes.py src
+
+format: $(VENV)/.installed-dev  ## repair what ruff can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(VENV)/.installed-dev  ## measure, and write docs/benchmarks.md (some minutes)
+	@$(BIN)/python benchmarks/run.py
+
+docs: $(VENV)/.installed-dev  ## run the examples that stand in the documentation
+	@$(BIN)/python -m pytest --doctest-glob='*.md' README.md docs
+
+clean:  ## remove what make and the tools made, and .dumbwaiter/
+	rm -rf $(VENV) .dumbwaiter build dist .coverage* htmlcov
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find src tests examples benchmarks tools -name __pycache__ -type d -exec rm -rf {} + 2>/dev/null || true
