@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping  # noqa: TC003 - msgspec resolves the annotation at run time
+from collections.abc import Mapping
 
 import msgspec
 

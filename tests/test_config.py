@@ -1,0 +1,196 @@
+"""dumbwaiter.toml, then DUMBWAITER_*, then flags; what is wrong is named with its place."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dumbwaiter.config import Flag, Settings, load_settings, parse_duration, parse_size
+from dumbwaiter.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def write(tmp_path, text):
+    file = tmp_path / "dumbwaiter.toml"
+    file.write_text(text)
+    return file
+
+
+def load(environ=None, flags=(), path=None):
+    return load_settings(path, environ=environ or {}, flags=flags)
+
+
+def complaint(environ=None, flags=(), path=None):
+    with pytest.raises(ConfigError) as caught:
+        load(environ, flags, path)
+    return str(caught.value)
+
+
+def test_without_any_source_the_defaults_hold_and_the_state_lies_beside_the_project(tmp_path):
+    settings = load()
+    assert settings.broker == f"sqlite:{tmp_path}/.dumbwaiter/queue.db"
+    assert settings.blobs == f"file:{tmp_path}/.dumbwaiter/blobs"
+    assert settings.gateway.port == Settings().gateway.port
+
+
+def test_the_file_is_read_with_durations_sizes_and_models(tmp_path):
+    write(
+        tmp_path,
+        """
+        lock_duration = "2m"
+        [gateway]
+        port = 9000
+        body_limit = "64MiB"
+        [worker]
+        grace = 10
+        [models.cats]
+        target = "network:Infer"
+        weights = "weights/cats.safetensors"
+        timeout = "500ms"
+        parameters = { labels = ["tabby", "tiger"] }
+        """,
+    )
+    settings = load()
+    assert settings.lock_duration == 120.0
+    assert (settings.gateway.port, settings.gateway.body_limit) == (9000, 64 * 2**20)
+    assert settings.worker.grace == 10.0
+    cats = settings.models["cats"]
+    assert (cats.target, cats.timeout) == ("network:Infer", 0.5)
+    assert cats.weights == f"{tmp_path}/weights/cats.safetensors"
+    assert cats.parameters == {"labels": ["tabby", "tiger"]}
+
+
+def test_variables_override_the_file_and_flags_override_both(tmp_path):
+    write(tmp_path, "[gateway]\nport = 1\nhost = 'file'\nbody_limit = 1\n")
+    environ = {"DUMBWAITER_GATEWAY__PORT": "2", "DUMBWAITER_GATEWAY__HOST": "variable"}
+    gateway = load(environ, [Flag("--port", ("gateway", "port"), "3")]).gateway
+    assert (gateway.port, gateway.host, gateway.body_limit) == (3, "variable", 1)
+
+
+def test_relative_paths_of_the_file_belong_to_its_folder_and_those_of_flags_to_the_current_one(tmp_path, monkeypatch):
+    project = tmp_path / "project"
+    project.mkdir()
+    file = write(project, 'broker = "sqlite:state/q.db"')
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    settings = load(path=file, flags=[Flag("--blobs", ("blobs",), "file:here")])
+    assert settings.broker == f"sqlite:{project}/state/q.db"
+    assert settings.blobs == f"file:{elsewhere}/here"
+    assert settings.home == str(project)
+
+
+def test_other_urls_and_absolute_paths_are_left_alone():
+    settings = load({"DUMBWAITER_BROKER": "sqlite:/var/lib/q.db", "DUMBWAITER_BLOBS": "s3://bucket/prefix"})
+    assert (settings.broker, settings.blobs) == ("sqlite:/var/lib/q.db", "s3://bucket/prefix")
+
+
+def test_the_memory_broker_keeps_blobs_in_memory_too_unless_told_otherwise():
+    assert load({"DUMBWAITER_BROKER": "memory:"}).blobs == "memory:"
+    assert load({"DUMBWAITER_BROKER": "memory:", "DUMBWAITER_BLOBS": "file:/b"}).blobs == "file:/b"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("[gateway]\nhost = 'x'\nprot = 80\n", 3, ["gateway.prot", "did you mean 'port'"]),
+        ("\n[gatewy]\nport = 80\n", 2, ["gatewy", "did you mean 'gateway'"]),
+        ("lock_duraton = 3\n", 1, ["lock_duraton", "did you mean 'lock_duration'"]),
+        ("[gateway]\nport = 'eighty'\n", 2, ["gateway.port", "int", "'eighty'"]),
+        ("[gateway]\n\nport = 99999\n", 3, ["gateway.port", "65535", "99999"]),
+        ("[gateway]\nport = true\n", 2, ["gateway.port", "True"]),
+        ("log_format = 'jsn'\n", 1, ["auto, human, json", "did you mean 'json'"]),
+        ("[worker]\ngrace = '5 fortnights'\n", 2, ["worker.grace", "5 fortnights", "30s"]),
+        ("[gateway]\nbody_limit = '5 apples'\n", 2, ["gateway.body_limit", "5 apples", "32MiB"]),
+        ("[worker]\ngrace = -1\n", 2, ["worker.grace", "-1"]),
+        ("lock_duration = 0\n", 1, ["lock_duration", "0"]),
+        ("[models.cats]\ntarget = 'a:B'\nmax_bach = 3\n", 3, ["models.cats.max_bach", "did you mean 'max_batch'"]),
+        ("[models]\ncats = 'a:B'\n", 2, ["models.cats is a table", "[models.cats]"]),
+        ("gateway = 5\n", 1, ["gateway is a table"]),
+        ("x = '''\n[gateway]\nprot = 1\n'''\n[gateway]\nprot = 1\n", 1, ["unknown setting 'x'"]),
+        ("log_level = 'info'\n[worker]\ngateway.port = 80\n", 3, ["worker.gateway"]),
+        ("port = \n", 1, ["not valid TOML"]),
+        ("home = '/'\n", 1, ["unknown setting 'home'"]),
+    ],
+)
+def test_a_wrong_key_or_value_is_named_with_its_line_and_the_nearest_right_one(tmp_path, text, line, words):
+    file = write(tmp_path, text)
+    said = complaint()
+    assert said.startswith(f"{file}:{line}: "), said
+    for word in words:
+        assert word in said
+
+
+def test_keys_are_found_after_a_text_of_several_lines_that_looks_like_settings(tmp_path):
+    file = write(tmp_path, "[models.a]\ntarget = '''\n[gateway]\nprot = 1\n'''\n[gateway]\nprot = 1\n")
+    assert complaint().startswith(f"{file}:7: unknown setting 'gateway.prot'")
+
+
+def test_a_wrong_variable_is_named():
+    said = complaint({"DUMBWAITER_GATEWAY__PROT": "80"})
+    assert said.startswith("environment variable DUMBWAITER_GATEWAY__PROT: ")
+    assert "did you mean 'port'" in said
+    assert "DUMBWAITER_WORKER__GRACE" in complaint({"DUMBWAITER_WORKER__GRACE": "soon"})
+    assert "is a table" in complaint({"DUMBWAITER_GATEWAY": "x"})
+
+
+def test_a_wrong_flag_is_named():
+    assert complaint(flags=[Flag("--port", ("gateway", "port"), "http")]).startswith("--port: gateway.port")
+
+
+def test_variables_that_are_not_settings_are_left_alone():
+    load({"DUMBWAITER_DEBUG": "1", "DUMBWAITER_REQUIRE_ALL": "1", "PATH": "/bin"})
+
+
+def test_variables_of_a_kubernetes_service_named_dumbwaiter_are_no_settings():
+    load(
+        {
+            "DUMBWAITER_PORT": "tcp://10.0.0.7:80",
+            "DUMBWAITER_SERVICE_HOST": "10.0.0.7",
+            "DUMBWAITER_SERVICE_PORT": "80",
+            "DUMBWAITER_PORT_80_TCP": "tcp://10.0.0.7:80",
+            "DUMBWAITER_PORT_80_TCP_ADDR": "10.0.0.7",
+            "DUMBWAITER_GATEWAY_SERVICE_PORT_HTTP": "80",
+        }
+    )
+    assert "DUMBWAITER_GATEWAY_PORT" in complaint({"DUMBWAITER_GATEWAY_PORT": "80"})
+
+
+def test_a_variable_reaches_a_model_whose_name_variables_cannot_spell(tmp_path):
+    write(tmp_path, "[models.Text-Embedding]\ntarget = 'a:B'\n")
+    models = load({"DUMBWAITER_MODELS__TEXT_EMBEDDING__MAX_BATCH": "7"}).models
+    assert list(models) == ["Text-Embedding"]
+    assert models["Text-Embedding"].max_batch == 7
+
+
+def test_a_file_that_was_asked_for_must_exist(tmp_path):
+    assert "no settings file" in complaint(path=tmp_path / "nope.toml")
+    assert "no settings file" in complaint({"DUMBWAITER_CONFIG": str(tmp_path / "nope.toml")})
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30", 30), ("1.5s", 1.5), ("500ms", 0.5), ("2m", 120), ("1h", 3600), (" 2 d ", 172800)]
+)
+def test_durations_have_units(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "nbytes"), [("512", 512), ("100kB", 100_000), ("32MiB", 2**25), ("1.5GiB", 3 * 2**29)]
+)
+def test_sizes_have_units(text, nbytes):
+    assert parse_size(text) == nbytes
+
+
+@given(st.text(max_size=12))
+def test_any_other_text_is_no_duration_and_says_what_would_be(text):
+    if not re.fullmatch(r"\s*\d+(\.\d+)?\s*[A-Za-z]*\s*", text):
+        with pytest.raises(ValueError, match="such as 500ms"):
+            parse_duration(text)
