@@ -1,0 +1,117 @@
+"""From a body to the arguments of ``__call__``: the one input, or a JSON object with the parameters' names as keys."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+from dumbwaiter.errors import BadInputError
+from dumbwaiter.models.codecs_json import decode_json
+from dumbwaiter.models.content_types import JSON, ContentType
+from dumbwaiter.models.input_codec import Buffer, InputCodec, name_of
+from dumbwaiter.models.signature import Parameter
+
+
+class Arguments:
+    """Decoded arguments of one call."""
+
+    __slots__ = ("by_name", "by_position")
+
+    def __init__(self, by_position: list[Any], by_name: dict[str, Any]) -> None:
+        self.by_position = by_position
+        self.by_name = by_name
+
+
+class SingleInput:
+    """The body is the input. JSON may also wrap it under the parameter's name: ``{"image": "data:..."}``."""
+
+    def __init__(self, parameter: Parameter, codec: InputCodec) -> None:
+        self._name = parameter.name
+        self._codec = codec
+        # A JSON-typed input may itself be an object with such a key, and bytes are never looked into.
+        self._wrapped = codec.kind in {"image", "array", "tensor", "text"}
+        self.cheap = codec.cheap
+        self.content_types: tuple[str, ...] = codec.content_types
+
+    def decode(self, content_type: ContentType, body: Buffer) -> Any:
+        """The model's input. Raises BadInputError."""
+        if self._wrapped and content_type.is_json and bytes(body[:64]).lstrip()[:1] == b"{":
+            value = decode_json(body)
+            if set(value) == {self._name}:
+                return self._codec.from_json(value[self._name])
+        return self._codec.from_body(content_type, body)
+
+    def describe(self) -> dict[str, Any]:
+        """Kind and JSON Schema."""
+        return {"name": self._name, "kind": self._codec.kind, "schema": self._codec.schema()}
+
+
+class SeveralInputs:
+    """The body is a JSON object of arguments; a body of another kind is the first one, if only that is required."""
+
+    content_types: tuple[str, ...]
+
+    def __init__(self, parameters: Sequence[Parameter], codecs: Sequence[InputCodec]) -> None:
+        self._parameters = parameters
+        self._codecs = dict(zip((one.name for one in parameters), codecs, strict=True))
+        self._required = [one.name for one in parameters if one.required]
+        self._first = codecs[0] if self._required in ([], [parameters[0].name]) else None
+        self.cheap = all(codec.cheap for codec in codecs)
+        self.content_types = (JSON, *(self._first.content_types if self._first else ()))
+
+    def decode(self, content_type: ContentType, body: Buffer) -> Arguments:
+        """The call's arguments. Raises BadInputError, naming what is missing, unknown or wrong."""
+        if self._first is not None and not self._holds_arguments(content_type, body):
+            return self._arguments({self._parameters[0].name: self._first.from_body(content_type, body)})
+        if not (content_type.is_json or content_type.unsaid or content_type.is_text):
+            raise BadInputError(f"expected a JSON object with {self._names()}, got {content_type.essence}")
+        values = decode_json(body)
+        if not isinstance(values, dict):
+            raise BadInputError(f"expected a JSON object with {self._names()}, got {name_of(values)}")
+        self._check_names(values)
+        return self._arguments({name: self._one(name, value) for name, value in values.items()})
+
+    def describe(self) -> dict[str, Any]:
+        """Kind and JSON Schema of the object."""
+        properties = {name: codec.schema() for name, codec in self._codecs.items()}
+        schema = {"type": "object", "properties": properties, "required": self._required}
+        return {"kind": "arguments", "schema": {**schema, "additionalProperties": False}}
+
+    def _holds_arguments(self, content_type: ContentType, body: Buffer) -> bool:
+        if not (content_type.is_json or content_type.unsaid) or bytes(body[:64]).lstrip()[:1] != b"{":
+            return False
+        try:
+            value = decode_json(body)
+        except BadInputError:
+            return content_type.is_json
+        first = self._parameters[0].name
+        return first in value and (set(value) <= set(self._codecs))
+
+    def _check_names(self, values: dict[str, Any]) -> None:
+        for name in values:
+            if name not in self._codecs:
+                near = difflib.get_close_matches(name, self._codecs, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; it takes {self._names()}"
+                raise BadInputError(f"unknown input {name[:60]!r}{hint}")
+        missing = [name for name in self._required if name not in values]
+        if missing:
+            raise BadInputError(f"missing input {', '.join(map(repr, missing))}; expected {self._names()}")
+
+    def _one(self, name: str, value: Any) -> Any:
+        try:
+            return self._codecs[name].from_json(value)
+        except BadInputError as error:
+            raise BadInputError(f"input {name!r}: {error}") from None
+
+    def _arguments(self, values: dict[str, Any]) -> Arguments:
+        by_position = []
+        for one in self._parameters:
+            # Stop at the first gap: what follows it must be passed by name.
+            if one.name not in values or not one.by_position:
+                break
+            by_position.append(values.pop(one.name))
+        return Arguments(by_position, values)
+
+    def _names(self) -> str:
+        return ", ".join(one.name if one.required else f"[{one.name}]" for one in self._parameters)

@@ -1,0 +1,153 @@
+"""Pictures as PIL images.
+
+An input picture is loaded fully, turned upright by its EXIF orientation and converted to RGB (a class attribute
+``image_mode`` names another Pillow mode, or None to keep the file's own). Of several frames the first counts.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import io
+from typing import TYPE_CHECKING, Any
+
+from dumbwaiter.errors import BadInputError, MissingExtraError, PermanentError
+from dumbwaiter.models.codecs_json import decode_json
+from dumbwaiter.models.content_types import PNG, ContentType, parse_content_type, sniff_image
+from dumbwaiter.models.input_codec import Buffer, InputCodec, from_data_url, one_line
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+#: Pillow knows 40 formats. These are what callers send; EPS, for one, would start Ghostscript on a stranger's program.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+_EXPECTED = "an image (JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF)"
+_PNG_MODES = frozenset({"1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA"})
+_ORIENTATION = 0x0112
+#: EXIF orientation -> Pillow's Transpose that undoes it.
+_UPRIGHT = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+
+
+class ImageCodec(InputCodec):
+    """Bodies of image/*, or of no said type, as PIL.Image.Image of at most *max_pixels*."""
+
+    kind = "image"
+    cheap = False
+    content_types = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff", "image/avif")
+
+    def __init__(self, *, mode: str | None = "RGB", max_pixels: int) -> None:
+        self._mode = mode
+        self._max_pixels = max_pixels
+
+    def from_body(self, content_type: ContentType, body: Buffer) -> Any:
+        if content_type.is_json:
+            return self.from_json(decode_json(body))
+        if not (content_type.is_image or content_type.unsaid):
+            raise BadInputError(f"expected {_EXPECTED}, got {one_line(content_type.essence, 60)}")
+        return decode_image(body, mode=self._mode, max_pixels=self._max_pixels)
+
+    def from_json(self, value: Any) -> Any:
+        content_type, body = from_data_url(_EXPECTED, value)
+        if not body:
+            raise BadInputError(f"expected {_EXPECTED}, got an empty data URL")
+        return self.from_body(parse_content_type(content_type), body)
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "format": "uri", "contentMediaType": "image/*", "description": "a data: URL"}
+
+
+def decode_image(body: Buffer, *, mode: str | None, max_pixels: int) -> Image:
+    """The first frame, upright, in *mode*. Raises BadInputError for all that is not a sound picture within the limit.
+
+    The limit is checked on the header, before any pixel is decoded.
+    """
+    pillow = _pillow()
+    if pillow.MAX_IMAGE_PIXELS is not None and max_pixels > pillow.MAX_IMAGE_PIXELS:
+        pillow.MAX_IMAGE_PIXELS = max_pixels  # the limit is ours to set; Pillow's own must not be lower
+    try:
+        image: Image = pillow.open(io.BytesIO(body), formats=_known_formats())
+        _check_size(image.size, max_pixels)
+        image.load()
+        return _in_mode(_upright(image, pillow), mode)
+    except (BadInputError, MemoryError):
+        raise
+    except Exception as error:  # a hostile file makes decoders raise anything
+        raise BadInputError(_explain(error, sniff_image(body), max_pixels)) from None
+
+
+def encode_png(image: Image) -> bytes:
+    """*image* as PNG, lightly compressed; modes that PNG lacks become RGB. Raises PermanentError."""
+    file = io.BytesIO()
+    try:
+        (image if image.mode in _PNG_MODES else image.convert("RGB")).save(file, "PNG", compress_level=1)
+    except (ValueError, OSError, SystemError) as error:
+        raise PermanentError(f"cannot encode this {image.mode} image as PNG: {one_line(error)}") from None
+    return file.getvalue()
+
+
+def image_to_data_url(image: Image) -> str:
+    """*image* for a place inside JSON: a data URL of its PNG."""
+    return f"data:{PNG};base64,{base64.b64encode(encode_png(image)).decode()}"
+
+
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise BadInputError(
+            f"the image has {width} x {height} = {width * height} pixels, more than the limit of {max_pixels};"
+            " send it smaller, or raise max_pixels"
+        )
+    if width * height <= 0:
+        raise BadInputError(f"the image is empty: {width} x {height} pixels")
+
+
+def _upright(image: Image, pillow: Any) -> Image:
+    try:
+        orientation = image.getexif().get(_ORIENTATION)
+    except Exception:  # a broken EXIF block does not make the picture unreadable
+        return image
+    turn = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return image if turn is None else image.transpose(pillow.Transpose[turn])
+
+
+def _in_mode(image: Image, mode: str | None) -> Image:
+    if mode is None or image.mode == mode:
+        return image
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # else Pillow takes the transparent colour for a plain one, and warns
+    if image.mode.startswith("I;16") and mode in {"L", "RGB"}:
+        image = image.convert("I").point(lambda level: level * (1 / 256)).convert("L")  # Pillow would clip at 255
+    return image.convert(mode)
+
+
+def _explain(error: Exception, content_type: str | None, max_pixels: int) -> str:
+    if type(error).__name__.startswith("DecompressionBomb"):
+        return f"the image has more pixels than the limit of {max_pixels}: {one_line(error)}"
+    if content_type is None and type(error).__name__ == "UnidentifiedImageError":
+        return f"expected {_EXPECTED}, but the body is none"
+    if type(error).__name__ == "UnidentifiedImageError":
+        return f"expected {_EXPECTED}; this looks like {content_type}, but is damaged"
+    return f"the image is damaged: {one_line(error) or type(error).__name__}"
+
+
+@functools.cache
+def _known_formats() -> tuple[str, ...]:
+    pillow = _pillow()
+    pillow.init()
+    return tuple(name for name in _FORMATS if name in pillow.OPEN)
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image as pillow  # noqa: N813, PLC0415 - an extra
+    except ModuleNotFoundError:
+        raise MissingExtraError("pillow", "image") from None
+    return pillow

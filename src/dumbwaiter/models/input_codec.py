@@ -1,0 +1,69 @@
+"""What every input codec does. One file per family implements it; codecs.py chooses by annotation."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+from urllib.parse import unquote_to_bytes
+
+from dumbwaiter.errors import BadInputError
+from dumbwaiter.models.content_types import ContentType
+
+Buffer = bytes | memoryview
+
+
+class InputCodec(ABC):
+    """Turns a body into a model's input. Stateless after construction: called from several threads at once."""
+
+    kind: ClassVar[str]
+    """``image``, ``array``, ``tensor``, ``text``, ``bytes``, ``json`` or ``any``."""
+    cheap: ClassVar[bool]
+    """Decoding costs microseconds."""
+    content_types: ClassVar[tuple[str, ...]]
+    """What is accepted, for people and for describe()."""
+
+    @abstractmethod
+    def from_body(self, content_type: ContentType, body: Buffer) -> Any:
+        """Decode a body that is not empty. Raises BadInputError, saying what was expected and what came."""
+
+    @abstractmethod
+    def from_json(self, value: Any) -> Any:
+        """Turn a JSON value (one of several parameters) into the input. Raises BadInputError."""
+
+    @abstractmethod
+    def schema(self) -> dict[str, Any]:
+        """JSON Schema of the JSON form."""
+
+
+def one_line(text: object, limit: int = 200) -> str:
+    """*text* for an error message: white space collapsed, at most *limit* characters."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= limit else line[: limit - 3] + "..."
+
+
+def from_data_url(expected: str, value: Any) -> tuple[str, bytes]:
+    """Content type and bytes of a data URL (RFC 2397), the way in which JSON carries files. Raises BadInputError."""
+    if not isinstance(value, str) or not value.startswith("data:"):
+        raise BadInputError(f"expected {expected}, as its own body or in JSON as a data URL; got {name_of(value)}")
+    header, comma, data = value[5:].partition(",")
+    if not comma:
+        raise BadInputError(f"expected {expected}; got a data URL without data")
+    content_type, _, encoding = header.rpartition(";")
+    if encoding.strip().lower() != "base64":
+        return header, unquote_to_bytes(data)
+    try:
+        return content_type, base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise BadInputError(f"expected {expected}; got a data URL that is not base64: {one_line(error)}") from None
+
+
+def name_of(value: Any) -> str:
+    """What a JSON value is, in JSON's own words, shortened: ``the string "abc"``, ``an object``."""
+    names = {dict: "a JSON object", list: "a JSON array", type(None): "JSON null", bool: "a JSON boolean"}
+    if isinstance(value, str):
+        return f"the JSON string {one_line(value, 40)!r}"
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return "a JSON number"
+    return names.get(type(value), f"a {type(value).__name__}")

