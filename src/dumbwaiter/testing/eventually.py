@@ -6,9 +6,19 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TypeVar, cast, overload
 
 T = TypeVar("T")
+
+
+@overload
+async def eventually(
+    probe: Callable[[], Awaitable[T]], *, within: float = 5.0, every: float = 0.01, what: str = "the condition"
+) -> T: ...
+@overload
+async def eventually(
+    probe: Callable[[], T], *, within: float = 5.0, every: float = 0.01, what: str = "the condition"
+) -> T: ...
 
 
 async def eventually(
@@ -23,7 +33,7 @@ async def eventually(
         why = "it stayed false"
         try:
             result = probe()
-            value: T = await result if inspect.isawaitable(result) else result
+            value = cast(T, await result if inspect.isawaitable(result) else result)
             if value:
                 return value
         except AssertionError as error:

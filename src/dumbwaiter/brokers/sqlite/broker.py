@@ -1,0 +1,298 @@
+"""The embedded broker: a file instead of a server. How it works is told in docs/sqlite.md."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import apsw
+
+from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Broker, Capabilities, Inbox
+from dumbwaiter.brokers.sqlite import operations as ops
+from dumbwaiter.brokers.sqlite import schema, settling
+from dumbwaiter.brokers.sqlite.inbox import SqliteInbox
+from dumbwaiter.brokers.sqlite.location import path_of, prepare_folder, socket_folder
+from dumbwaiter.brokers.sqlite.looking import Reader
+from dumbwaiter.brokers.sqlite.maintenance import MAINTENANCE_SECONDS, Maintain
+from dumbwaiter.brokers.sqlite.rows import MAX_MESSAGE_NBYTES, decode, decode_leniently, encode
+from dumbwaiter.brokers.sqlite.waiting import PendingReceive, Receivers
+from dumbwaiter.brokers.sqlite.wakeups import WakeSocket
+from dumbwaiter.brokers.sqlite.writer import Turnstile, Writer, unavailable
+from dumbwaiter.errors import BadInputError, BrokerClosedError, BrokerUnavailableError
+from dumbwaiter.message import DeadLetter, Delivery, Message, QueueStats
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: asyncio's timers take no infinity; nobody waits longer than this.
+_LONGEST_WAIT_SECONDS = 1e7
+
+#: Dead-letter reason of a message whose producer wrote attributes that cannot be read.
+BAD_ENVELOPE = "bad-envelope"
+
+
+class SqliteBroker(Broker):
+    """Queues in one SQLite file, shared by all processes of this machine.
+
+    *url* is ``sqlite:relative/path.db`` or ``sqlite:///absolute/path.db``; the folder is created.
+    """
+
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        durable=True,
+        multi_process=True,
+        ordered=True,
+        priority=True,
+        abandon_delay=True,
+        send_delay=True,
+        uncounted_abandon=True,
+        deduplication=True,
+        max_message_nbytes=MAX_MESSAGE_NBYTES,
+    )
+
+    def __init__(self, url: str, *, lock_duration: float = DEFAULT_LOCK_DURATION) -> None:
+        self.url = url
+        self.path = path_of(url)
+        self.lock_duration = lock_duration
+        self._process: int | None = None
+        self._inboxes: dict[str, SqliteInbox] = {}
+        self._taken: dict[str, int] = {}
+        # The tokens of one broker object lie together, so that close() finds all that it holds.
+        self._first_token = secrets.randbits(30) << 32
+        self._last_token = self._first_token
+
+    # --- opening and closing ---
+
+    async def open(self) -> None:
+        if self._process is not None:
+            raise BrokerUnavailableError(f"{self.url} is open already; use one broker object for each `async with`")
+        schema.refuse_wal_reset_bug(apsw.sqlite_lib_version())
+        self._loop = asyncio.get_running_loop()
+        await asyncio.to_thread(self._open_file)
+        self._writer = Writer(self.path, self._socket.path, self._loop)
+        self._receivers = Receivers(self._loop, self._submit, self.reader.probe)
+        self._loop.add_reader(self._socket.fileno(), self._kicked)
+        self._process = os.getpid()
+        self._maintain()
+
+    def _open_file(self) -> None:
+        self.path = self.path.absolute()
+        prepare_folder(self.path)
+        with contextlib.ExitStack() as stack:
+            try:
+                turnstile = Turnstile(self.path)
+                stack.callback(turnstile.close)
+                stack.enter_context(turnstile)
+                connection = schema.connect(self.path)
+                stack.callback(connection.close)
+                schema.prepare(connection, self.path, boot=schema.boot_id())
+                # Two, so that counting a million messages in a thread does not hold up the event loop's probes.
+                self.reader, self._counting_reader = Reader(self.path), Reader(self.path)
+                self._socket = WakeSocket(socket_folder(self.path))
+            except (OSError, apsw.Error) as error:
+                raise unavailable(self.path, error) from error
+
+    async def close(self) -> None:
+        if self._process is None:
+            return
+        self._process = None
+        self._maintenance.cancel()
+        self._loop.remove_reader(self._socket.fileno())
+        self._receivers.close(BrokerClosedError("this broker was closed while the call waited"))
+        for inbox in self._inboxes.values():
+            inbox.shut()
+            self._submit(ops.CloseInbox(inbox.address))
+        self._submit(ops.ForgetSocket())
+        self._submit(settling.HandBack(self._first_token, self._last_token))
+        await asyncio.shield(asyncio.to_thread(self._close_file))
+
+    def _close_file(self) -> None:
+        self._writer.close()
+        self.reader.close()
+        self._counting_reader.close()
+        self._socket.close()
+
+    def _maintain(self) -> None:
+        self._maintenance = self._loop.call_later(MAINTENANCE_SECONDS, self._maintain)
+        self._submit(Maintain())
+
+    # --- from and to the writer ---
+
+    def _submit(self, operation: ops.Operation) -> None:
+        self._writer.submit(operation)
+
+    def _check_open(self) -> None:
+        if self._process is None:
+            raise BrokerClosedError
+        if self._process != os.getpid():
+            raise BrokerClosedError("this broker was opened before a fork; open a new one in each process")
+
+    async def _run(self, operation: ops.Operation) -> Any:
+        self._check_open()
+        if self._taken:
+            self._flush_taken()
+        operation.future = self._loop.create_future()
+        self._writer.submit(operation)
+        return await operation.future
+
+    def _kicked(self) -> None:
+        for payload in self._socket.drain():
+            if payload.startswith(b"q") and payload[1:].isdigit():
+                self._receivers.kicked(int(payload[1:]))
+        # A wake-up for the inboxes may have been lost behind others in the socket's queue; looking is cheap.
+        for inbox in self._inboxes.values():
+            inbox.wake()
+
+    # --- verbs ---
+
+    async def create_queue(self, queue: str) -> None:
+        await self._run(ops.CreateQueue(queue))
+
+    async def queues(self) -> list[str]:
+        self._check_open()
+        return self.reader.queues()
+
+    async def send(self, queue: str, messages: Sequence[Message], *, delay: float = 0.0) -> None:
+        self._check_open()
+        rows = encode(messages)
+        if rows:
+            await self._run(ops.Send(queue, rows, delay))
+
+    async def receive(self, queue: str, *, max_messages: int, max_wait: float) -> list[Delivery]:
+        give_up_at = self._loop.time() + max_wait if self._process else 0.0
+        while True:
+            receive = await self._receive(queue, max_messages, give_up_at)
+            try:
+                deliveries = await self._deliveries(receive)
+            except BaseException:
+                self._submit(settling.HandBack(receive.token, receive.token))
+                raise
+            if deliveries or not receive.result or self._loop.time() >= give_up_at:
+                return deliveries
+
+    async def _receive(self, queue: str, limit: int, give_up_at: float) -> PendingReceive:
+        self._check_open()
+        self._last_token += 1
+        patience = min(give_up_at - self._loop.time(), _LONGEST_WAIT_SECONDS) if limit > 0 else 0.0
+        receive = PendingReceive(
+            self._receivers,
+            queue,
+            limit=max(limit, 0),
+            token=self._last_token,
+            lock_duration=self.lock_duration,
+            waits=patience > 0,
+        )
+        receive.future = self._loop.create_future()
+        timer = self._loop.call_later(patience, self._receivers.expire, receive) if patience > 0 else None
+        self._receivers.launch(receive)
+        try:
+            await receive.future
+        except asyncio.CancelledError:
+            self._receivers.drop(receive)
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+        return receive
+
+    async def _deliveries(self, receive: PendingReceive) -> list[Delivery]:
+        deliveries: list[Delivery] = []
+        for seq, count, message_id, headers, body in receive.result:
+            token = settling.lock_token(seq, receive.token)
+            try:
+                message = decode(headers, body, message_id)
+            except BadInputError as error:
+                message = decode_leniently(headers, body, message_id)
+                bad = _delivery(receive, message, token, count)
+                await self.dead_letter([bad], reason=BAD_ENVELOPE, detail=str(error))
+            else:
+                deliveries.append(_delivery(receive, message, token, count))
+        return deliveries
+
+    async def complete(self, deliveries: Sequence[Delivery]) -> None:
+        self._check_open()
+        if deliveries:
+            await self._run(settling.Complete(deliveries))
+
+    async def abandon(self, deliveries: Sequence[Delivery], *, delay: float = 0.0, counted: bool = True) -> None:
+        self._check_open()
+        if deliveries:
+            await self._run(settling.Abandon(deliveries, delay=delay, counted=counted))
+
+    async def dead_letter(self, deliveries: Sequence[Delivery], *, reason: str, detail: str = "") -> None:
+        self._check_open()
+        if deliveries:
+            await self._run(settling.Bury(deliveries, reason=reason, detail=detail))
+
+    async def renew_lock(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        self._check_open()
+        if not deliveries:
+            return []
+        renewed: list[Delivery] = await self._run(settling.Renew(deliveries, lock_duration=self.lock_duration))
+        return renewed
+
+    async def stats(self, queue: str) -> QueueStats:
+        self._check_open()
+        return await asyncio.to_thread(self._counting_reader.stats, queue)
+
+    async def dead_letters(self, queue: str, *, limit: int = 100) -> list[DeadLetter]:
+        self._check_open()
+        return await asyncio.to_thread(self._counting_reader.dead_letters, queue, limit)
+
+    async def redrive(self, queue: str, keys: Sequence[str] | None = None) -> int:
+        count: int = await self._run(settling.Redrive(queue, keys))
+        return count
+
+    async def purge(self, queue: str, keys: Sequence[str] | None = None) -> int:
+        count: int = await self._run(settling.Purge(queue, keys))
+        return count
+
+    # --- request-reply ---
+
+    async def open_inbox(self) -> Inbox:
+        address = secrets.token_hex(12)
+        inbox = SqliteInbox(self, address)
+        self._check_open()
+        self._inboxes[address] = inbox
+        try:
+            await self._run(ops.OpenInbox(address))
+        except BaseException:
+            self._inboxes.pop(address, None)
+            raise
+        return inbox
+
+    async def reply(self, address: str, messages: Sequence[Message]) -> None:
+        self._check_open()
+        rows = encode(messages)
+        if rows:
+            await self._run(ops.Reply(address, rows))
+
+    async def close_inbox(self, inbox: SqliteInbox) -> None:
+        """Forget *inbox*, for SqliteInbox.close()."""
+        if self._inboxes.pop(inbox.address, None) is not None and self._process is not None:
+            self._taken.pop(inbox.address, None)
+            await self._run(ops.CloseInbox(inbox.address))
+
+    def forget_replies(self, address: str, seq: int) -> None:
+        """Delete the replies of *address* up to *seq* along with the next commit, for SqliteInbox."""
+        if not self._taken:
+            self._loop.call_later(0.2, self._flush_taken)
+        self._taken[address] = seq
+
+    def _flush_taken(self) -> None:
+        if self._process is not None:
+            for address, seq in self._taken.items():
+                self._submit(ops.ForgetReplies(address, seq))
+        self._taken.clear()
+
+
+def _delivery(receive: PendingReceive, message: Message, token: str, count: int) -> Delivery:
+    return Delivery(
+        message=message,
+        queue=receive.queue,
+        lock_token=token,
+        locked_until=receive.until,
+        delivery_count=count + 1,
+    )

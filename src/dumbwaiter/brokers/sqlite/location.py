@@ -1,0 +1,93 @@
+"""Where the database lies: its URL, whether that place can be shared safely, and where wake-up sockets go."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from urllib.parse import unquote
+
+from dumbwaiter.errors import BrokerUnavailableError, ConfigError
+
+#: File systems on which another machine may hold the same file: SQLite's shared memory does not reach that far.
+NETWORK_FILE_SYSTEMS = frozenset(
+    {
+        *("nfs", "nfs3", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "gpfs", "beegfs", "glusterfs"),
+        *("fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.s3fs", "fuse.gcsfuse", "fuse.rclone", "fuse.juicefs"),
+        *("fuse.blobfuse", "fuse.mount-s3", "ncpfs", "ocfs2", "gfs2", "pvfs2", "orangefs", "davfs", "fuse.davfs2"),
+    }
+)
+
+#: sizeof(sockaddr_un.sun_path) on Linux, less the closing zero.
+MAX_SOCKET_PATH_NBYTES = 107
+
+_SOCKET_NAME_NBYTES = len("/4194304-0123456789abcdef")
+
+
+def path_of(url: str) -> Path:
+    """The file that *url* names: ``sqlite:relative/path.db`` or ``sqlite:///absolute/path.db``.
+
+    Raises ConfigError for any other form.
+    """
+    rest = url.removeprefix("sqlite:")
+    if rest.startswith("//"):
+        if not rest.startswith("///"):
+            raise ConfigError(f"{url!r} names a host; write sqlite:relative/path.db or sqlite:///absolute/path.db")
+        rest = rest[2:]
+    path = unquote(rest)
+    if not path or path.endswith("/") or path == ":memory:":
+        raise ConfigError(f"{url!r} names no file; write sqlite:path.db, or memory: for a broker without a file")
+    return Path(path)
+
+
+def file_system_of(folder: str, mounts: str) -> str:
+    """The type of the file system that holds *folder*, an absolute real path, by the text of /proc/self/mounts."""
+    best, kind = -1, "unknown"
+    for line in mounts.splitlines():
+        fields = line.split(" ")
+        if len(fields) < 3:
+            continue
+        mount_point = fields[1].replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
+        inside = folder == mount_point or folder.startswith(mount_point.rstrip("/") + "/")
+        # Of two mounts on one point the later one covers the earlier.
+        if inside and len(mount_point) >= best:
+            best, kind = len(mount_point), fields[2]
+    return kind
+
+
+def refuse_network_file_system(path: Path, mounts: str) -> None:
+    """Raise BrokerUnavailableError when *path* lies on a file system that several machines may share."""
+    kind = file_system_of(str(path.parent.resolve()), mounts)
+    if kind in NETWORK_FILE_SYSTEMS:
+        raise BrokerUnavailableError(
+            f"{path} lies on a network file system ({kind}), where SQLite loses data; "
+            "put the file on a local disk, or use a network broker"
+        )
+
+
+def prepare_folder(path: Path) -> None:
+    """Create the folder of *path* and check that its file system can be shared by processes."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise BrokerUnavailableError(
+            f"cannot use the folder of {path}: {error.strerror}; choose one that this user may write to"
+        ) from error
+    refuse_network_file_system(path, mounts)
+
+
+def socket_folder(path: Path) -> Path:
+    """The existing folder for wake-up sockets: beside the database, or a short one when that path would be too long."""
+    beside = Path(f"{path.resolve()}-wake")
+    if len(os.fsencode(beside)) + _SOCKET_NAME_NBYTES <= MAX_SOCKET_PATH_NBYTES:
+        beside.mkdir(exist_ok=True)
+        return beside
+    root = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+    short = root / f"dumbwaiter-wake-{os.getuid()}"
+    if len(os.fsencode(short)) + _SOCKET_NAME_NBYTES > MAX_SOCKET_PATH_NBYTES:
+        short = Path(f"/tmp/dumbwaiter-wake-{os.getuid()}")  # noqa: S108 - owner and mode are checked below
+    short.mkdir(mode=0o700, exist_ok=True)
+    if short.stat().st_uid != os.getuid():
+        raise BrokerUnavailableError(f"{short} belongs to another user; remove it, or set XDG_RUNTIME_DIR")
+    return short

@@ -1,0 +1,194 @@
+"""Reading without locks: statistics, dead letters, and the probes of waiting receives and inboxes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import apsw
+import msgspec
+
+from dumbwaiter.brokers.sqlite.rows import decode_leniently
+from dumbwaiter.brokers.sqlite.schema import connect
+from dumbwaiter.brokers.sqlite.writer import unavailable
+from dumbwaiter.errors import QueueNotFoundError
+from dumbwaiter.message import DeadLetter, QueueStats
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+#: Counting a million messages takes 30 ms. When counting takes longer than this, a count is used for a second.
+_COSTLY_COUNT_SECONDS = 0.005
+_COUNT_LIFETIME_SECONDS = 1.0
+
+_PROBE = """
+SELECT
+    EXISTS (SELECT 1 FROM header INDEXED BY ready WHERE queue = ?1 AND state = 0),
+    (SELECT min(until) FROM header INDEXED BY locked WHERE queue = ?1 AND state = 2),
+    (SELECT min(until) FROM header INDEXED BY delayed WHERE queue = ?1 AND state = 1)
+"""
+
+# The oldest of each priority is the first in the ready index; a recursion hops from priority to priority.
+_OLDEST_READY = """
+WITH RECURSIVE level (priority) AS (
+    SELECT (SELECT max(priority) FROM header INDEXED BY ready WHERE queue = ?1 AND state = 0)
+    UNION ALL
+    SELECT (
+        SELECT max(priority) FROM header INDEXED BY ready
+        WHERE queue = ?1 AND state = 0 AND priority < level.priority
+    ) FROM level WHERE level.priority IS NOT NULL
+)
+SELECT min((
+    SELECT sent_at FROM header INDEXED BY ready
+    WHERE queue = ?1 AND state = 0 AND priority = level.priority ORDER BY seq LIMIT 1
+)) FROM level WHERE priority IS NOT NULL
+"""
+
+_COUNTS = """
+SELECT
+    (SELECT count(*) FROM header INDEXED BY ready WHERE queue = ?1 AND state = 0),
+    (SELECT count(*) FROM header INDEXED BY locked WHERE queue = ?1 AND state = 2 AND until > ?2),
+    (SELECT count(*) FROM header INDEXED BY locked WHERE queue = ?1 AND state = 2 AND until <= ?2),
+    (SELECT count(*) FROM header INDEXED BY delayed WHERE queue = ?1 AND state = 1 AND until > ?2),
+    (SELECT count(*) FROM header INDEXED BY delayed WHERE queue = ?1 AND state = 1 AND until <= ?2),
+    (SELECT count(*) FROM header INDEXED BY dead WHERE queue = ?1 AND state = 3)
+"""
+
+_OLDEST_DUE = """
+SELECT min(sent_at) FROM (
+    SELECT sent_at FROM header INDEXED BY locked WHERE queue = ?1 AND state = 2 AND until <= ?2
+    UNION ALL
+    SELECT sent_at FROM header INDEXED BY delayed WHERE queue = ?1 AND state = 1 AND until <= ?2
+)
+"""
+
+_DEAD_LETTERS = """
+SELECT h.seq, h.id, h.delivery_count, d.reason, d.detail, d.dead_at, p.headers, p.body
+FROM header h INDEXED BY dead CROSS JOIN death d ON d.seq = h.seq CROSS JOIN payload p ON p.seq = h.seq
+WHERE h.queue = ? AND h.state = 3 ORDER BY h.seq LIMIT ?
+"""
+
+
+class Count(msgspec.Struct, frozen=True, gc=False):
+    """What was counted, when (CLOCK_MONOTONIC), at what cost, and until when it holds if nobody writes."""
+
+    ready: int
+    locked: int
+    delayed: int
+    dead: int
+    oldest_sent_at: float | None
+    version: int
+    counted_at: float
+    cost: float
+    valid_until: float
+
+    def stats(self, wall: float) -> QueueStats:
+        """The statistics at the wall-clock time *wall*."""
+        age = 0.0 if self.oldest_sent_at is None else max(0.0, wall - self.oldest_sent_at)
+        return QueueStats(ready=self.ready, locked=self.locked, delayed=self.delayed, dead=self.dead, oldest_age=age)
+
+
+def is_fresh(count: Count, version: int, now: float) -> bool:
+    """Whether *count* may be shown at *now*, when the file's data version is *version*."""
+    if count.version == version and now < count.valid_until:
+        return True
+    return count.cost > _COSTLY_COUNT_SECONDS and now - count.counted_at < _COUNT_LIFETIME_SECONDS
+
+
+class Reader:
+    """One read-only connection. Each call is a read transaction of its own, so that checkpoints are never held up.
+
+    Calls may come from several threads; they take turns.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._counts: dict[str, Count] = {}
+        self._connection = connect(path, read_only=True)
+
+    def close(self) -> None:
+        """Close the connection."""
+        with self._lock:
+            self._connection.close()
+
+    def _rows(self, sql: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
+        try:
+            return self._connection.execute(sql, parameters).fetchall()
+        except apsw.Error as error:
+            raise unavailable(self._path, error) from error
+
+    def probe(self, queue_id: int) -> tuple[bool, float | None]:
+        """Whether something is ready in the queue, and the end of its earliest lock or delay."""
+        with self._lock:
+            is_ready, locked_until, delayed_until = self._rows(_PROBE, (queue_id,))[0]
+        return bool(is_ready), min((due for due in (locked_until, delayed_until) if due is not None), default=None)
+
+    def replies(self, address: str, after: int, limit: int) -> list[tuple[int, str | None, bytes]]:
+        """Number, headers and body of replies later than *after*, oldest first."""
+        with self._lock:
+            return self._rows(
+                "SELECT seq, headers, body FROM reply WHERE address = ? AND seq > ? ORDER BY seq LIMIT ?",
+                (address, after, limit),
+            )
+
+    def queues(self) -> list[str]:
+        """The names of all queues, sorted."""
+        with self._lock:
+            return [name for (name,) in self._rows("SELECT name FROM queue ORDER BY name")]
+
+    def stats(self, queue: str) -> QueueStats:
+        """Counts of *queue*; may take a while when there are millions. Raises QueueNotFoundError."""
+        with self._lock:
+            now = time.monotonic()
+            version = self._rows("PRAGMA data_version")[0][0]
+            count = self._counts.get(queue)
+            if count is None or not is_fresh(count, version, now):
+                count = self._counts[queue] = self._count(queue, version, now)
+            return count.stats(time.time())
+
+    def _count(self, queue: str, version: int, now: float) -> Count:
+        queue_id = self._queue_id(queue)
+        _, due = self._probe_unlocked(queue_id)
+        ready, locked, expired, delayed, due_now, dead = self._rows(_COUNTS, (queue_id, now))[0]
+        oldest = [self._rows(_OLDEST_READY, (queue_id,))[0][0], self._rows(_OLDEST_DUE, (queue_id, now))[0][0]]
+        return Count(
+            ready=ready + expired + due_now,
+            locked=locked,
+            delayed=delayed,
+            dead=dead,
+            oldest_sent_at=min((moment for moment in oldest if moment is not None), default=None),
+            version=version,
+            counted_at=now,
+            cost=time.monotonic() - now,
+            valid_until=float("inf") if due is None else due,
+        )
+
+    def _probe_unlocked(self, queue_id: int) -> tuple[bool, float | None]:
+        is_ready, locked_until, delayed_until = self._rows(_PROBE, (queue_id,))[0]
+        return bool(is_ready), min((due for due in (locked_until, delayed_until) if due is not None), default=None)
+
+    def _queue_id(self, queue: str) -> int:
+        rows = self._rows("SELECT id FROM queue WHERE name = ?", (queue,))
+        if not rows:
+            raise QueueNotFoundError(queue)
+        queue_id: int = rows[0][0]
+        return queue_id
+
+    def dead_letters(self, queue: str, limit: int) -> list[DeadLetter]:
+        """The oldest *limit* dead letters. Raises QueueNotFoundError."""
+        with self._lock:
+            rows = self._rows(_DEAD_LETTERS, (self._queue_id(queue), limit))
+        return [
+            DeadLetter(
+                key=str(seq),
+                message=decode_leniently(headers, body, message_id),
+                queue=queue,
+                reason=reason,
+                detail=detail,
+                delivery_count=delivery_count,
+                dead_at=dead_at,
+            )
+            for seq, message_id, delivery_count, reason, detail, dead_at, headers, body in rows
+        ]

@@ -1,0 +1,79 @@
+"""Waking other processes: one Unix datagram socket for each broker object.
+
+A datagram carries no data, only "look again": ``q<queue number>`` for a queue, ``i`` for the inboxes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: Tells a socket's owner nothing; only asks whether there is one.
+PROBE = b""
+
+
+class WakeSocket:
+    """A broker's own socket, bound to a fresh name in *folder*."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = str(folder / f"{os.getpid()}-{secrets.token_hex(8)}")
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        try:
+            self._socket.bind(self.path)
+        except OSError:
+            self._socket.close()
+            raise
+
+    def fileno(self) -> int:
+        """For the event loop to watch."""
+        return self._socket.fileno()
+
+    def drain(self) -> set[bytes]:
+        """What was received since the last time."""
+        received = set()
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                received.add(self._socket.recv(64))
+        return received
+
+    def close(self) -> None:
+        """Stop listening and remove the name."""
+        self._socket.close()
+        with contextlib.suppress(FileNotFoundError):
+            Path(self.path).unlink()
+
+
+class Kicker:
+    """Sends wake-ups, from the writer thread."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+
+    def kick(self, kicks: Iterable[tuple[str, bytes]]) -> set[str]:
+        """Send each payload to its path; returns the paths where nobody listens any more."""
+        dead = set()
+        for path, payload in kicks:
+            try:
+                self._socket.sendto(payload, path)
+            except BlockingIOError:
+                continue  # A full queue of wake-ups wakes just as well.
+            except (ConnectionRefusedError, FileNotFoundError):
+                dead.add(path)
+                with contextlib.suppress(OSError):
+                    Path(path).unlink()
+            except OSError:
+                continue  # Somebody listens whom this user may not wake; the safety poll will.
+        return dead
+
+    def close(self) -> None:
+        """Close the sending socket."""
+        self._socket.close()

@@ -1,0 +1,92 @@
+"""Rules about kill -9: of whoever holds the messages, and of a server while brokers are connected to it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dumbwaiter.errors import BrokerUnavailableError
+from dumbwaiter.message import Message
+from dumbwaiter.testing.conformance.harness import ServerHarness
+from dumbwaiter.testing.conformance.sending import message_with_everything
+from dumbwaiter.testing.eventually import eventually
+
+if TYPE_CHECKING:
+    from dumbwaiter.brokers.contract import Broker
+    from dumbwaiter.testing.conformance.harness import Harness
+
+
+class CrashingRules:
+    """Each test is a rule."""
+
+    async def test_confirmed_messages_survive_kill_9_and_restart(self, harness: Harness) -> None:
+        harness.needs("durable")
+        queue = harness.new_queue()
+        messages = [message_with_everything(), *(Message(body=bytes([i])) for i in range(20))]
+        await harness.send_and_crash(queue, messages)
+        async with harness.connect() as broker:
+            deliveries = await harness.take(broker, queue, len(messages))
+            received = {d.message.id: d.message for d in deliveries}
+            assert received == {message.id: message for message in messages}
+            await broker.complete(deliveries)
+            await harness.expect_stats(broker, queue)
+
+    async def test_messages_locked_by_a_killed_process_come_back(self, harness: Harness) -> None:
+        harness.needs("durable")
+        queue = harness.new_queue()
+        messages = [Message(), Message(), Message()]
+        await harness.send_and_crash(queue, messages, take=2)
+        async with harness.connect() as broker:
+            async with asyncio.timeout(harness.lock_duration + 3 * harness.slack):
+                deliveries = [await harness.take_one(broker, queue) for _ in messages]
+            assert {d.message.id for d in deliveries} == {message.id for message in messages}
+
+    async def test_every_verb_raises_while_the_server_is_down(self, harness: Harness) -> None:
+        """A failed look-up is an error: stats never guess 0, and receive never says that the queue is empty."""
+        server = _server_of(harness)
+        async with harness.connect_to_queue() as (broker, queue):
+            await broker.send(queue, [Message()])
+            await server.stop_server()
+            try:
+                for verb in (
+                    lambda: broker.stats(queue),
+                    lambda: broker.send(queue, [Message()]),
+                    lambda: broker.receive(queue, max_messages=1, max_wait=harness.quiet),
+                    lambda: broker.dead_letters(queue),
+                    broker.queues,
+                    lambda: harness.open(harness.lock_duration),
+                ):
+                    with pytest.raises(BrokerUnavailableError):
+                        await verb()
+            finally:
+                await server.start_server()
+
+    async def test_a_broker_reconnects_by_itself_after_its_server_restarts(self, harness: Harness) -> None:
+        server = _server_of(harness)
+        async with harness.connect_to_queue() as (broker, queue):
+            await server.stop_server()
+            await server.start_server()
+
+            async def goes_round() -> bool:
+                try:
+                    await broker.create_queue(queue)
+                    await broker.send(queue, [Message()])
+                    return await _completes_one(broker, queue, harness)
+                except BrokerUnavailableError:
+                    return False
+
+            await eventually(goes_round, within=5 * harness.slack, every=0.05, what="a send and receive after restart")
+
+
+def _server_of(harness: Harness) -> ServerHarness:
+    if not isinstance(harness, ServerHarness):
+        pytest.skip(f"RULE NOT CHECKED: the harness of {harness.url} has no server to stop (it is no ServerHarness)")
+    return harness
+
+
+async def _completes_one(broker: Broker, queue: str, harness: Harness) -> bool:
+    deliveries = await broker.receive(queue, max_messages=1, max_wait=harness.slack)
+    await broker.complete(deliveries)
+    return bool(deliveries)

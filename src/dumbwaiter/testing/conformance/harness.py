@@ -1,0 +1,154 @@
+"""How the conformance suite reaches a broker. One harness object a test, in a namespace that nobody else uses."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import signal
+import sys
+import time
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from dumbwaiter.brokers import open_broker
+from dumbwaiter.testing.eventually import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from dumbwaiter.brokers.contract import Broker, Capabilities
+    from dumbwaiter.message import Delivery, Message
+
+LONG_LOCK = 60.0
+"""Seconds of lock in those tests in which no lock may run out."""
+
+
+class Harness:
+    """Opens brokers at *url*, each time connected to the same, initially empty server.
+
+    Differences between products are data: *lock_duration* (seconds; the shortest lock that the product keeps well),
+    *slack* (seconds by which it may be late on a busy machine), *quiet* (seconds of silence that prove that nothing
+    comes), *stats_age* (seconds by which stats may lag). Override open() for an adapter that open_broker() does not
+    know, and send_and_crash() for one whose messages a child process cannot reach by *url*.
+    """
+
+    def __init__(
+        self, url: str, *, lock_duration: float = 0.5, slack: float = 3.0, quiet: float = 0.2, stats_age: float = 1.0
+    ) -> None:
+        self.url = url
+        self.lock_duration = lock_duration
+        self.slack = slack
+        self.quiet = quiet
+        self.stats_age = stats_age
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the adapter at *url* declares."""
+        return open_broker(self.url).capabilities
+
+    async def open(self, lock_duration: float) -> Broker:
+        """A new broker object, connected; the caller closes it."""
+        broker = open_broker(self.url, lock_duration=lock_duration)
+        await broker.open()
+        return broker
+
+    async def send_and_crash(self, queue: str, messages: Sequence[Message], *, take: int = 0) -> None:
+        """Create *queue*, send, lock *take* of the messages, and die by kill -9 once all that is confirmed.
+
+        Locks last *lock_duration*. Here a child process does it, as fits a broker that lives inside its users.
+        """
+        command = (sys.executable, "-m", "dumbwaiter.testing.conformance.crash", self.url, queue)
+        child = await asyncio.create_subprocess_exec(
+            *command, str(self.lock_duration), str(take), stdin=asyncio.subprocess.PIPE
+        )
+        await child.communicate(msgspec.json.encode(messages))
+        assert child.returncode == -signal.SIGKILL, f"the sending process ended with {child.returncode} before its kill"
+
+    def new_queue(self) -> str:
+        """A queue name that nobody has used."""
+        return f"conformance-{secrets.token_hex(6)}"
+
+    @contextlib.asynccontextmanager
+    async def connect(self, lock_duration: float = LONG_LOCK) -> AsyncIterator[Broker]:
+        """A broker for the length of a ``with`` block."""
+        broker = await self.open(lock_duration)
+        try:
+            yield broker
+        finally:
+            await broker.close()
+
+    @contextlib.asynccontextmanager
+    async def connect_to_queue(self, lock_duration: float = LONG_LOCK) -> AsyncIterator[tuple[Broker, str]]:
+        """A broker and the name of a fresh queue."""
+        queue = self.new_queue()
+        async with self.connect(lock_duration) as broker:
+            await broker.create_queue(queue)
+            yield broker, queue
+
+    def needs(self, capability: str) -> None:
+        """Skip the running test, loudly, when the adapter does not declare *capability*."""
+        if not getattr(self.capabilities, capability):
+            pytest.skip(f"RULE NOT CHECKED: the adapter of {self.url} declares {capability}=False")
+
+    # --- what tests say over and over ---
+
+    async def take(self, broker: Broker, queue: str, count: int = 1) -> list[Delivery]:
+        """Exactly *count* deliveries, each within *slack* seconds of the one before."""
+        deliveries: list[Delivery] = []
+        while len(deliveries) < count:
+            some = await broker.receive(queue, max_messages=count - len(deliveries), max_wait=self.slack)
+            assert some, f"only {len(deliveries)} of {count} messages came within {self.slack} s"
+            deliveries += some
+        assert len(deliveries) == count, f"{len(deliveries)} messages came where at most {count} were asked for"
+        return deliveries
+
+    async def take_one(self, broker: Broker, queue: str) -> Delivery:
+        """The next delivery."""
+        return (await self.take(broker, queue))[0]
+
+    async def expect_nothing(self, broker: Broker, queue: str, *, during: float | None = None) -> None:
+        """No message comes for *during* seconds (*quiet* unless given)."""
+        until = time.monotonic() + (self.quiet if during is None else during)
+        while (wait := until - time.monotonic()) > 0:
+            came = await broker.receive(queue, max_messages=10, max_wait=wait)
+            assert not came, f"messages came that must not: {[(d.message.id, d.delivery_count) for d in came]}"
+
+    async def expect_stats(self, broker: Broker, queue: str, **counts: int) -> None:
+        """stats() comes to say *counts*; counts left out must be 0."""
+        expected = {"ready": 0, "locked": 0, "delayed": 0, "dead": 0} | counts
+
+        async def as_expected() -> bool:
+            stats = await broker.stats(queue)
+            found = {name: getattr(stats, name) for name in expected}
+            assert found == expected, f"stats say {found}, expected {expected}"
+            return True
+
+        await eventually(
+            as_expected, within=self.stats_age + self.lock_duration + self.slack, what="the expected stats"
+        )
+
+
+class ServerHarness(Harness, ABC):
+    """A harness for a product with a server of its own, which the suite may kill and start."""
+
+    @abstractmethod
+    async def stop_server(self) -> None:
+        """Kill the server with kill -9; return when it is gone."""
+
+    @abstractmethod
+    async def start_server(self) -> None:
+        """Start the server again, at the same address and with its data; return when it listens."""
+
+    async def send_and_crash(self, queue: str, messages: Sequence[Message], *, take: int = 0) -> None:
+        broker = await self.open(self.lock_duration)
+        await broker.create_queue(queue)
+        await broker.send(queue, messages)
+        if take:
+            await self.take(broker, queue, take)
+        await self.stop_server()
+        await self.start_server()
+        await broker.close()

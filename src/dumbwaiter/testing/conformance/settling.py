@@ -1,0 +1,163 @@
+"""Rules about settling: complete, abandon, dead-letter; and what can be done with dead letters."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from dumbwaiter.message import Message
+from dumbwaiter.testing.conformance.sending import message_with_everything
+
+if TYPE_CHECKING:
+    from dumbwaiter.brokers.contract import Broker
+    from dumbwaiter.testing.conformance.harness import Harness
+
+
+class SettlingRules:
+    """Each test is a rule."""
+
+    async def test_a_completed_message_never_comes_back(self, harness: Harness) -> None:
+        async with harness.connect_to_queue(harness.lock_duration) as (broker, queue):
+            await broker.send(queue, [Message(), Message()])
+            await broker.complete(await harness.take(broker, queue, 2))
+            await harness.expect_nothing(broker, queue, during=harness.lock_duration + harness.quiet)
+            await harness.expect_stats(broker, queue)
+
+    async def test_completing_twice_is_no_error(self, harness: Harness) -> None:
+        async with harness.connect_to_queue() as (broker, queue), harness.connect() as other:
+            await broker.send(queue, [Message()])
+            deliveries = await harness.take(broker, queue)
+            await broker.complete(deliveries)
+            await broker.complete(deliveries)
+            await other.complete(deliveries)
+            await harness.expect_stats(broker, queue)
+
+    async def test_completing_one_message_leaves_the_others_of_its_batch_locked(self, harness: Harness) -> None:
+        async with harness.connect_to_queue() as (broker, queue):
+            await broker.send(queue, [Message() for _ in range(3)])
+            held = await harness.take(broker, queue, 3)
+            await broker.complete([held[1]])
+            await harness.expect_stats(broker, queue, locked=2)
+            await broker.abandon([held[0], held[2]])
+            again = await harness.take(broker, queue, 2)
+            assert {d.message.id for d in again} == {held[0].message.id, held[2].message.id}
+
+    async def test_an_abandoned_message_returns_at_once_with_its_count_raised(self, harness: Harness) -> None:
+        message = message_with_everything()
+        async with harness.connect_to_queue() as (broker, queue), harness.connect() as other:
+            await broker.send(queue, [message])
+            for count in (1, 2, 3):
+                delivery = await harness.take_one(broker if count % 2 else other, queue)
+                assert delivery.delivery_count == count
+                assert delivery.message == message
+                await (broker if count % 2 else other).abandon([delivery])
+            await harness.expect_stats(broker, queue, ready=1)
+
+    async def test_an_abandoned_message_wakes_a_receiver_that_waits(self, harness: Harness) -> None:
+        async with harness.connect_to_queue() as (broker, queue), harness.connect() as other:
+            await broker.send(queue, [Message()])
+            held = await harness.take(broker, queue)
+            receiving = asyncio.create_task(other.receive(queue, max_messages=1, max_wait=20 * harness.slack))
+            await asyncio.sleep(harness.quiet / 2)
+            await broker.abandon(held)
+            async with asyncio.timeout(harness.slack):
+                assert [d.message.id for d in await receiving] == [held[0].message.id]
+
+    async def test_a_message_abandoned_with_a_delay_returns_after_it(self, harness: Harness) -> None:
+        harness.needs("abandon_delay")
+        delay = harness.lock_duration
+        async with harness.connect_to_queue() as (broker, queue):
+            await broker.send(queue, [Message()])
+            held = await harness.take(broker, queue)
+            abandoned_at = time.monotonic()
+            await broker.abandon(held, delay=delay)
+            await harness.expect_stats(broker, queue, delayed=1)
+            again = await harness.take_one(broker, queue)
+            assert time.monotonic() - abandoned_at >= delay * 0.9, "the message came before its delay was over"
+            assert again.delivery_count == 2
+
+    async def test_an_uncounted_abandon_takes_the_count_back(self, harness: Harness) -> None:
+        harness.needs("uncounted_abandon")
+        async with harness.connect_to_queue() as (broker, queue):
+            await broker.send(queue, [Message()])
+            for _ in range(3):
+                held = await harness.take(broker, queue)
+                assert held[0].delivery_count == 1
+                await broker.abandon(held, counted=False)
+            await broker.abandon(await harness.take(broker, queue))
+            assert (await harness.take_one(broker, queue)).delivery_count == 2
+
+    async def test_a_dead_lettered_message_moves_with_its_reason_and_detail(self, harness: Harness) -> None:
+        message = message_with_everything()
+        async with harness.connect_to_queue() as (broker, queue):
+            await broker.send(queue, [message])
+            await broker.abandon(await harness.take(broker, queue))
+            before = time.time()
+            detail = "Traceback …\n  ValueError: naïve"
+            await broker.dead_letter(await harness.take(broker, queue), reason="model-error", detail=detail)
+            await harness.expect_nothing(broker, queue)
+            (letter,) = await broker.dead_letters(queue)
+            assert letter.message == message
+            assert (letter.queue, letter.reason, letter.detail) == (queue, "model-error", detail)
+            assert letter.delivery_count == 2
+            assert abs(letter.dead_at - before) < 10 * harness.slack, "dead_at is in seconds since the Unix epoch"
+
+    async def test_dead_letters_can_be_read_again_and_counted(self, harness: Harness) -> None:
+        async with harness.connect_to_queue() as (broker, queue):
+            bodies = await _bury(harness, broker, queue, 5)
+            await harness.expect_stats(broker, queue, dead=5)
+            for _ in range(2):
+                letters = await broker.dead_letters(queue)
+                assert sorted(letter.message.body for letter in letters) == bodies
+                assert len({letter.key for letter in letters}) == 5
+            assert len(await broker.dead_letters(queue, limit=2)) == 2
+
+    async def test_redriven_dead_letters_come_back_with_a_fresh_count(self, harness: Harness) -> None:
+        async with harness.connect_to_queue() as (broker, queue):
+            bodies = await _bury(harness, broker, queue, 4)
+            assert await broker.redrive(queue) == 4
+            again = await harness.take(broker, queue, 4)
+            assert sorted(d.message.body for d in again) == bodies
+            assert {d.delivery_count for d in again} == {1}
+            assert await broker.dead_letters(queue) == []
+            await broker.complete(again)
+            await harness.expect_stats(broker, queue)
+
+    async def test_redriving_by_key_moves_only_those(self, harness: Harness) -> None:
+        async with harness.connect_to_queue() as (broker, queue):
+            await _bury(harness, broker, queue, 3)
+            letters = await broker.dead_letters(queue)
+            assert await broker.redrive(queue, [letters[1].key]) == 1
+            assert (await harness.take_one(broker, queue)).message.id == letters[1].message.id
+            left = [letter.key for letter in await broker.dead_letters(queue)]
+            assert left == [letters[0].key, letters[2].key]
+            await harness.expect_stats(broker, queue, locked=1, dead=2)
+
+    async def test_a_redriven_dead_letter_wakes_a_receiver_that_waits(self, harness: Harness) -> None:
+        async with harness.connect_to_queue() as (broker, queue):
+            await _bury(harness, broker, queue, 1)
+            receiving = asyncio.create_task(broker.receive(queue, max_messages=1, max_wait=20 * harness.slack))
+            await asyncio.sleep(harness.quiet / 2)
+            await broker.redrive(queue)
+            async with asyncio.timeout(harness.slack):
+                assert len(await receiving) == 1
+
+    async def test_purging_deletes_dead_letters_only(self, harness: Harness) -> None:
+        async with harness.connect_to_queue() as (broker, queue):
+            await _bury(harness, broker, queue, 3)
+            await broker.send(queue, [Message()])
+            letters = await broker.dead_letters(queue)
+            assert await broker.purge(queue, [letters[0].key]) == 1
+            await harness.expect_stats(broker, queue, ready=1, dead=2)
+            assert await broker.purge(queue) == 2
+            await harness.expect_stats(broker, queue, ready=1)
+            assert await broker.dead_letters(queue) == []
+
+
+async def _bury(harness: Harness, broker: Broker, queue: str, count: int) -> list[bytes]:
+    """Dead-letter *count* fresh messages; their bodies, sorted."""
+    messages = [Message(body=b"\xff" + str(i).encode()) for i in range(count)]
+    await broker.send(queue, messages)
+    await broker.dead_letter(await harness.take(broker, queue, count), reason="buried")
+    return sorted(message.body for message in messages)
