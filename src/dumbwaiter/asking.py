@@ -1,0 +1,370 @@
+"""Request and reply over a broker: send a message, wait for its answer in an inbox. Gateways and clients share it.
+
+One Asker has one inbox and one task that reads it; answers are matched by correlation id. Messages sent in the same
+turn of the event loop travel in one ``send``, and while a ``send`` is on its way the next ones gather behind it.
+Nothing here retries a request: an error reaches whoever asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import msgspec
+
+from dumbwaiter.blobs.claimcheck import check_in, check_out, drop
+from dumbwaiter.errors import (
+    BadInputError,
+    BlobError,
+    BlobNotFoundError,
+    BrokerClosedError,
+    BrokerError,
+    BrokerUnavailableError,
+    MessageTooLargeError,
+    PredictionTimeoutError,
+    QueueNotFoundError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import TracebackType
+
+    from dumbwaiter.blobs.store import BlobStore
+    from dumbwaiter.brokers.contract import Broker, Inbox
+    from dumbwaiter.message import Message
+
+CLAIM_THRESHOLD = 256 * 1024
+"""Bodies larger than this many bytes travel by claim check unless told otherwise."""
+MAX_SEND = 256
+"""At most this many messages in one send, so that a flood does not become one endless transaction."""
+READ_WAIT = 30.0
+FIRST_BACK_OFF, LAST_BACK_OFF = 0.05, 2.0
+
+_log = logging.getLogger("dumbwaiter.asking")
+
+
+class _Entry(NamedTuple):
+    message: Message
+    future: asyncio.Future[Any]
+    confirms: bool
+    """True: *future* is done when the broker has confirmed; False: only errors of the send reach it."""
+
+
+class _Outbox:
+    """Groups what is sent to one queue: one send on its way, the rest gathers behind it."""
+
+    def __init__(self, broker: Broker, unsent: Callable[[Message], None]) -> None:
+        self._broker = broker
+        self._unsent = unsent
+        self._entries: defaultdict[str, list[_Entry]] = defaultdict(list)
+        self._senders: dict[str, asyncio.Task[None]] = {}
+
+    def put(self, queue: str, entry: _Entry) -> None:
+        self._entries[queue].append(entry)
+        if queue not in self._senders:
+            self._senders[queue] = asyncio.get_running_loop().create_task(self._send(queue))
+
+    async def close(self) -> None:
+        senders = list(self._senders.values())
+        for sender in senders:
+            sender.cancel()
+        await asyncio.gather(*senders, return_exceptions=True)
+        for entry in (e for entries in self._entries.values() for e in entries):
+            _fail(entry.future, BrokerClosedError("closed before this message was sent"))
+        self._entries.clear()
+
+    async def _send(self, queue: str) -> None:
+        try:
+            while entries := self._entries[queue]:
+                batch, self._entries[queue] = entries[:MAX_SEND], entries[MAX_SEND:]
+                await self._send_batch(queue, [entry for entry in batch if self._is_wanted(entry)])
+        finally:
+            del self._senders[queue], self._entries[queue]
+
+    def _is_wanted(self, entry: _Entry) -> bool:
+        # Whoever gave up before the message left wants no answer, so the model need not run.
+        if entry.future.done():
+            self._unsent(entry.message)
+        return not entry.future.done()
+
+    async def _send_batch(self, queue: str, batch: list[_Entry]) -> None:
+        try:
+            await self._broker.send(queue, [entry.message for entry in batch])
+        except MessageTooLargeError as error:
+            if len(batch) == 1:
+                self._refuse(batch, error)
+                return
+            for entry in batch:  # nothing was sent yet; only the one that is too large shall suffer
+                await self._send_batch(queue, [entry])
+        except QueueNotFoundError as error:
+            self._refuse(batch, error)
+        except asyncio.CancelledError:
+            self._fail_all(batch, BrokerClosedError("closed while sending"))
+            raise
+        except Exception as error:  # whatever it is, it belongs to those who asked
+            self._fail_all(batch, error)
+        else:
+            for entry in batch:
+                if entry.confirms and not entry.future.done():
+                    entry.future.set_result(None)
+
+    def _refuse(self, batch: list[_Entry], error: Exception) -> None:
+        self._fail_all(batch, error)
+        for entry in batch:
+            self._unsent(entry.message)
+
+    def _fail_all(self, batch: list[_Entry], error: Exception) -> None:
+        for entry in batch:
+            _fail(entry.future, error)
+
+
+class Pending:
+    """A request on its way. Forgotten with the object: an answer that comes later is ignored."""
+
+    __slots__ = ("_answer", "_asker", "_future", "id", "queue")
+
+    def __init__(self, asker: Asker, id_: str, queue: str, future: asyncio.Future[Message]) -> None:
+        self.id = id_
+        self.queue = queue
+        self._asker = asker
+        self._future = future
+        self._answer: Message | None = None
+
+    def __del__(self) -> None:
+        self.forget()
+        if self._future.done() and not self._future.cancelled():
+            self._future.exception()  # marks it as seen: nobody is left to be told
+
+    def done(self) -> bool:
+        """Whether the answer, or the error instead of it, is here."""
+        return self._future.done()
+
+    def fail(self, error: Exception) -> None:
+        """Whoever waits gets *error*, unless the answer is here already."""
+        _fail(self._future, error)
+
+    def forget(self) -> None:
+        """Stop waiting; an answer that comes later is ignored."""
+        self._asker._waiters.pop(self.id, None)  # noqa: SLF001 - two halves of one thing
+
+    async def answer(self, timeout: float) -> Message:
+        """The answer, within *timeout* seconds; may be called once. Cancelling it, or the end of time, forgets the
+        request. Raises PredictionTimeoutError, and what the send or the inbox raised.
+        """
+        timer = asyncio.get_running_loop().call_later(timeout, self._expire, timeout)
+        try:
+            answer = await self._future
+        finally:
+            timer.cancel()
+            self.forget()
+        return answer if answer.data_ref is None else await self._asker.collect(answer)
+
+    async def wait(self, timeout: float | None) -> Message:
+        """The answer, within *timeout* seconds (None: however long it takes); may be called again and again."""
+        if self._answer is None:
+            await asyncio.wait({self._future}, timeout=timeout)
+            if not self._future.done():
+                raise _timeout(self, timeout or 0.0)
+            self._answer = await self._asker.collect(self._future.result())
+        return self._answer
+
+    def _expire(self, timeout: float) -> None:
+        self.fail(_timeout(self, timeout))
+
+
+class Asker:
+    """Asks models over *broker*. Use it in one event loop, with ``async with``; the inbox opens with the first request.
+
+    Bodies above *claim_threshold* bytes travel through *store* in both directions; without a store all travel inline.
+    When the broker loses the inbox, whoever waits gets BrokerUnavailableError and the next request opens another.
+    """
+
+    def __init__(
+        self, broker: Broker, store: BlobStore | None = None, *, claim_threshold: int = CLAIM_THRESHOLD
+    ) -> None:
+        self.late = 0
+        """Answers that came when nobody was waiting for them any more."""
+        self._broker = broker
+        self._store = store
+        self._claim_threshold = claim_threshold
+        self._outbox = _Outbox(broker, self._drop_soon)
+        self._waiters: dict[str, tuple[str, asyncio.Future[Message]]] = {}
+        self._inbox: Inbox | None = None
+        self._address: str | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._opening = asyncio.Lock()
+        self._background: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Forget the inbox; whoever still waits gets BrokerClosedError. Closing twice is no error."""
+        self._closed = True
+        self.fail_waiting(BrokerClosedError("closed while waiting for the answer"))
+        await self._outbox.close()
+        tasks = [*self._background, *([self._reader] if self._reader else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._close_inbox()
+
+    async def ask(self, queue: str, message: Message, *, timeout: float) -> Message:
+        """Send *message* and return its answer, an output or a failure, within *timeout* seconds.
+
+        Raises PredictionTimeoutError, QueueNotFoundError, MessageTooLargeError, BrokerUnavailableError, BlobError.
+        A message that was not sent yet when this call is cancelled is never sent.
+        """
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + timeout
+        pending = await self.begin(queue, message, timeout=timeout)
+        return await pending.answer(give_up_at - loop.time())
+
+    async def begin(self, queue: str, message: Message, *, timeout: float = 60.0, confirm: bool = False) -> Pending:
+        """Put *message* on its way and return what its answer can be awaited on.
+
+        With *confirm* it returns only after the broker has confirmed the message. Opening the inbox and checking in
+        a large body take at most *timeout* seconds. Raises as ask() does.
+        """
+        if self._address is None or (self._store is not None and len(message.body) > self._claim_threshold):
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._reply_address()
+                    # A request whose asker dies is worth nothing, so its body need not survive a power cut.
+                    message = await self._checked_in(message, durable=False)
+            except TimeoutError:
+                raise PredictionTimeoutError(f"message {message.id!r} could not be sent within {timeout} s") from None
+        id_ = message.correlation_id or message.id
+        if id_ in self._waiters:
+            raise ValueError(f"an answer to {id_!r} is being waited for already; give each request an id of its own")
+        request = msgspec.structs.replace(message, reply_to=self._address, correlation_id=id_)
+        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._waiters[id_] = (queue, future)
+        pending = Pending(self, id_, queue, future)
+        if confirm:
+            await self._confirmed(queue, request)
+        else:
+            self._outbox.put(queue, _Entry(request, future, confirms=False))
+        return pending
+
+    async def send(self, queue: str, message: Message) -> None:
+        """Send *message* as it is, asking for no answer here; return when the broker has confirmed it."""
+        self._require_open()
+        await self._confirmed(queue, await self._checked_in(message, durable=True))
+
+    async def collect(self, answer: Message) -> Message:
+        """*answer* with its body: one that came by claim check is fetched and its blob dropped. Raises BlobError."""
+        if answer.data_ref is None or self._store is None:
+            return answer
+        try:
+            whole = await check_out(self._store, answer)
+        except BadInputError as error:
+            raise BlobError(f"the answer to {answer.correlation_id!r} has no body to fetch: {error}") from None
+        self._drop_soon(answer)
+        return whole
+
+    def fail_waiting(self, error: Exception, queue: str | None = None) -> int:
+        """Give *error* to all who wait for an answer (of *queue*); returns how many there were."""
+        doomed = [future for name, future in self._waiters.values() if queue in (None, name) and not future.done()]
+        for future in doomed:
+            _fail(future, error)
+        return len(doomed)
+
+    def waiting(self) -> set[str]:
+        """The queues from which answers are being waited for."""
+        return {queue for queue, _ in self._waiters.values()}
+
+    async def _confirmed(self, queue: str, message: Message) -> None:
+        confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._outbox.put(queue, _Entry(message, confirmed, confirms=True))
+        await confirmed
+
+    async def _checked_in(self, message: Message, *, durable: bool) -> Message:
+        if self._store is None or len(message.body) <= self._claim_threshold:
+            return message
+        return await check_in(self._store, message, threshold=self._claim_threshold, durable=durable)
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise BrokerClosedError("closed: this can send no more messages")
+
+    async def _reply_address(self) -> str:
+        async with self._opening:
+            self._require_open()
+            if self._address is None:
+                self._inbox = await self._broker.open_inbox()
+                self._address = self._inbox.address
+                self._reader = asyncio.get_running_loop().create_task(self._read(self._inbox))
+            return self._address
+
+    async def _read(self, inbox: Inbox) -> None:
+        back_off = FIRST_BACK_OFF
+        try:
+            while True:
+                try:
+                    answers = await inbox.receive(max_messages=1000, max_wait=READ_WAIT)
+                except BrokerUnavailableError as error:
+                    _log.warning("inbox %s cannot be read, trying again in %.2f s: %s", inbox.address, back_off, error)
+                    await asyncio.sleep(back_off)
+                    back_off = min(2 * back_off, LAST_BACK_OFF)
+                else:
+                    back_off = FIRST_BACK_OFF
+                    self._deliver(answers)
+        except BrokerError as error:
+            _log.warning("inbox %s is lost: %s", inbox.address, error)
+        finally:
+            # No answer can reach those who gave this address any more; the next request opens another.
+            self.fail_waiting(BrokerUnavailableError(f"the inbox {inbox.address} is lost; ask again"))
+            await self._close_inbox()
+
+    async def _close_inbox(self) -> None:
+        inbox, self._inbox, self._address = self._inbox, None, None
+        if inbox is not None:
+            try:
+                await inbox.close()
+            except BrokerError as error:
+                _log.debug("inbox %s could not be closed: %s", inbox.address, error)
+
+    def _deliver(self, answers: Iterable[Message]) -> None:
+        for answer in answers:
+            _, future = self._waiters.pop(answer.correlation_id or "", (None, None))
+            if future is not None and not future.done():
+                future.set_result(answer)
+                continue
+            self.late += 1
+            self._drop_soon(answer)
+
+    def _drop_soon(self, message: Message) -> None:
+        """Nobody will fetch the blob of *message* any more."""
+        if message.data_ref is not None and self._store is not None:
+            task = asyncio.get_running_loop().create_task(_drop(self._store, message))
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
+
+
+def _fail(future: asyncio.Future[Any], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
+
+
+def _timeout(pending: Pending, seconds: float) -> PredictionTimeoutError:
+    return PredictionTimeoutError(
+        f"no answer to {pending.id!r} from {pending.queue!r} within {seconds:g} s; it may still be waiting or running"
+    )
+
+
+async def _drop(store: BlobStore, message: Message) -> None:
+    try:
+        await drop(store, message)
+    except BlobNotFoundError:
+        pass  # the store cleaned up first
+    except BlobError as error:
+        _log.warning("blob %s stays behind: %s", message.data_ref, error)

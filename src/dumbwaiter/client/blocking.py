@@ -1,0 +1,232 @@
+"""Client: for ordinary code. It runs an AsyncClient in an event loop on a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import uvloop
+
+from dumbwaiter.asking import CLAIM_THRESHOLD
+from dumbwaiter.client.asynchronous import AsyncClient, AsyncHandle
+from dumbwaiter.client.requests import build_request, deadline_after, read_answer
+from dumbwaiter.errors import BrokerClosedError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterable, Iterator
+    from concurrent.futures import Future
+    from types import TracebackType
+
+    from dumbwaiter.blobs.store import BlobStore
+    from dumbwaiter.brokers.contract import Broker
+    from dumbwaiter.message import Message
+
+T = TypeVar("T")
+
+
+class Handle:
+    """A request that the broker has confirmed. Without ``keep`` it is forgotten with this object or its client."""
+
+    def __init__(self, client: Client, handle: AsyncHandle) -> None:
+        self.id = handle.id
+        self._client = client
+        self._handle = handle
+
+    def done(self) -> bool:
+        """Whether the result is here: result() would return, or raise PredictionError, at once."""
+        return self._client._run(self._handle.done())  # noqa: SLF001 - two halves of one thing
+
+    def result(self, timeout: float | None = None) -> Any:
+        """The model's output, within *timeout* seconds (None: however long it takes). May be called again.
+
+        Raises PredictionError for a failure and PredictionTimeoutError when time is up.
+        """
+        return read_answer(self.message(timeout))
+
+    def message(self, timeout: float | None = None) -> Message:
+        """The answer as it came, an output or a failure, with its timings (see dumbwaiter.answers)."""
+        return self._client._run(self._handle.message(timeout))  # noqa: SLF001 - as above
+
+
+class Client:
+    """Asks models over a broker, from any thread. Use it with ``with``, or call close() at the end.
+
+    The broker opens with the first request. Parameters are those of AsyncClient; a *broker* or store given as an object
+    must not be bound to another event loop, so give URLs unless you know better. Encoding and decoding happen in the
+    calling thread.
+    """
+
+    def __init__(
+        self,
+        broker: str | Broker,
+        *,
+        blobs: str | BlobStore | None = None,
+        claim_threshold: int = CLAIM_THRESHOLD,
+    ) -> None:
+        self._async = AsyncClient(broker, blobs=blobs, claim_threshold=claim_threshold)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        self._running_loop()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Disconnect and end the thread; calls that still wait raise BrokerClosedError. Closing twice is no error."""
+        with self._starting:
+            self._closed = True
+            loop, self._loop = self._loop, None
+        if loop is not None and self._thread is not None:
+            asyncio.run_coroutine_threadsafe(self._async.__aexit__(None, None, None), loop).result()
+            loop.call_soon_threadsafe(loop.stop)
+            self._thread.join()
+
+    def predict(
+        self,
+        model: str,
+        input: Any,  # noqa: A002 - the word of every prediction API
+        *,
+        timeout: float = 60.0,
+        content_type: str | None = None,
+        deadline: float | None = None,
+        priority: int = 0,
+    ) -> Any:
+        """The output of *model* for *input*, within *timeout* seconds; see AsyncClient.predict."""
+        deadline = deadline_after(timeout, deadline)
+        request = build_request(model, input, content_type=content_type, deadline=deadline, priority=priority)
+        return read_answer(self.predict_message(model, request, timeout=timeout))
+
+    def predict_message(self, model: str, message: Message, *, timeout: float = 60.0) -> Message:
+        """The answer to *message* as it came: an output or a failure, with its timings."""
+        return self._run(self._async.predict_message(model, message, timeout=timeout))
+
+    def submit(
+        self,
+        model: str,
+        input: Any,  # noqa: A002 - as in predict
+        *,
+        keep: bool = False,
+        content_type: str | None = None,
+        deadline: float | None = None,
+        priority: int = 0,
+    ) -> Handle:
+        """Hand in a request; returns once the broker has confirmed it; see AsyncClient.submit."""
+        request = build_request(model, input, content_type=content_type, deadline=deadline, priority=priority)
+        return self.submit_message(model, request, keep=keep)
+
+    def submit_message(self, model: str, message: Message, *, keep: bool = False) -> Handle:
+        """As submit(), for a message made by hand."""
+        return Handle(self, self._run(self._async.submit_message(model, message, keep=keep)))
+
+    def result(self, id: str, timeout: float | None = None) -> Any:  # noqa: A002 - what the handle calls it
+        """The output of the request that was submitted, by any process, with ``keep=True``."""
+        return read_answer(self._run(self._async.result_message(id, timeout)))
+
+    def map(
+        self,
+        model: str,
+        inputs: Iterable[Any],
+        *,
+        in_flight: int = 64,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        timeout: float = 60.0,
+    ) -> Iterator[Any]:
+        """The outputs for many *inputs*, in their order, or as they come with ``ordered=False``.
+
+        *inputs* are taken, encoded and decoded in the calling thread; see AsyncClient.map for the rest.
+        """
+        window: deque[Future[Message]] = deque()
+        finished: queue.SimpleQueue[Future[Message]] = queue.SimpleQueue()
+        try:
+            for value in inputs:
+                window.append(self._start(model, value, timeout))
+                if not ordered:
+                    window[-1].add_done_callback(finished.put)
+                if len(window) >= max(1, in_flight):
+                    yield _outcome(_next(window, None if ordered else finished), return_exceptions=return_exceptions)
+            while window:
+                yield _outcome(_next(window, None if ordered else finished), return_exceptions=return_exceptions)
+        finally:
+            for future in window:
+                future.cancel()
+
+    def _start(self, model: str, value: Any, timeout: float) -> Future[Message]:
+        request = build_request(model, value, deadline=deadline_after(timeout, None))
+        return self._spawn(self._async.predict_message(model, request, timeout=timeout))
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        future = self._spawn(work)
+        try:
+            return future.result()
+        finally:
+            future.cancel()  # Ctrl-C while waiting: the request is given up too
+
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._running_loop())
+        except BaseException:
+            work.close()
+            raise
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is not None:
+            return self._loop
+        with self._starting:
+            if self._closed:
+                raise BrokerClosedError("this client is closed")
+            if self._loop is None:
+                self._loop = self._start_loop()
+            return self._loop
+
+    def _start_loop(self) -> asyncio.AbstractEventLoop:
+        loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=_serve, args=(loop,), name="dumbwaiter-client", daemon=True)
+        self._thread.start()
+        try:
+            asyncio.run_coroutine_threadsafe(self._async.__aenter__(), loop).result()
+        except BaseException:
+            loop.call_soon_threadsafe(loop.stop)
+            self._thread.join()
+            raise
+        return loop
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+        leftover = asyncio.all_tasks(loop)
+        for task in leftover:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*leftover, return_exceptions=True))
+    finally:
+        loop.close()
+
+
+def _next(window: deque[Future[Message]], finished: queue.SimpleQueue[Future[Message]] | None) -> Future[Message]:
+    """Take the first future out of *window*: the oldest, or the next of those that have *finished*."""
+    if finished is None:
+        return window.popleft()
+    future = finished.get()
+    window.remove(future)
+    return future
+
+
+def _outcome(future: Future[Message], *, return_exceptions: bool) -> Any:
+    try:
+        return read_answer(future.result())
+    except Exception as error:
+        if return_exceptions:
+            return error
+        raise
