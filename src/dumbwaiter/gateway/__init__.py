@@ -1,0 +1,7 @@
+"""The REST door: HTTP in, messages out, answers back through an inbox. It never talks to a worker."""
+
+from dumbwaiter.gateway.app import create_app
+from dumbwaiter.gateway.options import GatewayOptions
+from dumbwaiter.gateway.server import run_gateway
+
+__all__ = ["GatewayOptions", "create_app", "run_gateway"]
