@@ -1,0 +1,113 @@
+"""The command line. Each group of commands is a file of its own, imported only when it is asked for.
+
+Exit codes: 0 done or stopped as asked, 1 failure, 2 wrong usage or settings, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from dumbwaiter.cli.options import Group
+from dumbwaiter.errors import ConfigError, DumbwaiterError
+
+#: Command -> "module:attribute" and its line in --help (said here, so that --help imports nothing).
+COMMANDS = {
+    "serve": ("dumbwaiter.cli.serve:serve", "Serve models on this machine: a gateway and a worker for each."),
+    "gateway": ("dumbwaiter.cli.runtimes:gateway", "Run one gateway: REST in, queue out."),
+    "worker": ("dumbwaiter.cli.runtimes:worker", "Run one worker: it pulls from its model's queue."),
+    "submit": ("dumbwaiter.cli.submit:submit", "Send inputs straight to a model's queue and print the answers."),
+    "result": ("dumbwaiter.cli.submit:result", "Print a kept result by its id."),
+    "queues": ("dumbwaiter.cli.queues:queues", "Show what waits, runs and failed in each queue."),
+    "dead-letters": ("dumbwaiter.cli.dead_letters:dead_letters", "List, show, redrive or purge failed messages."),
+    "version": ("dumbwaiter.cli.version:version", "Print the version."),
+}
+
+
+class _LazyGroup(Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            from dumbwaiter.config import did_you_mean  # noqa: PLC0415 - only on the way to an error
+
+            raise click.UsageError(f"no command named {args[0]!r}{did_you_mean(args[0], COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+def cli() -> None:
+    """Serve deep networks through a message broker: requests wait in a queue, workers pull them when they can.
+
+    Examples:
+      dumbwaiter serve network:Infer --weights weights.safetensors
+      curl --data-binary @cat.jpg -H 'Content-Type: image/jpeg' http://127.0.0.1:8080/v1/models/infer/predictions
+      dumbwaiter submit infer cat.jpg dog.jpg
+      dumbwaiter queues
+
+    Settings come from ./dumbwaiter.toml, then DUMBWAITER_* variables, then flags. Queues, results and locks of the
+    default broker live in .dumbwaiter/ beside the project. DUMBWAITER_DEBUG=1 shows tracebacks.
+
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; errors become one line on stderr."""
+    try:
+        code = cli.main(args=arguments, prog_name="dumbwaiter", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return 2
+    except BrokenPipeError:
+        # Whoever read our output has enough (`| head`). The interpreter would complain once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (KeyboardInterrupt, click.Abort):
+        return 130
+    except Exception as error:
+        return _complain(error)
+
+
+def _complain(error: Exception) -> int:
+    if os.environ.get("DUMBWAITER_DEBUG"):
+        traceback.print_exception(error)
+    text, code = _say(error)
+    print(f"dumbwaiter: error: {text}", file=sys.stderr)
+    return code
+
+
+def _say(error: Exception) -> tuple[str, int]:
+    """The one line and the exit code for *error*."""
+    if isinstance(error, click.UsageError):
+        path = error.ctx.command_path if error.ctx else "dumbwaiter"
+        message = error.format_message()
+        return f"{message}{'' if message.endswith(('.', '?')) else ';'} see: {path} --help", 2
+    if isinstance(error, click.ClickException):
+        return error.format_message(), error.exit_code
+    if isinstance(error, ConfigError):
+        return str(error), 2
+    if isinstance(error, DumbwaiterError):
+        return str(error), 1
+    where = "" if os.environ.get("DUMBWAITER_DEBUG") else " (DUMBWAITER_DEBUG=1 shows where)"
+    return f"unexpected {type(error).__name__}: {error}{where}", 1

@@ -1,0 +1,44 @@
+"""Opening what the settings name, for commands that come and go."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from dumbwaiter.blobs import open_store
+from dumbwaiter.brokers import open_broker
+from dumbwaiter.config import Settings, did_you_mean
+from dumbwaiter.errors import ConfigError, QueueNotFoundError
+
+if TYPE_CHECKING:
+    from dumbwaiter.blobs import BlobStore
+    from dumbwaiter.brokers.contract import Broker
+
+
+@asynccontextmanager
+async def connected_broker(settings: Settings) -> AsyncIterator[Broker]:
+    """The broker, open. An unknown queue raises with the names of those that exist."""
+    broker = open_broker(settings.broker, lock_duration=settings.lock_duration)
+    if not broker.capabilities.multi_process:
+        raise ConfigError(f"{settings.broker} lives within one `dumbwaiter serve`; no other process can look into it")
+    async with broker:
+        try:
+            yield broker
+        except QueueNotFoundError as error:
+            raise await _with_known(broker, error) from None
+
+
+@asynccontextmanager
+async def connected(settings: Settings) -> AsyncIterator[tuple[Broker, BlobStore]]:
+    """Broker and blob store, open."""
+    async with connected_broker(settings) as broker:
+        yield broker, open_store(settings.blobs)
+
+
+async def _with_known(broker: Broker, error: QueueNotFoundError) -> click.ClickException:
+    known = await broker.queues()
+    those = f"there are: {', '.join(known)}" if known else "there are none yet; start a worker first"
+    return click.ClickException(f"no queue named {error.queue!r}{did_you_mean(error.queue, known)}; {those}")

@@ -1,0 +1,99 @@
+"""Options that several commands share, and the settings that they and the command's own flags amount to."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from dumbwaiter.config import Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+_FLAGS = "dumbwaiter.flags"
+_CONFIG = "dumbwaiter.config"
+
+
+def keep_layout(text: str | None) -> str | None:
+    """Mark the paragraphs that hold indented lines (examples, tables), so that click does not refill them."""
+    if text is None:
+        return None
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(f"\b\n{part}" if "\n  " in f"\n{part}" else part for part in paragraphs)
+
+
+class Command(click.Command):
+    """A command whose help keeps its examples as they are written."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.help = keep_layout(self.help)
+
+
+class Group(click.Group):
+    """A group of commands whose help keeps its examples as they are written."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.help = keep_layout(self.help)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """The commands in the order in which they stand in the source: as one would use them."""
+        return list(self.commands)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+def setting(name: str, *keys: str, text: str, metavar: str = "TEXT") -> Callable[[F], F]:
+    """A flag that sets ``keys`` (``--port`` sets gateway.port); read it with current_settings()."""
+
+    def remember(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            ctx.meta.setdefault(_FLAGS, []).append((name, keys, value))
+
+    return click.option(name, callback=remember, expose_value=False, metavar=metavar, help=text)
+
+
+def settings_options(command: F) -> F:
+    """--config, --broker, --blobs, --log-level and --log-format."""
+
+    def remember(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+        ctx.meta[_CONFIG] = value
+
+    for option in (
+        setting("--log-format", "log_format", text="auto, human or json.", metavar="FORMAT"),
+        setting("--log-level", "log_level", text="debug, info, warning or error.", metavar="LEVEL"),
+        setting("--blobs", "blobs", text="Where large bodies and results lie: file:FOLDER, s3://…", metavar="URL"),
+        setting("--broker", "broker", text="Where requests wait: sqlite:FILE or memory:", metavar="URL"),
+        click.option(
+            "--config",
+            callback=remember,
+            expose_value=False,
+            metavar="FILE",
+            help="Settings file instead of ./dumbwaiter.toml.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def given_flags() -> list[tuple[str, tuple[str, ...], str]]:
+    """The settings flags of this command line: name, keys, value as typed."""
+    return list(click.get_current_context().meta.get(_FLAGS, []))
+
+
+def given_config() -> str | None:
+    """What --config named, if anything."""
+    path: str | None = click.get_current_context().meta.get(_CONFIG)
+    return path
+
+
+def current_settings(more: Iterable[tuple[str, tuple[str, ...], str]] = ()) -> Settings:
+    """File, variables and this command line's flags, and *more* flags from its arguments. Raises ConfigError."""
+    from dumbwaiter.config import Flag, load_settings  # noqa: PLC0415 - keeps `dumbwaiter version` light
+
+    flags = [Flag(name, keys, value) for name, keys, value in (*given_flags(), *more)]
+    return load_settings(given_config(), flags=flags)

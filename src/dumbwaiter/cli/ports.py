@@ -1,0 +1,42 @@
+"""Looking at a port before anything is started for it, so that a taken one is a clear error at once."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+from dumbwaiter.errors import ConfigError
+
+
+def usable_port(host: str, port: int) -> int:
+    """*port*, or a free one for 0. Raises ConfigError when it is in use or may not be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise ConfigError(f"gateway.host {host!r} is no address of this machine: {error.strerror}") from None
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+            probe.listen(1)  # with SO_REUSEADDR only this fails where another socket listens
+        except OSError as error:
+            raise ConfigError(_why(error, host, port)) from None
+        free: int = probe.getsockname()[1]
+        return free
+
+
+def _why(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} on {host} is in use; choose another with --port N, or any free one with --port 0"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"port {port} on {host} needs privileges; choose one above 1023 with --port N"
+    return f"cannot listen on {host} port {port}: {os.strerror(error.errno or 0)}"
+
+
+def url_of(host: str, port: int) -> str:
+    """The URL under which callers on this machine reach a gateway that listens on *host*."""
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104 - compared, not bound
+    if ":" in reachable and not reachable.startswith("["):
+        reachable = f"[{reachable}]"
+    return f"http://{reachable}:{port}"

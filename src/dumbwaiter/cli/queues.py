@@ -1,0 +1,48 @@
+"""``dumbwaiter queues``."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+
+from dumbwaiter.cli.connect import connected_broker
+from dumbwaiter.cli.options import Command, current_settings, json_option, settings_options
+from dumbwaiter.cli.output import duration, print_json, print_table
+from dumbwaiter.config import Settings
+from dumbwaiter.message import QueueStats
+
+
+@click.command(cls=Command)
+@click.argument("names", metavar="[QUEUE]...", nargs=-1)
+@json_option
+@settings_options
+def queues(names: tuple[str, ...], as_json: bool) -> None:
+    """Show what waits, runs and failed in each QUEUE (all of them by default).
+
+      ready    wait for a worker
+      locked   are with a worker now
+      delayed  become ready later
+      dead     were given up on: see `dumbwaiter dead-letters`
+      oldest   how long the oldest ready message has waited
+
+    Examples:
+      dumbwaiter queues
+      dumbwaiter queues --json infer
+
+    """
+    settings = current_settings()
+    stats = asyncio.run(_stats(settings, names))
+    if as_json:
+        print_json([{"queue": name, **{f: getattr(s, f) for f in s.__struct_fields__}} for name, s in stats])
+    elif not stats:
+        click.echo(f"no queues on {settings.broker} yet; a worker creates the queue of its model")
+    else:
+        columns = ("queue", "ready", "locked", "delayed", "dead", "oldest")
+        rows = [(n, s.ready, s.locked, s.delayed, s.dead, duration(s.oldest_age) if s.ready else "-") for n, s in stats]
+        print_table(columns, rows, right=columns[1:])
+
+
+async def _stats(settings: Settings, names: tuple[str, ...]) -> list[tuple[str, QueueStats]]:
+    async with connected_broker(settings) as broker:
+        return [(name, await broker.stats(name)) for name in names or await broker.queues()]

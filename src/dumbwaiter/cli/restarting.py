@@ -1,0 +1,39 @@
+"""When a dead child is started again. Pure: the clock belongs to supervisor.py."""
+
+from __future__ import annotations
+
+import signal
+
+FIRST_DELAY = 0.5
+LONGEST_DELAY = 30.0
+STEADY_AFTER = 60.0
+"""A child that ran this many seconds has earned a fresh count of deaths."""
+GIVE_UP_AFTER = 5
+"""Deaths in a row of a child that was never ready: nothing suggests that it ever will be."""
+USAGE = 2
+"""The exit code of wrong usage or settings, which no restart repairs."""
+
+
+def deaths_in_a_row(deaths: int, uptime: float) -> int:
+    """The new count after a death that followed *uptime* seconds of life."""
+    return 1 if uptime >= STEADY_AFTER else deaths + 1
+
+
+def restart_delay(deaths: int) -> float:
+    """Seconds to wait after the n-th death in a row: 0.5, 1, 2, ... 30."""
+    return float(min(LONGEST_DELAY, FIRST_DELAY * 2 ** (deaths - 1)))
+
+
+def is_hopeless(*, exit_code: int, deaths: int, ever_ready: bool) -> bool:
+    """Whether starting it again cannot help."""
+    return not ever_ready and (exit_code == USAGE or deaths >= GIVE_UP_AFTER)
+
+
+def describe_exit(exit_code: int) -> str:
+    """``was killed by SIGKILL`` or ``exited with code 1``."""
+    if exit_code >= 0:
+        return f"exited with code {exit_code}"
+    try:
+        return f"was killed by {signal.Signals(-exit_code).name}"
+    except ValueError:
+        return f"was killed by signal {-exit_code}"

@@ -1,0 +1,140 @@
+"""``dumbwaiter gateway`` and ``dumbwaiter worker``: settings in, one runtime out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import click
+
+from dumbwaiter.blobs import open_store
+from dumbwaiter.brokers import open_broker
+from dumbwaiter.cli.options import Command, current_settings, setting, settings_options
+from dumbwaiter.cli.ports import url_of, usable_port
+from dumbwaiter.cli.status_pipe import Report, StatusPipe
+from dumbwaiter.cli.targets import settings_and_models, spec_of
+from dumbwaiter.config import Settings
+from dumbwaiter.observe import configure_logging
+
+if TYPE_CHECKING:
+    from dumbwaiter.blobs import BlobStore
+    from dumbwaiter.blobs.presence import WorkerStatus
+    from dumbwaiter.brokers.contract import Broker
+    from dumbwaiter.gateway import GatewayOptions
+    from dumbwaiter.models.contract import ModelSpec
+    from dumbwaiter.worker import WorkerOptions
+
+Tell = Callable[[Report], None]
+_status_fd = click.option("--status-fd", type=int, default=None, hidden=True)
+host_option = setting("--host", "gateway", "host", text="Address to listen on (default 127.0.0.1).", metavar="ADDRESS")
+port_option = setting("--port", "gateway", "port", text="Port (default 8080); 0 takes any free one.", metavar="N")
+grace_option = setting("--grace", "worker", "grace", text="Time from SIGTERM to the end (default 25s).", metavar="TIME")
+weights_option = click.option(
+    "--weights", multiple=True, metavar="[NAME=]URI", help="File or URI that the model's class is given."
+)
+
+
+@click.command(cls=Command)
+@host_option
+@port_option
+@setting("--grace", "gateway", "grace", text="How long waiting requests may take once told to stop.", metavar="TIME")
+@settings_options
+@_status_fd
+def gateway(status_fd: int | None) -> int:
+    """Run one gateway: it takes predictions by REST, puts them on the queue and waits for the answers.
+
+    Several gateways may share one broker; none of them knows a worker.
+
+    Examples:
+      dumbwaiter gateway --port 8080
+      DUMBWAITER_GATEWAY__HOST=0.0.0.0 dumbwaiter gateway
+
+    """
+    pipe = StatusPipe(status_fd)
+    settings = current_settings()
+    configure_logging(level=settings.log_level, log_format=settings.log_format)
+    usable_port(settings.gateway.host, settings.gateway.port)
+    if status_fd is None:
+        return _uvloop_run(settings, lambda report: click.echo(f"listening on {report.address}"))
+    return _uvloop_run(settings, pipe.tell)
+
+
+@click.command(cls=Command)
+@click.argument("model", metavar="[NAME=]MODULE:CLASS")
+@weights_option
+@grace_option
+@settings_options
+@_status_fd
+def worker(model: str, weights: tuple[str, ...], status_fd: int | None) -> int:
+    """Run one worker: it loads the model in a process of its own and pulls from the model's queue.
+
+    The queue is named NAME; NAME is by default that of the class, in lower case. Any number of workers may share a
+    queue: they compete for its messages. A bare NAME takes the model of that name from the settings.
+
+    Examples:
+      dumbwaiter worker network:Infer --weights weights.safetensors
+      dumbwaiter worker cats=examples/classifier/network.py:Infer
+
+    """
+    pipe = StatusPipe(status_fd)
+    settings, (chosen,) = settings_and_models([model], weights)
+    configure_logging(level=settings.log_level, log_format=settings.log_format)
+    return asyncio.run(_worker(settings, spec_of(chosen.name, settings), pipe.tell))
+
+
+def _uvloop_run(settings: Settings, tell: Tell) -> int:
+    import uvloop  # noqa: PLC0415 - the gateway's alone
+
+    return int(uvloop.run(_gateway(settings, tell)))
+
+
+async def _gateway(settings: Settings, tell: Tell) -> int:
+    async with open_broker(settings.broker, lock_duration=settings.lock_duration) as broker:
+        return await run_gateway_with(settings, broker, open_store(settings.blobs), tell, None)
+
+
+async def _worker(settings: Settings, spec: ModelSpec, tell: Tell) -> int:
+    async with open_broker(settings.broker, lock_duration=settings.lock_duration) as broker:
+        return await run_worker_with(settings, spec, broker, open_store(settings.blobs), tell, None)
+
+
+async def run_gateway_with(
+    settings: Settings, broker: Broker, store: BlobStore, tell: Tell, stop: asyncio.Event | None
+) -> int:
+    """Run a gateway until *stop* (None: SIGTERM or SIGINT); *tell* hears when it is ready, and where."""
+    from dumbwaiter.gateway import run_gateway  # noqa: PLC0415 - a worker need not import the web stack
+
+    def ready(host: str, port: int) -> None:
+        tell(Report(state="ready", address=url_of(host, port)))
+
+    code: int = await run_gateway(broker, store, gateway_options(settings), on_ready=ready, stop=stop)
+    return code
+
+
+async def run_worker_with(
+    settings: Settings, spec: ModelSpec, broker: Broker, store: BlobStore, tell: Tell, stop: asyncio.Event | None
+) -> int:
+    """Run a worker until *stop* (None: SIGTERM or SIGINT); *tell* hears of each of its states."""
+    from dumbwaiter.worker import run_worker  # noqa: PLC0415 - a gateway need not import it
+
+    def heard(status: WorkerStatus) -> None:
+        tell(Report(state=status.state, reason=status.reason, signature=status.signature))
+
+    return await run_worker(broker, store, spec, worker_options(settings), on_status=heard, stop=stop)
+
+
+def gateway_options(settings: Settings) -> GatewayOptions:
+    """The gateway's options out of the settings."""
+    from dumbwaiter.gateway import GatewayOptions  # noqa: PLC0415
+
+    given = settings.gateway
+    return GatewayOptions(**{field: getattr(given, field) for field in given.__struct_fields__})
+
+
+def worker_options(settings: Settings) -> WorkerOptions:
+    """The worker's options out of the settings."""
+    from dumbwaiter.worker import WorkerOptions  # noqa: PLC0415
+
+    given = settings.worker
+    return WorkerOptions(**{field: getattr(given, field) for field in given.__struct_fields__})

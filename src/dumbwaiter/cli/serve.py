@@ -1,0 +1,94 @@
+"""``dumbwaiter serve``: the whole system on one machine."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+
+import click
+
+from dumbwaiter.cli.one_process import OneProcess
+from dumbwaiter.cli.options import Command, given_config, given_flags, json_option, settings_options
+from dumbwaiter.cli.ports import usable_port
+from dumbwaiter.cli.runtimes import grace_option, host_option, port_option, weights_option
+from dumbwaiter.cli.serve_view import ServeView
+from dumbwaiter.cli.supervisor import Plan, Supervisor, gateway_grace
+from dumbwaiter.cli.targets import Chosen, settings_and_models, spec_of
+from dumbwaiter.config import Settings
+from dumbwaiter.observe import configure_logging
+
+
+@click.command(cls=Command)
+@click.argument("models", metavar="[[NAME=]MODULE:CLASS]...", nargs=-1)
+@weights_option
+@host_option
+@port_option
+@grace_option
+@json_option
+@settings_options
+def serve(models: tuple[str, ...], weights: tuple[str, ...], as_json: bool) -> int:
+    """Serve models on this machine: one gateway, and for each model a worker, kept alive until Ctrl-C.
+
+    A model is a class: MODULE:CLASS is imported from the current folder, FILE.py:CLASS from where the file lies. Its
+    NAME is by default the class's in lower case. Without arguments the models of dumbwaiter.toml are served.
+
+    Examples:
+      dumbwaiter serve network:Infer --weights weights.safetensors
+      dumbwaiter serve cats=examples/classifier/network.py:Infer text=embed:Embedder --port 9000
+      dumbwaiter serve --broker memory: network:Infer     # all in one process, nothing on disk
+
+    When it is ready it prints the addresses (--json: each event as a line of JSON). Ctrl-C lets requests under way
+    finish; a second Ctrl-C hurries. What still waits in the queue is there at the next start. Two `serve` may share
+    one project: their workers compete for the same queues, and each needs a port of its own.
+
+    """
+    settings, chosen = settings_and_models(models, weights)
+    if not chosen:
+        raise click.UsageError("no model to serve; name one, such as: dumbwaiter serve network:Infer")
+    specs = [spec_of(model.name, settings) for model in chosen]
+    port = usable_port(settings.gateway.host, settings.gateway.port)
+    configure_logging(level=settings.log_level, log_format=settings.log_format)
+    view = ServeView(settings, specs, as_json=as_json)
+    with view:
+        if settings.broker.startswith("memory:"):
+            one = OneProcess(settings, specs, view, port=port)
+            view.children = one.children
+            return asyncio.run(_until_signalled(one.run, one.stop, one.hurry))
+        return asyncio.run(_supervise(plans_of(settings, chosen, port), view, settings))
+
+
+async def _supervise(plans: Sequence[Plan], view: ServeView, settings: Settings) -> int:
+    supervisor = Supervisor(plans, view, settings)
+    view.children = supervisor.children
+    return await _until_signalled(supervisor.run, supervisor.stop, supervisor.hurry)
+
+
+async def _until_signalled(run: Callable[[], Awaitable[int]], stop: asyncio.Event, hurry: asyncio.Event) -> int:
+    """Run with SIGINT, SIGTERM and SIGHUP setting *stop* and, the second time, *hurry*."""
+
+    def heard() -> None:
+        (hurry if stop.is_set() else stop).set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, heard)
+    return await run()
+
+
+def plans_of(settings: Settings, chosen: Sequence[Chosen], port: int) -> list[Plan]:
+    """The processes to run: they read the same file and variables as this one, and are given its flags."""
+    common: list[str] = ["--config", path] if (path := given_config()) else []
+    for name, keys, value in given_flags():
+        if len(keys) == 1:
+            common += [name, value]
+    listen = ["--host", settings.gateway.host, "--port", str(port), "--grace", str(gateway_grace(settings))]
+    plans = [Plan("gateway", "gateway", ["gateway", *listen, *common])]
+    for model in chosen:
+        arguments = ["worker", model.argument, "--grace", str(settings.worker.grace), *common]
+        if model.weights is not None:
+            arguments += ["--weights", f"{model.name}={model.weights}"]
+        for number in range(1, settings.models[model.name].replicas + 1):
+            name = model.name if number == 1 else f"{model.name}-{number}"
+            plans.append(Plan(name, model.name, arguments))
+    return plans

@@ -1,0 +1,199 @@
+"""Keeps the processes of ``dumbwaiter serve`` alive: starts them, restarts the dead, stops all in order.
+
+A child is started from the main thread (PR_SET_PDEATHSIG follows the thread), in a process group of its own, so that
+Ctrl-C on the terminal reaches the supervisor alone and children always get a SIGTERM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from dumbwaiter.cli.restarting import deaths_in_a_row, describe_exit, is_hopeless, restart_delay
+from dumbwaiter.cli.status_pipe import Report
+
+if TYPE_CHECKING:
+    from dumbwaiter.config import Settings
+
+_HURRIED = 1.0
+_AFTER_GRACE = 5.0
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """A process to keep alive: its *name* for people, whether it is a gateway or a worker, its command line."""
+
+    name: str
+    role: str
+    arguments: Sequence[str]
+
+
+class Child:
+    """A planned process and what is known of it. *process* is None between a death and the restart."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.process: asyncio.subprocess.Process | None = None
+        self.report = Report(state="starting")
+        self.ever_ready = False
+        self.deaths = 0
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send *number* to the process, if there is one."""
+        if self.process is not None and self.process.returncode is None:
+            self.process.send_signal(number)
+
+
+class Audience(Protocol):
+    """Who is told what happens; see serve_view.py."""
+
+    def started(self, child: Child) -> None: ...
+    def reported(self, child: Child) -> None: ...
+    def said(self, child: Child, line: str) -> None: ...
+    def died(self, child: Child, why: str, delay: float | None) -> None: ...
+
+
+class Supervisor:
+    """Runs *plans* until *stop* is set; *hurry* shortens the stopping."""
+
+    def __init__(self, plans: Iterable[Plan], audience: Audience, settings: Settings) -> None:
+        self.children = [Child(plan) for plan in plans]
+        self.stop = asyncio.Event()
+        self.hurry = asyncio.Event()
+        self._audience = audience
+        self._gateway_grace = gateway_grace(settings)
+        self._worker_grace = settings.worker.grace
+        self._failed = False
+
+    async def run(self) -> int:
+        """Keep all children alive until told to stop; 0, or 1 when one of them was given up on."""
+        keepers = {child: asyncio.create_task(self._keep_alive(child)) for child in self.children}
+        stopped = asyncio.create_task(self.stop.wait())
+        await asyncio.wait({stopped, *keepers.values()}, return_when=asyncio.FIRST_COMPLETED)
+        self.stop.set()
+        await self._stop_all(keepers)
+        for keeper in keepers.values():
+            keeper.result()
+        return 1 if self._failed else 0
+
+    async def _keep_alive(self, child: Child) -> None:
+        loop = asyncio.get_running_loop()
+        while not self.stop.is_set():
+            started_at = loop.time()
+            code = await self._run_once(child)
+            if self.stop.is_set():
+                return
+            child.deaths = deaths_in_a_row(child.deaths, loop.time() - started_at)
+            why = describe_exit(code)
+            if is_hopeless(exit_code=code, deaths=child.deaths, ever_ready=child.ever_ready):
+                self._failed = True
+                self._audience.died(child, why, None)
+                return
+            delay = restart_delay(child.deaths)
+            self._audience.died(child, why, delay)
+            await self._pause(delay)
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self.stop.wait(), seconds)
+        except TimeoutError:
+            return
+
+    async def _run_once(self, child: Child) -> int:
+        """Start the process, pass on what it says, return its exit code."""
+        readable, writable = os.pipe()
+        command = [sys.executable, "-m", "dumbwaiter", *child.plan.arguments, "--status-fd", str(writable)]
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                pass_fds=(writable,),
+                process_group=0,
+            )
+        finally:
+            os.close(writable)
+        child.process = process
+        child.report = Report(state="starting")
+        self._audience.started(child)
+        if self.stop.is_set():  # told to while the process was being made, so nobody has signalled it
+            child.signal(signal.SIGTERM)
+        readers = [
+            asyncio.create_task(self._read_output(child)),
+            asyncio.create_task(self._read_status(child, readable)),
+        ]
+        code = await process.wait()
+        # A grandchild may hold the pipes open for a while; what it says is welcome, but not waited for.
+        await asyncio.wait(readers, timeout=0.5)
+        for reader in readers:
+            reader.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)
+        child.process = None
+        return code
+
+    async def _read_output(self, child: Child) -> None:
+        if child.process is not None and child.process.stdout is not None:
+            async for line in _lines(child.process.stdout):
+                self._audience.said(child, line.decode(errors="replace"))
+
+    async def _read_status(self, child: Child, fd: int) -> None:
+        reader = asyncio.StreamReader()
+        with os.fdopen(fd, "rb", buffering=0) as pipe:
+            transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+                lambda: asyncio.StreamReaderProtocol(reader), pipe
+            )
+            try:
+                async for line in _lines(reader):
+                    child.report = msgspec.json.decode(line, type=Report)
+                    child.ever_ready = child.ever_ready or child.report.state == "ready"
+                    self._audience.reported(child)
+            finally:
+                transport.close()
+
+    async def _stop_all(self, keepers: dict[Child, asyncio.Task[None]]) -> None:
+        """Gateways first: they take no new requests and wait for the answers under way, which workers still give."""
+        gateways = {child: keeper for child, keeper in keepers.items() if child.plan.role == "gateway"}
+        await self._end(gateways, signal.SIGTERM, self._gateway_grace + _AFTER_GRACE)
+        await self._end(keepers, signal.SIGTERM, self._worker_grace + _AFTER_GRACE)
+        await self._end(keepers, signal.SIGKILL, _AFTER_GRACE)
+
+    async def _end(self, keepers: dict[Child, asyncio.Task[None]], number: signal.Signals, patience: float) -> None:
+        """Send *number* to those still there and wait until they are gone, at most *patience* seconds."""
+        for child in keepers:
+            child.signal(number)
+        alive = [keeper for keeper in keepers.values() if not keeper.done()]
+        if not alive:
+            return
+        gone = asyncio.ensure_future(asyncio.wait(alive))
+        hurried = asyncio.ensure_future(self.hurry.wait())
+        await asyncio.wait({gone, hurried}, timeout=max(0.0, patience), return_when=asyncio.FIRST_COMPLETED)
+        if hurried.done() and not gone.done():
+            # To a worker a second SIGTERM means: hand back what you hold, now. (Two at once would count as one.)
+            await asyncio.wait({gone}, timeout=0.1)
+            for child in keepers:
+                child.signal(number)
+            await asyncio.wait({gone}, timeout=_HURRIED)
+        gone.cancel()
+        hurried.cancel()
+
+
+def gateway_grace(settings: Settings) -> float:
+    """Seconds that a gateway gets when all is stopped: its waiting callers must not use up the workers' time."""
+    return min(settings.gateway.grace, settings.worker.grace / 2)
+
+
+async def _lines(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    """Whole lines of any length (StreamReader.readline() fails above 64 KiB)."""
+    rest = b""
+    while chunk := await reader.read(65536):
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line
+    if rest:
+        yield rest
