@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
+import time
 
 from dumbwaiter.brokers import open_broker
+from dumbwaiter.brokers.sqlite.location import path_of
+from dumbwaiter.brokers.sqlite.turnstile import Turnstile
 from dumbwaiter.message import Message
 
 
@@ -61,6 +66,16 @@ async def ask(url: str) -> None:
         await asyncio.sleep(1000)
 
 
+async def write(url: str, what: str, seconds: str = "0") -> None:
+    """Enter the turnstile, as a writer in a transaction does, and there ``stop`` or ``sleep``."""
+    with Turnstile(path_of(url), patience=1000.0):
+        say("inside")
+        if what == "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        time.sleep(float(seconds))  # noqa: ASYNC251 - a writer blocks
+    say("left")
+
+
 if __name__ == "__main__":
     verb, *arguments = sys.argv[1:]
-    asyncio.run({"send": send_forever, "hold": hold, "consume": consume, "ask": ask}[verb](*arguments))
+    asyncio.run({"send": send_forever, "hold": hold, "consume": consume, "ask": ask, "write": write}[verb](*arguments))

@@ -18,9 +18,10 @@ from dumbwaiter.brokers.sqlite.location import path_of, prepare_folder, socket_f
 from dumbwaiter.brokers.sqlite.looking import Reader
 from dumbwaiter.brokers.sqlite.maintenance import MAINTENANCE_SECONDS, Maintain
 from dumbwaiter.brokers.sqlite.rows import MAX_MESSAGE_NBYTES, decode, decode_leniently, encode
+from dumbwaiter.brokers.sqlite.turnstile import Turnstile
 from dumbwaiter.brokers.sqlite.waiting import PendingReceive, Receivers
 from dumbwaiter.brokers.sqlite.wakeups import WakeSocket
-from dumbwaiter.brokers.sqlite.writer import Turnstile, Writer, unavailable
+from dumbwaiter.brokers.sqlite.writer import Writer, unavailable
 from dumbwaiter.errors import BadInputError, BrokerClosedError, BrokerUnavailableError
 from dumbwaiter.message import DeadLetter, Delivery, Message, QueueStats
 
@@ -71,7 +72,7 @@ class SqliteBroker(Broker):
         schema.refuse_wal_reset_bug(apsw.sqlite_lib_version())
         self._loop = asyncio.get_running_loop()
         await asyncio.to_thread(self._open_file)
-        self._writer = Writer(self.path, self._socket.path, self._loop)
+        self._writer = Writer(self.path, self._socket.path, self._loop, lock_duration=self.lock_duration)
         self._receivers = Receivers(self._loop, self._submit, self.reader.probe)
         self._loop.add_reader(self._socket.fileno(), self._kicked)
         self._process = os.getpid()
@@ -82,7 +83,7 @@ class SqliteBroker(Broker):
         prepare_folder(self.path)
         with contextlib.ExitStack() as stack:
             try:
-                turnstile = Turnstile(self.path)
+                turnstile = Turnstile(self.path, patience=self.lock_duration)
                 stack.callback(turnstile.close)
                 stack.enter_context(turnstile)
                 connection = schema.connect(self.path)

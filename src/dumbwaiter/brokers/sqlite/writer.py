@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import queue
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import apsw
 
 from dumbwaiter.brokers.sqlite.operations import Operation, Reply
 from dumbwaiter.brokers.sqlite.schema import connect
 from dumbwaiter.brokers.sqlite.transaction import Transaction
+from dumbwaiter.brokers.sqlite.turnstile import Turnstile
 from dumbwaiter.brokers.sqlite.wakeups import Kicker
 from dumbwaiter.errors import BrokerError, BrokerUnavailableError, InboxGoneError
 
@@ -28,24 +27,6 @@ _CHECKPOINT_PAGES = 1000
 _CHECKPOINT_SECONDS = 0.1
 # Beyond so many pages a checkpoint does not wait for its time.
 _CHECKPOINT_PAGES_AT_ONCE = 8000
-
-
-class Turnstile:
-    """Lets one process at a time write or checkpoint: first come, first served, unlike SQLite's busy waiting."""
-
-    def __init__(self, path: Path) -> None:
-        self._fd = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-
-    def __enter__(self) -> Self:
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
-
-    def close(self) -> None:
-        """Close the descriptor."""
-        os.close(self._fd)
 
 
 def unavailable(path: Path, error: Exception) -> BrokerUnavailableError:
@@ -65,12 +46,13 @@ def unavailable(path: Path, error: Exception) -> BrokerUnavailableError:
 class Writer:
     """Runs operations in its thread, and their finish() on *loop*. *commits* and *operations* count what it did."""
 
-    def __init__(self, path: Path, socket_path: str, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, path: Path, socket_path: str, loop: asyncio.AbstractEventLoop, *, lock_duration: float) -> None:
         self.commits = 0
         self.operations = 0
         self._path = path
         self._socket_path = socket_path
         self._loop = loop
+        self._lock_duration = lock_duration
         self._queue: queue.SimpleQueue[Operation | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._wal_pages = 0
@@ -95,7 +77,7 @@ class Writer:
     def _run(self) -> None:
         with contextlib.ExitStack() as stack:
             try:
-                self._turnstile = Turnstile(self._path)
+                self._turnstile = Turnstile(self._path, patience=self._lock_duration)
                 stack.callback(self._turnstile.close)
                 self._connection = connect(self._path)
                 stack.callback(self._connection.close)
