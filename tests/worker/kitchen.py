@@ -21,6 +21,7 @@ from dumbwaiter.message import Failure, Message
 from dumbwaiter.models.contract import ModelSpec
 from dumbwaiter.testing import eventually
 from dumbwaiter.worker import Consumer, WorkerOptions
+from dumbwaiter.worker.admission import Admission
 
 QUEUE = "dish"
 
@@ -72,15 +73,21 @@ async def kitchen(
     lock_duration: float = 30.0,
     options: WorkerOptions | None = None,
     wait_ready: bool = True,
+    broker: Broker | None = None,
+    store: BlobStore | None = None,
+    admission: Admission | None = None,
     **spec: Any,
 ) -> AsyncIterator[Kitchen]:
     """Serve class Model from *code*; ends the worker as SIGTERM would."""
     (folder / "network.py").write_text(textwrap.dedent(code))
-    store = open_store(f"file://{folder}/blobs")
-    async with open_broker(broker_url, lock_duration=lock_duration) as broker, Asker(broker, store) as asker:
+    store = store or open_store(f"file://{folder}/blobs")
+    broker = broker or open_broker(broker_url, lock_duration=lock_duration)
+    async with broker, Asker(broker, store) as asker:
         statuses: list[WorkerStatus] = []
         model = ModelSpec(name=QUEUE, target="network:Model", project=str(folder), **spec)
-        consumer = Consumer(broker, store, model, options or WorkerOptions(), on_status=statuses.append)
+        consumer = Consumer(
+            broker, store, model, options or WorkerOptions(), admission=admission, on_status=statuses.append
+        )
         stop, hurry = asyncio.Event(), asyncio.Event()
         running = asyncio.create_task(consumer.run(stop, hurry=hurry))
         it = Kitchen(broker, store, asker, consumer, stop, hurry, running, statuses)

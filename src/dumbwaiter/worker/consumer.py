@@ -142,8 +142,18 @@ class Consumer:
             grant.shrink_to(came)
         self._last_was_full = was_nearly_full(size, came)
         if deliveries:
-            held = self._hand.take(deliveries, grant)
-            await self._keeper.send(await self._checked(held))
+            await self._give_to_runner(self._hand.take(deliveries, grant))
+
+    async def _give_to_runner(self, held: Sequence[Held]) -> None:
+        try:
+            good = await self._checked(held)
+        except asyncio.CancelledError:
+            # Told to stop while claim checks were fetched: nothing has started, so all of it goes back at once.
+            for one in held:
+                self._hand.pass_by_runner(one)
+            self._settler.hand_back(held)
+            raise
+        await self._keeper.send(good)
 
     async def _checked(self, held: Sequence[Held]) -> list[Held]:
         """Without those that are past saving; with the bodies of the others at hand."""
@@ -157,7 +167,7 @@ class Consumer:
             if outcome is None:
                 good.append(one)
             else:
-                one.grant.give_back(1)
+                self._hand.pass_by_runner(one)
                 bad.append(outcome)
         self._settler.settle(bad)
         return good

@@ -73,6 +73,10 @@ class Hand:
         held.grant.give_back(1)
         return held
 
+    def pass_by_runner(self, held: Held) -> None:
+        """*held* is in hand but will not run here: its part of the grant goes back."""
+        held.grant.give_back(1)
+
     def empty_runner(self) -> list[Held]:
         """The runner is gone: everything that it had."""
         return [self.leave_runner(slot) for slot in self.slots]

@@ -59,8 +59,12 @@ class RunnerKeeper:
 
     async def send(self, held: Sequence[Held]) -> None:
         """Hand inputs to the runner; if it is dying just now, its death settles them."""
+        if not held:
+            return
         runner = self._runner
         if runner is None or not self.ready:
+            for one in held:
+                self._hand.pass_by_runner(one)
             self._settler.hand_back(held)
             return
         for one in held:
@@ -146,7 +150,9 @@ class RunnerKeeper:
     def _fail_to_load(self, meta: LoadFailed) -> None:
         self._load_failure = meta.message
         self._failures += 1
-        _log.error("model %s cannot be loaded (try %d): %s", self._spec.name, self._failures, meta.message)
+        why, _, trace = meta.message.partition("\n")
+        facts = {"traceback": trace} if trace else {}
+        _log.error("model %s cannot be loaded (try %d): %s", self._spec.name, self._failures, why, extra=facts)
         self._state("failing", meta.message)
 
     def _settle(self, meta: Done, bodies: memoryview) -> None:

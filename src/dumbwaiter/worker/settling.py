@@ -128,15 +128,20 @@ class Settler:
         try:
             await save_result(self._store, message.id, outcome.answer, threshold=self._threshold)
         except BlobError as error:
-            _log.error("the result of %s cannot be saved, so it is not completed: %s", message.id, error)
-            outcome.answer, outcome.end = None, Retry(delay=_UNSAVED_DELAY, counted=False)
+            _put_off(outcome, error)
 
     async def _tell(self, outcomes: Sequence[Outcome]) -> None:
         by_address: dict[str, list[Message]] = defaultdict(list)
         for one in outcomes:
             address = one.held.delivery.message.reply_to
-            if address is not None and one.answer is not None:
-                by_address[address].append(await self._portable(one.answer))
+            if address is None or one.answer is None:
+                continue
+            try:
+                portable = await self._portable(one.answer)
+            except BlobError as error:
+                _put_off(one, error)
+            else:
+                by_address[address].append(portable)
         await asyncio.gather(*(self._tell_one(address, answers) for address, answers in by_address.items()))
 
     async def _portable(self, answer: Message) -> Message:
@@ -153,6 +158,7 @@ class Settler:
         except InboxGoneError:
             # Nobody waits any more. The work is done all the same, and running it again would help nobody.
             _log.info("%d answer(s) for %s, which is gone", len(answers), address)
+            await self._drop_claims(answers)
 
     async def _finish(self, outcomes: Sequence[Outcome]) -> None:
         done = [one.held.delivery for one in outcomes if isinstance(one.end, Answer)]
@@ -186,7 +192,7 @@ class Settler:
             await self._insist(back, deliveries)
 
     async def _drop_claims(self, messages: Sequence[Message]) -> None:
-        """A completed message's claim check is of no more use; losing this race costs disk space only."""
+        """Nobody will fetch these bodies any more; losing this race costs disk space only."""
         for message in messages:
             if message.data_ref is not None:
                 try:
@@ -208,6 +214,13 @@ class Settler:
                 await asyncio.sleep(_RETRY_EVERY)
                 continue
             return
+
+
+def _put_off(outcome: Outcome, error: BlobError) -> None:
+    """The answer has no place to lie: nobody is told, nothing is completed, and the message comes again."""
+    message = outcome.held.delivery.message
+    _log.error("the result of %s cannot be saved, so it is not completed: %s", message.id, error)
+    outcome.answer, outcome.end = None, Retry(delay=_UNSAVED_DELAY, counted=False)
 
 
 def _is_stored(held: Held) -> bool:

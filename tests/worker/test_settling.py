@@ -1,0 +1,207 @@
+"""The order of effects: saved, then told, then completed; and what happens when one of them cannot be done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kitchen import QUEUE, Kitchen, kitchen
+
+from dumbwaiter.blobs.local import LocalBlobStore
+from dumbwaiter.blobs.results import load_result
+from dumbwaiter.brokers.memory import MemoryBroker
+from dumbwaiter.errors import BlobError, BrokerUnavailableError
+from dumbwaiter.message import Delivery, Message
+from dumbwaiter.testing import eventually
+from dumbwaiter.worker import WorkerOptions
+
+pytestmark = pytest.mark.anyio
+
+SHOUT = """
+class Model:
+    def __call__(self, text: str) -> str:
+        if text == "bad":
+            raise ValueError("I do not like it")
+        return text.upper()
+"""
+
+
+class Witness(MemoryBroker):
+    """Writes down what is done to it; *down* verbs raise BrokerUnavailableError as often as told."""
+
+    def __init__(self, diary: list[str]) -> None:
+        super().__init__("memory:", lock_duration=5.0)
+        self.diary = diary
+        self.down: dict[str, int] = {}
+
+    async def reply(self, address: str, messages: Sequence[Message]) -> None:
+        self._enter("told")
+        await super().reply(address, messages)
+
+    async def complete(self, deliveries: Sequence[Delivery]) -> None:
+        self._enter("completed")
+        await super().complete(deliveries)
+
+    async def dead_letter(self, deliveries: Sequence[Delivery], **why: Any) -> None:
+        self._enter("dead-lettered")
+        await super().dead_letter(deliveries, **why)
+
+    def _enter(self, what: str) -> None:
+        if self.down.get(what, 0):
+            self.down[what] -= 1
+            self.diary.append(f"not {what}")
+            raise BrokerUnavailableError(f"the broker could not have {what}")
+        self.diary.append(what)
+
+
+class WitnessStore(LocalBlobStore):
+    """Writes down when a result is there for good; *full* times it says that its disk is full."""
+
+    def __init__(self, folder: Path, diary: list[str]) -> None:
+        super().__init__(f"file://{folder}", folder)
+        self.diary = diary
+        self.full = 0
+
+    async def put(self, key: str, data: bytes, *, durable: bool = True) -> None:
+        if self.full and key.startswith("claims/"):
+            self.full -= 1
+            self.diary.append("not saved")
+            raise BlobError("no space left on the device")
+        await super().put(key, data, durable=durable)
+
+    async def create(self, key: str, data: bytes) -> None:
+        if self.full:
+            self.full -= 1
+            self.diary.append("not saved")
+            raise BlobError("no space left on the device")
+        await super().create(key, data)
+        self.diary.append("saved")
+
+
+@pytest.fixture
+def diary() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def broker(diary: list[str]) -> Witness:
+    return Witness(diary)
+
+
+@pytest.fixture
+def store(tmp_path: Path, diary: list[str]) -> WitnessStore:
+    return WitnessStore(tmp_path / "blobs", diary)
+
+
+async def test_a_kept_result_is_saved_then_told_then_completed(tmp_path, broker, store, diary) -> None:
+    async with kitchen(tmp_path, SHOUT, broker=broker, store=store) as it:
+        assert await it.output("soup", extensions={"keep": "true"}) == "SOUP"
+        await eventually(lambda: _is_empty(it))
+        assert diary == ["saved", "told", "completed"]
+
+
+async def test_a_failure_too_is_saved_then_told_before_its_message_is_dead_lettered(
+    tmp_path, broker, store, diary
+) -> None:
+    async with kitchen(tmp_path, SHOUT, broker=broker, store=store, max_deliveries=1) as it:
+        assert (await it.failure("bad", extensions={"keep": "true"})).code == "model-error"
+        await eventually(lambda: "dead-lettered" in diary)
+        assert diary == ["saved", "told", "dead-lettered"]
+
+
+async def test_what_cannot_be_saved_is_not_told_and_comes_again_uncounted(
+    tmp_path, broker, store, diary, monkeypatch
+) -> None:
+    monkeypatch.setattr("dumbwaiter.worker.settling._UNSAVED_DELAY", 0.05)
+    store.full = 12  # more often than any delivery limit
+    async with kitchen(tmp_path, SHOUT, broker=broker, store=store) as it:
+        await it.broker.send(QUEUE, [Message(id="one", body=b"soup", content_type="text/plain")])
+        await eventually(lambda: _is_empty(it), within=20)
+        assert diary == ["not saved"] * 12 + ["saved", "completed"]
+        assert (await load_result(store, "one")).body == b"SOUP"
+
+
+async def test_a_large_answer_that_cannot_be_put_anywhere_is_not_completed_either(
+    tmp_path, broker, store, diary, monkeypatch
+) -> None:
+    monkeypatch.setattr("dumbwaiter.worker.settling._UNSAVED_DELAY", 0.05)
+    options = WorkerOptions(claim_threshold=100)
+    async with kitchen(tmp_path, SHOUT, broker=broker, store=store, options=options) as it:
+        store.full = 3
+        assert await it.output("soup " * 100) == "SOUP " * 100
+        await eventually(lambda: _is_empty(it))
+        assert diary == ["not saved"] * 3 + ["told", "completed"]
+
+
+async def test_a_large_answer_to_nobody_leaves_no_blob_behind(tmp_path, broker, store, diary) -> None:
+    async with kitchen(tmp_path, SHOUT, broker=broker, store=store, options=WorkerOptions(claim_threshold=100)) as it:
+        inbox = await it.broker.open_inbox()
+        await inbox.close()
+        body = b"soup " * 100
+        await it.broker.send(QUEUE, [Message(body=body, content_type="text/plain", reply_to=inbox.address)])
+        await eventually(lambda: diary == ["told", "completed"])
+        await eventually(lambda: _is_empty(it))
+        assert await store.list("claims/") == []
+
+
+async def test_while_the_broker_is_down_telling_and_completing_are_tried_again(
+    tmp_path, broker, store, diary, monkeypatch
+) -> None:
+    monkeypatch.setattr("dumbwaiter.worker.settling._RETRY_EVERY", 0.01)
+    broker.down = {"told": 3, "completed": 2}
+    async with kitchen(tmp_path, SHOUT, broker=broker, store=store) as it:
+        assert await it.output("soup") == "SOUP"
+        await eventually(lambda: _is_empty(it))
+        assert diary == ["not told"] * 3 + ["told"] + ["not completed"] * 2 + ["completed"]
+
+
+async def test_an_asker_that_is_gone_does_not_keep_the_message_from_being_completed(
+    tmp_path, broker, store, diary
+) -> None:
+    async with kitchen(tmp_path, SHOUT, broker=broker, store=store) as it:
+        inbox = await it.broker.open_inbox()
+        await inbox.close()
+        await it.broker.send(QUEUE, [Message(body=b"soup", content_type="text/plain", reply_to=inbox.address)])
+        await eventually(lambda: diary == ["told", "completed"])
+        await eventually(lambda: _is_empty(it))
+
+
+async def test_whoever_lost_the_lock_tells_nobody_anything(tmp_path, broker, store, diary) -> None:
+    """As after SIGSTOP: the consumer wakes up with an output for a message that another worker holds by now."""
+    async with kitchen(tmp_path, SHOUT, broker=broker, store=store) as it:
+        await it.broker.create_queue("elsewhere")
+        await it.broker.send("elsewhere", [Message(id="one", body=b"soup", content_type="text/plain")])
+        thief = MemoryBroker("memory:", lock_duration=5.0)
+        thief._server = broker._server
+        async with thief:
+            (stale,) = await it.broker.receive("elsewhere", max_messages=1, max_wait=1)
+            await it.broker.abandon([stale])
+            (mine,) = await thief.receive("elsewhere", max_messages=1, max_wait=1)
+            settler, hand = it.consumer._settler, it.consumer._hand
+            (held,) = hand.take([_run_out(stale)], await it.consumer._admission.acquire(1))
+            settler.settle([_succeeded(held)])
+            await settler.settled()
+            assert diary == []
+            await thief.complete([mine])
+
+
+def _run_out(delivery: Delivery) -> Delivery:
+    import msgspec
+
+    return msgspec.structs.replace(delivery, locked_until=0.0)
+
+
+def _succeeded(held: Any) -> Any:
+    from dumbwaiter.message import Timings
+    from dumbwaiter.worker.settling import success
+
+    return success(held, b"stale", "text/plain", Timings())
+
+
+async def _is_empty(it: Kitchen) -> bool:
+    await asyncio.sleep(0)
+    stats = await it.broker.stats(QUEUE)
+    return stats.ready + stats.locked + stats.delayed == 0
