@@ -26,6 +26,7 @@ sys.path.insert(0, str(HERE))
 import apsw  # noqa: E402 - the benchmarks' own folder must come first
 from rich.console import Console  # noqa: E402
 
+import backlog  # noqa: E402
 import bare  # noqa: E402
 import footprint  # noqa: E402
 from system import drive, serving, warm  # noqa: E402
@@ -132,43 +133,76 @@ async def picture(figures: Figures, scale: float) -> None:
         figures.add(f"picture {kind} /s", rate)
 
 
+@dataclass(frozen=True)
+class Target:
+    """One row of the page: a figure, or its ratio to a reference of the same repeat, and what we want it to be."""
+
+    what: str
+    figure: str
+    form: str
+    reference: str | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+
+    def row(self, figures: Figures) -> str:
+        """The row as Markdown."""
+        value = figures.ratio(self.figure, self.reference) if self.reference else figures.median(self.figure)
+        measured = self.form.format(value, figures.median(self.figure))
+        met, wanted = True, "none"
+        if self.at_least is not None:
+            met, wanted = value >= self.at_least, f"≥ {self.at_least:g}"
+        if self.at_most is not None:
+            met, wanted = value <= self.at_most, f"≤ {self.at_most:g}"
+        return f"| {self.what} | {measured} | {wanted} | {'yes' if met else '**no**'} |"
+
+
+OF_BARE = "{0:.3f} of the bare loop ({1:,.0f}/s)"
+TARGETS = [
+    Target("batchable model, sqlite", "batchable sqlite /s", OF_BARE, "batchable bare /s", at_least=0.95),
+    Target("batchable model, memory", "batchable memory /s", OF_BARE, "batchable bare /s", at_least=0.95),
+    Target("echo, one in flight, sqlite", "echo sqlite p50 ms", "p50 {0:.2f} ms", at_most=2.5),
+    Target("echo, one in flight, memory", "echo memory p50 ms", "p50 {0:.2f} ms", at_most=1.0),
+    Target(
+        "echo, 64 in flight, sqlite",
+        "echo sqlite /s",
+        "{0:.3f} of the loop by hand ({1:,.0f}/s)",
+        "echo by hand /s",
+        at_least=0.25,
+    ),
+    Target("echo, 64 in flight, memory", "echo memory /s", "{0:,.0f}/s"),
+    Target("picture, sqlite", "picture sqlite /s", OF_BARE, "picture bare /s", at_least=1.2),
+    Target("picture, memory", "picture memory /s", OF_BARE, "picture bare /s", at_least=1.2),
+    Target("a lone message waits, sqlite", "lone message ms", "p50 {0:.2f} ms", at_most=5.0),
+    Target("an idle worker and asker, sqlite", "idle %", "{0:.2f} % of a core", at_most=1.0),
+    Target(
+        "with 1,000,000 waiting, sqlite",
+        "million waiting /s",
+        "{0:.2f} of an empty queue's rate ({1:,.0f}/s)",
+        "empty /s",
+        at_least=0.8,
+    ),
+    Target("file after 1,000,000 served, sqlite", "space of a million served MB", "{0:.0f} MB"),
+    Target("gateway, resident", "gateway MB", "{0:.0f} MB", at_most=120.0),
+    Target("consumer, resident", "consumer MB", "{0:.0f} MB", at_most=120.0),
+    Target("import dumbwaiter", "import ms", "{0:.0f} ms", at_most=150.0),
+]
+
+
 def report(figures: Figures, repeats: int) -> str:
     """The page: what was measured, against what, and what we want it to be."""
-    median, ratio = figures.median, figures.ratio
-    rows: list[tuple[str, str, str, str]] = []
-
-    def row(what: str, measured: str, target: str, ok: bool) -> None:
-        rows.append((what, measured, target, "yes" if ok else "**no**"))
-
-    for kind in ("sqlite", "memory"):
-        value = ratio(f"batchable {kind} /s", "batchable bare /s")
-        rate = median(f"batchable {kind} /s")
-        row(f"batchable model, {kind}", f"{value:.3f} of the bare loop ({rate:,.0f}/s)", "≥ 0.95", value >= 0.95)
-    for kind, limit in (("sqlite", 2.5), ("memory", 1.0)):
-        value = median(f"echo {kind} p50 ms")
-        row(f"echo, one in flight, {kind}", f"p50 {value:.2f} ms", f"≤ {limit} ms", value <= limit)
-    value = ratio("echo sqlite /s", "echo by hand /s")
-    rate = median("echo sqlite /s")
-    row("echo, 64 in flight, sqlite", f"{value:.3f} of the loop by hand ({rate:,.0f}/s)", "≥ 0.25", value >= 0.25)
-    row("echo, 64 in flight, memory", f"{median('echo memory /s'):,.0f}/s", "none", ok=True)
-    for kind in ("sqlite", "memory"):
-        value = ratio(f"picture {kind} /s", "picture bare /s")
-        rate = median(f"picture {kind} /s")
-        row(f"picture, {kind}", f"{value:.2f} of the bare loop ({rate:,.0f}/s)", "≥ 1.2", value >= 1.2)
-    for what, limit in (("gateway MB", 120.0), ("consumer MB", 120.0), ("import ms", 150.0)):
-        value = median(what)
-        row(
-            what.replace(" MB", ", resident").replace(" ms", " dumbwaiter"),
-            f"{value:.0f} {what[-2:]}",
-            f"< {limit:.0f}",
-            value < limit,
+    references = [name for name in figures.values if "bare" in name or name in ("echo by hand /s", "empty /s")]
+    bares = "\n".join(f"| {name.removesuffix(' /s')} | {figures.median(name):,.0f}/s |" for name in references)
+    return (
+        (HERE / "page.md.in")
+        .read_text()
+        .format(
+            table="\n".join(target.row(figures) for target in TARGETS),
+            bares=bares,
+            machine=machine(),
+            repeats=repeats,
+            by_hand=figures.median("echo by hand p50 ms"),
         )
-    table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
-    references = [name for name in figures.values if "bare" in name or "hand /s" in name]
-    bares = "\n".join(f"| {name.removesuffix(' /s')} | {median(name):,.0f}/s |" for name in references)
-    by_hand = median("echo by hand p50 ms")
-    template = (HERE / "page.md.in").read_text()
-    return template.format(table=table, bares=bares, machine=machine(), repeats=repeats, by_hand=by_hand)
+    )
 
 
 def machine() -> str:
@@ -185,7 +219,18 @@ def machine() -> str:
     )
 
 
-CASES: dict[str, Callable[..., object]] = {"batchable": batchable, "overhead": overhead, "picture": picture}
+async def embedded(figures: Figures, scale: float) -> None:
+    """The embedded broker by itself: idle, with a lone message, with a million waiting."""
+    await backlog.lone_messages(figures.add)
+    await backlog.with_many_waiting(figures.add, scale)
+
+
+CASES: dict[str, Callable[..., object]] = {
+    "batchable": batchable,
+    "overhead": overhead,
+    "picture": picture,
+    "embedded": embedded,
+}
 
 
 def main() -> None:
