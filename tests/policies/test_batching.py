@@ -7,10 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dumbwaiter.policies.batching import (
+    LONG_HOLD,
+    SHORT_HOLD,
     LatencyCurve,
     Waiting,
     decide_batch,
     hopeless,
+    may_hold_answers,
     most_in_hand,
     pull_size,
     target_size,
@@ -190,3 +193,17 @@ def test_a_slow_one_at_a_time_model_holds_few_messages_and_a_quick_one_many() ->
     assert most_in_hand(1, 0.001, max_batch=1, decode_threads=1) == 20
     assert most_in_hand(1, 1e-6, max_batch=1, decode_threads=1) == 64
     assert most_in_hand(8, 0.001, max_batch=16, decode_threads=2) == 8
+
+
+def test_answers_leave_at_once_when_nothing_else_is_ready() -> None:
+    assert not may_hold_answers(SHORT_HOLD, ready=0, seconds_each=1.0)
+
+
+def test_answers_wait_for_the_next_one_while_the_device_has_work_for_longer_than_a_round_trip() -> None:
+    assert may_hold_answers(0.003, ready=5, seconds_each=0.003)
+    assert not may_hold_answers(0.003, ready=3, seconds_each=0.003), "its callers' next requests would come too late"
+
+
+@given(held_for=st.floats(LONG_HOLD, 1e3), ready=st.integers(0, 1000), each=st.floats(0.0, 100.0))
+def test_no_answer_is_held_longer_than_the_limit(held_for: float, ready: int, each: float) -> None:
+    assert not may_hold_answers(held_for, ready=ready, seconds_each=each)

@@ -19,6 +19,10 @@ BUSY = 0.7
 HORIZON = 0.02
 #: Most messages in hand for such a model, however fast it is.
 MOST_SINGLES = 64
+#: How long answers may be held back, in seconds: always, and where the device has more work in hand than ROUND_TRIP.
+SHORT_HOLD, LONG_HOLD = 0.001, 0.006
+#: A generous guess at the time from an answer to its caller's next request.
+ROUND_TRIP = 0.01
 
 
 @dataclass(slots=True)
@@ -181,6 +185,16 @@ def most_in_hand(target: int, seconds_each: float, *, max_batch: int, decode_thr
         return target
     by_time = math.ceil(HORIZON / seconds_each) if seconds_each > 0.0 else MOST_SINGLES
     return max(1, decode_threads, min(MOST_SINGLES, by_time))
+
+
+def may_hold_answers(held_for: float, *, ready: int, seconds_each: float) -> bool:
+    """Whether answers of a one-at-a-time model may wait for the next one, to travel and be settled together.
+
+    *held_for*: how long the oldest of them has waited; *ready*: inputs that wait for the device, each of which takes
+    *seconds_each*. A few milliseconds of that buy fewer commits, but only where the device has work for longer than
+    the answers' callers need to ask again: else it would wait for them.
+    """
+    return held_for < SHORT_HOLD or (held_for < LONG_HOLD and ready * seconds_each > ROUND_TRIP)
 
 
 def pull_size(in_hand: int, helping: int, *, last_was_full: bool) -> int:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from dumbwaiter.errors import ModelLoadError
 from dumbwaiter.models.contract import LoadedModel, ModelSpec
-from dumbwaiter.policies.batching import Decision, LatencyCurve, decide_batch, target_size
+from dumbwaiter.policies.batching import Decision, LatencyCurve, decide_batch, may_hold_answers, target_size
 from dumbwaiter.policies.retrying import Fault as FaultKind
 from dumbwaiter.worker.execution import describe_fault, run_batch
 from dumbwaiter.worker.intake import Decoded, Intake
@@ -29,7 +29,6 @@ from dumbwaiter.worker.pipe import Done, Fault, Item, Load, LoadFailed, Ready, R
 from dumbwaiter.worker.recorder import FlightRecorder, State
 
 _PR_SET_PDEATHSIG = 1
-_FLUSH_AFTER = 0.001
 _EXPIRED = Fault(FaultKind.EXPIRED.value, "deadline-exceeded", "its deadline would pass before its answer is ready")
 
 
@@ -44,7 +43,7 @@ class Runner:
         self._sending = threading.Lock()
         self._results: list[Result] = []
         self._bodies: list[bytes] = []
-        self._flushed_at = 0.0
+        self._oldest_result_at = 0.0
         self._idle_since = time.monotonic()
         self._intake = Intake(
             pipe,
@@ -122,8 +121,12 @@ class Runner:
         for one, output in zip(batch, outputs, strict=True):
             self._answer(one.item, output, started, ended - started, len(batch))
         self._idle_since = time.monotonic()
-        if self._model.max_batch > 1 or self._idle_since - self._flushed_at > _FLUSH_AFTER:
+        if self._model.max_batch > 1 or not self._may_hold_answers():
             self._flush()
+
+    def _may_hold_answers(self) -> bool:
+        held_for = self._idle_since - self._oldest_result_at
+        return may_hold_answers(held_for, ready=len(self._intake.ready), seconds_each=self._curve.predict(1))
 
     def _answer(self, item: Item, output: object, started: float, device: float, size: int) -> None:
         if not isinstance(output, BaseException):
@@ -134,17 +137,20 @@ class Runner:
             else:
                 self._recorder.mark(item.slot, State.IDLE, 0.0)
                 waited = started - item.received_at
-                with self._sending:
-                    self._results.append(Result(item.slot, content_type, len(body), waited, device, size))
-                    self._bodies.append(body)
+                self._keep(Result(item.slot, content_type, len(body), waited, device, size), body)
                 return
         self._recorder.mark(item.slot, State.IDLE, 0.0)
         self._add(item, describe_fault(output), started=started, device=device, size=size)
 
     def _add(self, item: Item, fault: Fault, *, started: float, device: float = 0.0, size: int = 1) -> None:
+        self._keep(Result(item.slot, "", 0, started - item.received_at, device, size, fault), b"")
+
+    def _keep(self, result: Result, body: bytes) -> None:
         with self._sending:
-            self._results.append(Result(item.slot, "", 0, started - item.received_at, device, size, fault))
-            self._bodies.append(b"")
+            if not self._results:
+                self._oldest_result_at = time.monotonic()
+            self._results.append(result)
+            self._bodies.append(body)
 
     def _answer_bad_input(self, item: Item, error: BaseException) -> None:
         self._add(item, describe_fault(error), started=time.monotonic())
@@ -156,7 +162,6 @@ class Runner:
                 return
             results, bodies = self._results, self._bodies
             self._results, self._bodies = [], []
-            self._flushed_at = time.monotonic()
             target = self._target
             with contextlib.suppress(OSError):  # the reader thread sees the end of the pipe too, and ends the run
                 self._pipe.send(Done(results, target, self._curve.predict(target) / target), bodies)
