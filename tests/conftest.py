@@ -6,6 +6,11 @@ import os
 from collections.abc import Generator
 
 import pytest
+from hypothesis import settings
+
+# The first example of a test pays for imports, and the machine may be busy with something else.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 #: A rule that an adapter's declared capabilities switch off is no gap of the machine's.
 BY_DESIGN = "RULE NOT CHECKED"

@@ -6,7 +6,9 @@ import errno
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 import pytest
+import torch
 
 from dumbwaiter.errors import BadInputError, PermanentError, TransientError
 from dumbwaiter.worker.execution import describe_fault, run_batch
@@ -83,6 +85,13 @@ def test_out_of_memory_halves_the_batch_until_it_fits() -> None:
         (OutOfMemoryError("CUDA out of memory"), "transient", "out-of-memory"),
         (MemoryError(), "transient", "out-of-memory"),
         (ValueError("what?"), "unknown", "model-error"),
+        (RuntimeError("CUDA error: device-side assert triggered"), "unknown", "model-error"),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
+            "transient",
+            "out-of-memory",
+        ),
+        (BadInputError(), "permanent", "bad-input"),
     ],
 )
 def test_errors_are_told_apart(error: BaseException, kind: str, code: str) -> None:
@@ -90,3 +99,29 @@ def test_errors_are_told_apart(error: BaseException, kind: str, code: str) -> No
     assert (fault.kind, fault.code) == (kind, code)
     assert fault.message
     assert type(error).__name__ in fault.detail
+
+
+def test_out_of_host_memory_in_torch_halves_the_batch_too() -> None:
+    def predict(inputs: Sequence[Any]) -> list[Any]:
+        if len(inputs) > 1:
+            torch.empty(2**60, dtype=torch.uint8)
+        return list(inputs)
+
+    model = ScriptedModel(predict)
+    assert run_batch(model, [1, 2, 3]) == [1, 2, 3]
+    assert model.sizes == [3, 1, 2, 1, 1]
+
+
+def test_the_message_is_the_error_and_not_a_note_added_to_it() -> None:
+    error = ValueError("the reason")
+    error.add_note("a note")
+    fault = describe_fault(error)
+    assert fault.message == "ValueError: the reason"
+    assert "a note" in fault.detail
+
+
+def test_a_fault_can_be_sent_whatever_its_text_holds() -> None:
+    fault = describe_fault(ValueError("cannot open caf\udce9.jpg"))
+    assert fault.message == "ValueError: cannot open caf\\udce9.jpg"
+    assert msgspec.msgpack.encode(fault)
+    assert len(describe_fault(ValueError("x" * 100_000)).message) == 2000

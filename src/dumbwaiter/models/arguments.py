@@ -12,6 +12,9 @@ from dumbwaiter.models.content_types import JSON, ContentType
 from dumbwaiter.models.input_codec import Buffer, InputCodec, name_of
 from dumbwaiter.models.signature import Parameter
 
+#: Kinds that no JSON object can be: such a body can only hold the arguments.
+_NEVER_OBJECTS = frozenset({"image", "array", "tensor", "text"})
+
 
 class Arguments:
     """Decoded arguments of one call."""
@@ -30,7 +33,7 @@ class SingleInput:
         self._name = parameter.name
         self._codec = codec
         # A JSON-typed input may itself be an object with such a key, and bytes are never looked into.
-        self._wrapped = codec.kind in {"image", "array", "tensor", "text"}
+        self._wrapped = codec.kind in _NEVER_OBJECTS
         self.cheap = codec.cheap
         self.content_types: tuple[str, ...] = codec.content_types
 
@@ -81,12 +84,14 @@ class SeveralInputs:
     def _holds_arguments(self, content_type: ContentType, body: Buffer) -> bool:
         if not (content_type.is_json or content_type.unsaid) or bytes(body[:64]).lstrip()[:1] != b"{":
             return False
+        if content_type.is_json and self._first is not None and self._first.kind in _NEVER_OBJECTS:
+            return True
         try:
             value = decode_json(body)
         except BadInputError:
             return content_type.is_json
-        first = self._parameters[0].name
-        return first in value and (set(value) <= set(self._codecs))
+        first = self._parameters[0]
+        return (first.name in value or not first.required) and set(value) <= set(self._codecs)
 
     def _check_names(self, values: dict[str, Any]) -> None:
         for name in values:

