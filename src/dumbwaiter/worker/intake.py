@@ -55,6 +55,7 @@ class Intake:
         self.decoding = 0
         self._draining = False
         self.ended = False
+        self.fault: Exception | None = None
         self.arrival_gap: float | None = None
         self._decode_seconds = 0.0
         self._last_arrival = time.monotonic()
@@ -69,14 +70,20 @@ class Intake:
         threading.Thread(target=self._read, name="reader", daemon=True).start()
 
     def _read(self) -> None:
+        try:
+            self._heed()
+        except (EOFError, OSError):
+            pass  # the consumer is gone
+        except Exception as error:
+            # A fault of ours. A runner that is deaf must end, not look alive.
+            self.fault = error
+        with self.changed:
+            self.ended = True
+            self.changed.notify()
+
+    def _heed(self) -> None:
         while True:
-            try:
-                meta, bodies = self._pipe.receive()
-            except (EOFError, OSError):
-                with self.changed:
-                    self.ended = True
-                    self.changed.notify()
-                return
+            meta, bodies = self._pipe.receive()
             if isinstance(meta, Predict):
                 self._accept(meta.items, bodies)
             elif isinstance(meta, Drop):

@@ -64,7 +64,9 @@ class Runner:
             if batch:
                 self._execute(batch)
             elif not expired:
-                return
+                break
+        if self._intake.fault is not None:
+            raise self._intake.fault
 
     def _next_batch(self) -> tuple[list[Decoded], list[Decoded]]:
         """Wait for a batch to run (or inputs to drop); both empty when the pipe has ended."""
@@ -214,8 +216,14 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(EOFError):
+    code = 0
+    try:
         main(sys.argv[1:])
+    except EOFError:
+        pass
+    except Exception:
+        traceback.print_exc()
+        code = 1
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # decode threads may be stuck in a hostile input; nothing is left that needs them
+    os._exit(code)  # decode threads may be stuck in a hostile input; nothing is left that needs them
