@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import datetime as dt
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,11 +40,13 @@ ATTRIBUTE_NAMES: Mapping[str, str] = {
 _FIELD_NAMES = {attribute: field for field, attribute in ATTRIBUTE_NAMES.items()}
 _PREFIXES = ("ce-", "ce_", "cloudevents:", "cloudevents_")
 _TIMES = ("time", "deadline")
+_EARLIEST, _LATEST = -62_135_596_800.0, 253_402_300_799.0  # the years 1 to 9999: what RFC 3339 can write
 
 
 def to_attributes(message: Message) -> dict[str, str]:
     """The message's CloudEvents attributes as text, without the body; unset ones are left out."""
-    attributes = {"specversion": "1.0", "id": message.id, "source": message.source, "type": message.type}
+    attributes = {**message.extensions, "specversion": "1.0"}
+    attributes |= {"id": message.id, "source": message.source, "type": message.type}
     for field in ("subject", "content_type", "data_ref", "trace_parent", "correlation_id", "reply_to", "tenant"):
         value = getattr(message, field)
         if value is not None:
@@ -57,8 +59,6 @@ def to_attributes(message: Message) -> dict[str, str]:
         attributes["deadline"] = format_time(message.deadline)
     if message.priority:
         attributes["priority"] = str(message.priority)
-    if message.extensions:
-        attributes.update(message.extensions)
     return attributes
 
 
@@ -68,6 +68,36 @@ def from_attributes(attributes: Mapping[str, str], body: bytes, *, fallback_id: 
     Structured mode is recognised by its content type. A missing id becomes *fallback_id* or a new one.
     Raises BadInputError, naming the attribute, when one has a wrong form.
     """
+    message = _build(attributes, body, fallback_id)
+    return from_structured(body, fallback_id=fallback_id) if _is_structured(message.content_type) else message
+
+
+def to_structured(message: Message) -> bytes:
+    """The whole message as one CloudEvents JSON object; its body, if any, as ``data_base64``."""
+    event: dict[str, Any] = dict(to_attributes(message))
+    if message.body:
+        event["data_base64"] = base64.b64encode(message.body).decode()
+    return msgspec.json.encode(event)
+
+
+def from_structured(data: bytes, *, fallback_id: str | None = None) -> Message:
+    """Read a CloudEvents JSON object. A missing id becomes *fallback_id* or a new one. Raises BadInputError when it
+    is not one, naming the attribute that is wrong.
+    """
+    try:
+        event = msgspec.json.decode(data, type=dict[str, Any])
+        inline, encoded = event.pop("data", None), event.pop("data_base64", None)
+        message = _build(event, b"", fallback_id)
+        if _is_structured(message.content_type):
+            raise BadInputError("a CloudEvents JSON object inside another one is not a request")
+        if encoded is not None:
+            return msgspec.structs.replace(message, body=_decode_base64(encoded))
+        return message if inline is None else _with_data(message, inline)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadInputError(f"not a CloudEvents JSON object: {error}") from None
+
+
+def _build(attributes: Mapping[str, Any], body: bytes, fallback_id: str | None) -> Message:
     fields: dict[str, Any] = {}
     extensions: dict[str, str] = {}
     for name, value in attributes.items():
@@ -77,46 +107,30 @@ def from_attributes(attributes: Mapping[str, str], body: bytes, *, fallback_id: 
         if attribute in _FIELD_NAMES:
             fields[_FIELD_NAMES[attribute]] = _parse(attribute, value)
         else:
-            extensions[attribute] = str(value)
-    if fields.get("content_type", "").startswith(STRUCTURED_CONTENT_TYPE):
-        return from_structured(body)
-    if "id" not in fields:
+            extensions[attribute] = _text(attribute, value)
+    if not fields.get("id"):
+        # All messages with an empty id would be doubles of the first one.
         fields["id"] = fallback_id or new_id()
     return Message(body=body, extensions=extensions, **fields)
 
 
-def to_structured(message: Message) -> bytes:
-    """The whole message as one CloudEvents JSON object; a body that is not JSON travels as ``data_base64``."""
-    event: dict[str, Any] = dict(to_attributes(message))
-    if message.body:
-        event["data_base64"] = base64.b64encode(message.body).decode()
-    return msgspec.json.encode(event)
+def _is_structured(content_type: str | None) -> bool:
+    return content_type is not None and content_type.lower().startswith(STRUCTURED_CONTENT_TYPE)
 
 
-def from_structured(data: bytes) -> Message:
-    """Read a CloudEvents JSON object. Raises BadInputError when it is not one."""
+def _decode_base64(encoded: Any) -> bytes:
     try:
-        event = msgspec.json.decode(data, type=dict[str, Any])
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise BadInputError(f"not a CloudEvents JSON object: {error}") from None
-    inline, encoded = event.pop("data", None), event.pop("data_base64", None)
-    event.setdefault("datacontenttype", "application/json")
-    if event["datacontenttype"].startswith(STRUCTURED_CONTENT_TYPE):
-        raise BadInputError("a CloudEvents JSON object inside another one is not a request")
-    return from_attributes(event, _event_body(inline, encoded, str(event["datacontenttype"])))
+        return base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError, TypeError) as error:
+        raise BadInputError(f"CloudEvents attribute data_base64 is not base64: {error}") from None
 
 
-def _event_body(inline: Any, encoded: Any, content_type: str) -> bytes:
-    if encoded is not None:
-        try:
-            return base64.b64decode(encoded, validate=True)
-        except (binascii.Error, ValueError, TypeError) as error:
-            raise BadInputError(f"CloudEvents data_base64 is not base64: {error}") from None
-    if inline is None:
-        return b""
-    if isinstance(inline, str) and not content_type.endswith("json"):
-        return inline.encode()
-    return msgspec.json.encode(inline)
+def _with_data(message: Message, inline: Any) -> Message:
+    """*message* with the value that stood under ``data``: JSON unless its content type says otherwise."""
+    content_type = message.content_type or "application/json"
+    is_json = content_type.partition(";")[0].strip().lower().endswith(("/json", "+json"))
+    body = inline.encode() if isinstance(inline, str) and not is_json else msgspec.json.encode(inline)
+    return msgspec.structs.replace(message, body=body, content_type=content_type)
 
 
 def _attribute_of(name: str) -> str:
@@ -134,10 +148,28 @@ def _parse(attribute: str, value: Any) -> Any:
         return parse_time(attribute, value)
     if attribute == "priority":
         try:
-            return int(value)
-        except (ValueError, TypeError):
-            raise BadInputError(f"CloudEvents attribute priority must be a whole number, not {value!r}") from None
-    return str(value)
+            return int(_text(attribute, value))
+        except ValueError:
+            raise BadInputError(f"CloudEvents attribute priority must be a whole number, not {_brief(value)}") from None
+    return _text(attribute, value)
+
+
+def _text(attribute: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        with contextlib.suppress(ValueError):  # more digits than Python converts
+            return msgspec.json.encode(value).decode()
+    raise BadInputError(
+        f"CloudEvents attribute {attribute} must be text, a number or true or false, not {_brief(value)}"
+    )
+
+
+def _brief(value: Any) -> str:
+    # A sender may have nested it deeper than Python can print.
+    return f"{value[:60]!r}" if isinstance(value, str) else f"a {type(value).__name__}"
 
 
 def format_time(seconds: float) -> str:
@@ -147,16 +179,17 @@ def format_time(seconds: float) -> str:
 
 def parse_time(attribute: str, value: Any) -> float:
     """RFC 3339 text, or a number of seconds since the Unix epoch. Raises BadInputError, naming *attribute*."""
+    text = _text(attribute, value)
     try:
-        seconds = float(value)
-    except (ValueError, TypeError):
+        seconds = float(text)
+    except ValueError:
         try:
-            moment = dt.datetime.fromisoformat(str(value))
+            moment = dt.datetime.fromisoformat(text.upper())
         except ValueError:
             raise BadInputError(
-                f"CloudEvents attribute {attribute} must be an RFC 3339 time or Unix seconds, not {value!r}"
+                f"CloudEvents attribute {attribute} must be an RFC 3339 time or Unix seconds, not {_brief(value)}"
             ) from None
-        return (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).timestamp()
-    if not math.isfinite(seconds):
-        raise BadInputError(f"CloudEvents attribute {attribute} must be a finite time, not {value!r}")
+        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).timestamp()
+    if not _EARLIEST <= seconds <= _LATEST:
+        raise BadInputError(f"CloudEvents attribute {attribute} must lie in the years 1 to 9999, not {_brief(value)}")
     return seconds

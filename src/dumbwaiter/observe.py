@@ -6,6 +6,7 @@ Extra facts go beside the text: ``log.info("model loaded", extra={"model": "infe
 from __future__ import annotations
 
 import datetime as dt
+import json
 import logging
 import sys
 from typing import Any, TextIO
@@ -51,11 +52,14 @@ class JsonFormatter(logging.Formatter):
             event.setdefault(name, value)
         if record.exc_info:
             event["exception"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(event, enc_hook=str).decode()
+        try:
+            return msgspec.json.encode(event, enc_hook=str).decode()
+        except UnicodeEncodeError:  # a file name, say, that is not UTF-8
+            return json.dumps({name: str(value) for name, value in event.items()})
 
 
 class HumanFormatter(logging.Formatter):
-    """``12:03:04 INFO worker: model loaded model=infer``; a traceback follows only where debug logs are on."""
+    """``12:03:04 INFO worker: model loaded model=infer``; tracebacks follow only where debug logs are on."""
 
     def __init__(self, *, colours: bool) -> None:
         super().__init__()
@@ -67,15 +71,16 @@ class HumanFormatter(logging.Formatter):
         if self._colours:
             level = f"\x1b[{_COLOURS.get(level, '0')}m{level}\x1b[0m"
         text = f"{time} {level} {record.name.removeprefix('dumbwaiter.')}: {_one_line(record.getMessage())}"
-        for name, value in extras_of(record).items():
+        extras = extras_of(record)
+        traceback = extras.pop("traceback", "")
+        for name, value in extras.items():
             text += f" {name}={_one_line(str(value))}"
         if record.exc_info and record.exc_info[1] is not None:
             error = record.exc_info[1]
             text += f" ({_one_line(f'{type(error).__name__}: {error}')})"
-            if logging.getLogger().isEnabledFor(logging.DEBUG):
-                text += "\n" + self.formatException(record.exc_info)
-        return text
+            traceback = traceback or self.formatException(record.exc_info)
+        return f"{text}\n{traceback}" if traceback and logging.getLogger().isEnabledFor(logging.DEBUG) else text
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split("\n"))
+    return " ".join(text.splitlines())

@@ -1,0 +1,85 @@
+"""Every error says the thing, the reason and the next step, and carries its data."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from dumbwaiter import errors
+from dumbwaiter.errors import (
+    BadInputError,
+    BlobError,
+    BlobExistsError,
+    BlobNotFoundError,
+    BrokerClosedError,
+    BrokerError,
+    DumbwaiterError,
+    InboxGoneError,
+    LockLostError,
+    MessageTooLargeError,
+    MissingExtraError,
+    PermanentError,
+    PredictionError,
+    PredictionTimeoutError,
+    QueueNotFoundError,
+)
+from dumbwaiter.message import Delivery, Failure, Message
+
+
+def delivery(name):
+    return Delivery(message=Message(id=name), queue="q", lock_token="t", locked_until=0.0, delivery_count=1)
+
+
+def test_every_error_of_ours_is_a_dumbwaiter_error_and_ends_in_error():
+    ours = [one for _, one in inspect.getmembers(errors, inspect.isclass) if one.__module__ == errors.__name__]
+    assert len(ours) > 15
+    assert all(issubclass(one, DumbwaiterError) and one.__name__.endswith("Error") for one in ours)
+
+
+@pytest.mark.parametrize(
+    ("error", "data", "words"),
+    [
+        (
+            MissingExtraError("torch", "torch"),
+            {"package": "torch", "extra": "torch"},
+            ["pip install 'dumbwaiter[torch]'"],
+        ),
+        (QueueNotFoundError("cats"), {"queue": "cats"}, ["'cats'", "start a worker", "create_queue('cats')"]),
+        (MessageTooLargeError(9, 5), {"nbytes": 9, "limit": 5}, ["9 bytes", "limit of 5", "claim check"]),
+        (InboxGoneError("a/1"), {"address": "a/1"}, ["'a/1'", "gone away"]),
+        (BlobNotFoundError("k"), {"key": "k"}, ["no blob under 'k'"]),
+        (BlobExistsError("k"), {"key": "k"}, ["already exists under 'k'"]),
+        (BrokerClosedError(), {}, ["async with"]),
+        (BrokerClosedError("closed by hand"), {}, ["closed by hand"]),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_error_carries_its_data_and_says_what_to_do(error, data, words):
+    assert {name: getattr(error, name) for name in data} == data
+    for word in words:
+        assert word in str(error)
+
+
+def test_lost_locks_are_carried_all_and_named_up_to_three():
+    few = LockLostError([delivery("a")], [delivery("b")])
+    assert str(few) == "lock lost on 1 message(s): a"
+    assert [one.message.id for one in few.renewed] == ["b"]
+    many = LockLostError([delivery(name) for name in "abcde"])
+    assert str(many) == "lock lost on 5 message(s): a, b, c and 2 more"
+    assert len(many.deliveries) == 5
+    assert many.renewed == []
+
+
+def test_a_failed_prediction_says_code_and_message_and_carries_the_failure():
+    failure = Failure(code="bad-input", message="not an image", attempts=1)
+    error = PredictionError(failure)
+    assert str(error) == "bad-input: not an image"
+    assert error.failure is failure
+
+
+def test_errors_can_be_caught_by_their_kind():
+    assert issubclass(PredictionTimeoutError, TimeoutError)
+    assert issubclass(BadInputError, PermanentError)
+    assert issubclass(BlobNotFoundError, BlobError)
+    assert issubclass(QueueNotFoundError, BrokerError)

@@ -1,0 +1,55 @@
+"""The values that travel: ids sort by time, and nothing can be changed on the way."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import msgspec
+import pytest
+
+from dumbwaiter.message import DeadLetter, Delivery, Failure, Message, QueueStats, Timings, new_id
+
+
+def test_ids_are_unique_and_carry_the_time():
+    before = time.time_ns() // 1_000_000
+    ids = [new_id() for _ in range(1000)]
+    after = time.time_ns() // 1_000_000
+    assert len(set(ids)) == 1000
+    assert all(re.fullmatch("[0-9a-f]{32}", one) for one in ids)
+    assert all(before <= int(one[:12], 16) <= after for one in ids)
+
+
+def test_ids_sort_by_their_time(monkeypatch):
+    ids = []
+    for millisecond in (0, 9, 10, 255, 256, 1_800_000_000_000):
+        monkeypatch.setattr(time, "time_ns", lambda now=millisecond: now * 1_000_000)
+        ids.append(new_id())
+    assert ids == sorted(ids)
+
+
+def test_each_message_has_its_own_id_and_extensions():
+    first, second = Message(), Message()
+    assert first.id != second.id
+    assert first.extensions == {}
+    assert first.extensions is not second.extensions
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Message(),
+        Delivery(message=Message(), queue="q", lock_token="t", locked_until=0.0, delivery_count=1),
+        DeadLetter(key="1", message=Message(), queue="q", reason="r", detail="", delivery_count=1, dead_at=0.0),
+        QueueStats(ready=0, locked=0, delayed=0, dead=0, oldest_age=0.0),
+        Failure(code="c", message="m"),
+        Timings(),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_value_cannot_be_changed_and_comes_back_from_json(value):
+    with pytest.raises(AttributeError, match="immutable"):
+        setattr(value, value.__struct_fields__[0], None)
+    assert msgspec.json.decode(msgspec.json.encode(value), type=type(value)) == value
+    with pytest.raises(TypeError, match="positional"):
+        type(value)("positional")
