@@ -17,6 +17,9 @@ from dumbwaiter.blobs.keys import UNFINISHED_PREFIX, check_key, check_prefix
 from dumbwaiter.blobs.store import BlobStore
 from dumbwaiter.errors import BlobError, BlobExistsError, BlobNotFoundError
 
+# A folder is no object: object stores have no folders at all.
+_ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
 
 class LocalBlobStore(BlobStore):
     """One file per object below *folder*, which is made when first written to."""
@@ -42,7 +45,7 @@ class LocalBlobStore(BlobStore):
 
     def _put(self, key: str, data: bytes, durable: bool) -> None:
         with self._naming("write", key) as path:
-            _make_folder(path.parent, durable=durable)
+            _make_folder(path.parent)
             with _written_beside(path, data, durable=durable) as unfinished:
                 unfinished.replace(path)
             if durable:
@@ -50,7 +53,7 @@ class LocalBlobStore(BlobStore):
 
     def _create(self, key: str, data: bytes) -> None:
         with self._naming("write", key) as path:
-            _make_folder(path.parent, durable=True)
+            _make_folder(path.parent)
             with _written_beside(path, data, durable=True) as unfinished:
                 try:
                     path.hardlink_to(unfinished)
@@ -64,11 +67,11 @@ class LocalBlobStore(BlobStore):
         with self._naming("read", key) as path:
             try:
                 return path.read_bytes()
-            except (FileNotFoundError, NotADirectoryError):
+            except _ABSENT:
                 raise BlobNotFoundError(key) from None
 
     def _delete(self, key: str) -> None:
-        with self._naming("delete", key) as path, contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        with self._naming("delete", key) as path, contextlib.suppress(*_ABSENT):
             path.unlink()
 
     @contextlib.contextmanager
@@ -89,13 +92,13 @@ def _keys_below(root: Path, prefix: str) -> list[str]:
     return sorted(found)
 
 
-def _make_folder(folder: Path, *, durable: bool) -> None:
+def _make_folder(folder: Path) -> None:
     if folder.is_dir():
         return
-    _make_folder(folder.parent, durable=durable)
+    _make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
-    if durable:
-        _sync_folder(folder.parent)
+    # Also for an object that need not be durable: the next one in this folder may.
+    _sync_folder(folder.parent)
 
 
 @contextlib.contextmanager

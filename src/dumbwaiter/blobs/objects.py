@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
@@ -18,6 +20,11 @@ from dumbwaiter.errors import BlobError, BlobExistsError, BlobNotFoundError, Con
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
+T = TypeVar("T")
+
+# obstore's asynchronous calls run on threads that abort the process when they meet the interpreter's end
+# (https://github.com/PyO3/pyo3-async-runtimes/issues/40), so its blocking ones run on threads of ours.
+_threads = ThreadPoolExecutor(32, thread_name_prefix="dumbwaiter-blobs")
 _in_memory: dict[str, MemoryStore] = {}
 _in_memory_lock = threading.Lock()
 
@@ -31,28 +38,27 @@ class ObjectBlobStore(BlobStore):
 
     async def put(self, key: str, data: bytes, *, durable: bool = True) -> None:  # noqa: ARG002 - see the class
         with self._naming("write", key):
-            await obstore.put_async(self._store, key, data)
+            await _in_thread(lambda: obstore.put(self._store, key, data))
 
     async def create(self, key: str, data: bytes) -> None:
         with self._naming("write", key):
-            await obstore.put_async(self._store, key, data, mode="create")
+            await _in_thread(lambda: obstore.put(self._store, key, data, mode="create"))
 
     async def get(self, key: str) -> bytes:
         with self._naming("read", key):
-            found = await obstore.get_async(self._store, key)
-            return bytes(await found.bytes_async())
+            return await _in_thread(lambda: bytes(obstore.get(self._store, key).bytes()))
 
     async def list(self, prefix: str) -> list[str]:
         check_prefix(prefix)
         try:
-            chunks = obstore.list(self._store, prefix or None)
-            return sorted([entry["path"] async for chunk in chunks for entry in chunk])
+            entries = await _in_thread(lambda: obstore.list(self._store, prefix or None).collect())
         except (BaseError, OSError) as error:
             raise BlobError(f"cannot list blobs below {prefix!r} in {self.url}: {_brief(error)}") from error
+        return sorted(entry["path"] for entry in entries)
 
     async def delete(self, key: str) -> None:
         with self._naming("delete", key), contextlib.suppress(FileNotFoundError):
-            await obstore.delete_async(self._store, key)
+            await _in_thread(lambda: obstore.delete(self._store, key))
 
     @contextlib.contextmanager
     def _naming(self, verb: str, key: str) -> Iterator[None]:
@@ -68,6 +74,10 @@ class ObjectBlobStore(BlobStore):
             raise BlobExistsError(key) from None
         except (BaseError, OSError) as error:
             raise BlobError(f"cannot {verb} blob {key!r} in {self.url}: {_brief(error)}") from error
+
+
+async def _in_thread(call: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(_threads, call)
 
 
 def _connect(url: str) -> ObjectStore:

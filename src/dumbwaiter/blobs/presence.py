@@ -5,12 +5,13 @@ A worker that dies without a word is forgotten after STALE_AFTER seconds.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import quote
 
 import msgspec
 
+from dumbwaiter.blobs.keys import safe_segment
 from dumbwaiter.errors import BlobNotFoundError
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 ANNOUNCE_EVERY = 5.0
 STALE_AFTER = 20.0
+FORGOTTEN_AFTER = 600.0
+"""A worker that has been silent for so many seconds is dead, and what it said is deleted."""
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,18 +45,25 @@ async def withdraw(store: BlobStore, model: str, worker: str) -> None:
     await store.delete(_key(model, worker))
 
 
+async def forget_the_dead(store: BlobStore, model: str) -> None:
+    """Delete what workers of *model* said that were killed long ago, so that looking stays quick."""
+    for key, status in await _said(store, model):
+        if time.time() - status.announced_at > FORGOTTEN_AFTER:
+            await store.delete(key)
+
+
 async def workers_of(store: BlobStore, model: str) -> list[WorkerStatus]:
     """The workers of *model* heard of within STALE_AFTER seconds."""
-    found = []
-    for key in await store.list(f"workers/{quote(model, safe='')}/"):
-        try:
-            status = msgspec.json.decode(await store.get(key), type=WorkerStatus)
-        except (BlobNotFoundError, msgspec.DecodeError):
-            continue  # it left, or is writing, just now
-        if time.time() - status.announced_at < STALE_AFTER:
-            found.append(status)
-    return found
+    return [status for _, status in await _said(store, model) if time.time() - status.announced_at < STALE_AFTER]
+
+
+async def _said(store: BlobStore, model: str) -> list[tuple[str, WorkerStatus]]:
+    said = []
+    for key in await store.list(f"workers/{safe_segment(model)}/"):
+        with contextlib.suppress(BlobNotFoundError, msgspec.DecodeError):  # it left, or is writing, just now
+            said.append((key, msgspec.json.decode(await store.get(key), type=WorkerStatus)))
+    return said
 
 
 def _key(model: str, worker: str) -> str:
-    return f"workers/{quote(model, safe='')}/{quote(worker, safe='')}.json"
+    return f"workers/{safe_segment(model)}/{safe_segment(worker)}.json"

@@ -1,7 +1,8 @@
 """Results of deferred requests: one object per request id, written once. The first writer wins, for good.
 
 A result object is the answer as a CloudEvents JSON object. A big body is an object of its own, written before it,
-under a name that no other attempt uses: a late worker cannot change an answer that someone may have read.
+under a name that no other attempt uses: a late worker cannot change an answer that someone may have read. Only a person
+who redrives a dead letter takes its failure away first.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dumbwaiter.blobs.claimcheck import check_out
 from dumbwaiter.blobs.keys import safe_segment
 from dumbwaiter.envelope import from_structured, to_structured
 from dumbwaiter.errors import BadInputError, BlobError, BlobExistsError, BlobNotFoundError
+from dumbwaiter.message import PREDICTION_FAILED
 
 if TYPE_CHECKING:
     from dumbwaiter.blobs.store import BlobStore
@@ -58,6 +60,19 @@ async def load_result(store: BlobStore, request_id: str) -> Message:
         # Not "pending": asking again would wait for ever.
         raise BlobError(f"the result of {request_id!r} has lost its body: {error}") from error
     return msgspec.structs.replace(answer, body=body, data_ref=None)
+
+
+async def forget_failure(store: BlobStore, request_id: str) -> None:
+    """Remove the failure that is the result of *request_id*, so that another run can write its own. Outputs stay."""
+    try:
+        kept = await _read(store, request_id)
+    except BlobNotFoundError:
+        return
+    if kept.type != PREDICTION_FAILED:
+        return
+    await store.delete(result_key(request_id))
+    if kept.data_ref is not None:
+        await store.delete(kept.data_ref.removeprefix(_SCHEME))
 
 
 async def _was_ours(store: BlobStore, request_id: str, answer: Message, body_key: str | None) -> bool:

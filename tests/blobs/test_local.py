@@ -1,0 +1,149 @@
+"""The local folder: durable, whole or not at all, whoever dies and however full it is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from blob_process import NBYTES
+
+from dumbwaiter.blobs import BlobStore
+from dumbwaiter.errors import BlobError, BlobExistsError, BlobNotFoundError
+from dumbwaiter.testing import eventually
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """The paths that were synced, in order."""
+    paths = []
+    fsync = os.fsync
+
+    def watched(descriptor):
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        paths.append(path if stat.S_ISDIR(os.fstat(descriptor).st_mode) else path.with_name("FILE"))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    return paths
+
+
+def unfinished(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.name.startswith(".tmp-")]
+
+
+@pytest.mark.parametrize("verb", ["put", "create"])
+async def test_an_object_is_synced_before_its_folder(local: BlobStore, tmp_path, synced, verb):
+    folder = tmp_path / "blobs" / "results"
+    await getattr(local, verb)("results/a", b"1")
+    assert synced == [tmp_path, tmp_path / "blobs", folder / "FILE", folder], "new folders are synced into theirs"
+    synced.clear()
+    await getattr(local, verb)("results/b", b"1")
+    assert synced == [folder / "FILE", folder]
+
+
+async def test_the_loser_of_a_create_has_synced_the_winners_name(local: BlobStore, tmp_path, synced):
+    await local.create("a", b"1")
+    synced.clear()
+    with pytest.raises(BlobExistsError, match="'a'"):
+        await local.create("a", b"2")
+    assert synced == [tmp_path / "blobs" / "FILE", tmp_path / "blobs"]
+
+
+async def test_a_folder_made_for_a_passing_object_is_durable_for_the_next_one(local: BlobStore, tmp_path, synced):
+    await local.put("claims/a", b"1", durable=False)
+    assert synced == [tmp_path, tmp_path / "blobs"], "the folders, but not the object"
+
+
+async def test_one_of_32_creates_in_four_processes_wins_and_all_see_its_object(local: BlobStore, url, child):
+    writers = [child("create", url, f"writer{number}") for number in range(4)]
+    for writer in writers:
+        assert await asyncio.to_thread(writer.stdout.readline) == "ready\n"
+    for writer in writers:
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    lines = []
+    for writer in writers:
+        lines += [line.split() for line in await asyncio.to_thread(writer.stdout.readlines)]
+    winners = [line[1] for line in lines if line[0] == "won"]
+    assert len(winners) == 1
+    assert len(lines) == 32
+    assert {line[2] for line in lines if line[0] == "lost"} == {winners[0]}
+    assert await local.get("results/contended") == winners[0].encode() * 1000
+
+
+async def test_kill_9_in_the_middle_of_writing_leaves_no_half_object(local: BlobStore, url, child):
+    for life in range(4):
+        writer = child("rewrite", url)
+        said = [await asyncio.to_thread(writer.stdout.readline) for _ in range(3 + 2 * life)]
+        writer.kill()
+        said += [line for line in await asyncio.to_thread(writer.stdout.readlines) if line.endswith("\n")]
+        keys = await local.list("")
+        for key in keys:
+            data = await local.get(key)
+            assert data == data[:1] * NBYTES, f"{key} is torn"
+        confirmed = {f"results/{line.split()[1]}" for line in said}
+        assert confirmed
+        assert confirmed <= set(keys), "what was confirmed is there"
+        for key in keys:
+            await local.delete(key)
+
+
+async def test_a_full_disk_is_named_changes_nothing_and_leaves_nothing_behind(local: BlobStore, url, child, tmp_path):
+    writer = child("overflow", url)
+    out, _ = await asyncio.to_thread(writer.communicate)
+    assert writer.returncode == 0
+    said = out.splitlines()
+    assert len(said) == 4
+    for line, key in zip(said, ["new", "old"] * 2, strict=True):
+        assert line == f"cannot write blob {key!r} in {tmp_path}/blobs: File too large"
+    assert await local.list("") == ["old", "small"]
+    assert await local.get("old") == b"old"
+    assert unfinished(tmp_path) == []
+
+
+async def test_what_a_killed_writer_left_unfinished_is_no_object(local: BlobStore, tmp_path):
+    await local.put("claims/a", b"1")
+    (tmp_path / "blobs" / "claims" / ".tmp-0123").write_bytes(b"half")
+    assert await local.list("") == ["claims/a"]
+    with pytest.raises(BlobError, match=r"starts with \.tmp-"):
+        await local.get("claims/.tmp-0123")
+
+
+async def test_a_cancelled_write_leaves_the_object_whole_or_absent(local: BlobStore, tmp_path):
+    for number in range(20):
+        write = asyncio.create_task(local.create(f"a{number}", b"x" * NBYTES))
+        await asyncio.sleep(0)
+        write.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await write
+    await eventually(lambda: not unfinished(tmp_path), what="the end of the writing threads")
+    for key in await local.list(""):
+        assert len(await local.get(key)) == NBYTES
+
+
+async def test_an_object_in_the_way_of_a_folder_is_named(local: BlobStore):
+    await local.put("a", b"1")
+    for verb in (local.put, local.create):
+        with pytest.raises(BlobError, match=r"cannot write blob 'a/b/c' in .+: (File exists|Not a directory)"):
+            await verb("a/b/c", b"2")
+    await local.put("d/e", b"1")
+    with pytest.raises(BlobError, match=r"cannot write blob 'd' in .+: Is a directory"):
+        await local.put("d", b"2")
+
+
+async def test_what_the_system_says_against_a_folder_is_told_by_every_verb(local: BlobStore, tmp_path):
+    (tmp_path / "blobs").symlink_to("blobs")  # a loop; a permission would not stop root
+    with pytest.raises(BlobError, match=r"cannot read blob 'a' in .+/blobs: Too many levels") as caught:
+        await local.get("a")
+    assert not isinstance(caught.value, BlobNotFoundError)
+    with pytest.raises(BlobError, match=r"cannot delete blob 'a' in .+/blobs: Too many levels"):
+        await local.delete("a")
+    with pytest.raises(BlobError, match=r"cannot write blob 'a' in .+/blobs: "):
+        await local.put("a", b"")
+    with pytest.raises(BlobError, match=r"cannot list blobs in .+/blobs: Too many levels"):
+        await local.list("")

@@ -1,0 +1,116 @@
+"""Who serves which model: announced, withdrawn, and forgotten after 20 seconds of silence."""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+import pytest
+
+from dumbwaiter.blobs import BlobStore
+from dumbwaiter.blobs.presence import (
+    FORGOTTEN_AFTER,
+    STALE_AFTER,
+    WorkerStatus,
+    announce,
+    forget_the_dead,
+    withdraw,
+    workers_of,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+def status(worker="w1", model="echo", state="ready", **facts) -> WorkerStatus:
+    return WorkerStatus(worker=worker, model=model, state=state, **facts)
+
+
+async def heard_of(store: BlobStore, seconds_ago: float) -> None:
+    """Put back the time of the only announcement."""
+    (key,) = await store.list("workers/")
+    before = msgspec.json.decode(await store.get(key), type=WorkerStatus)
+    aged = msgspec.structs.replace(before, announced_at=time.time() - seconds_ago)
+    await store.put(key, msgspec.json.encode(aged))
+
+
+async def test_workers_are_found_by_their_model_with_all_they_said(store: BlobStore):
+    said = status(state="failing", reason="no weights", signature={"inputs": ["image"]})
+    before = time.time()
+    await announce(store, said)
+    await announce(store, status("w2", "other"))
+    (found,) = await workers_of(store, "echo")
+    assert before <= found.announced_at <= time.time()
+    assert msgspec.structs.replace(found, announced_at=0.0) == said
+    assert await workers_of(store, "nobody") == []
+
+
+async def test_a_worker_is_listed_once_however_often_it_announces_itself(store: BlobStore):
+    for state in ("loading", "ready", "draining"):
+        await announce(store, status(state=state))
+    assert [one.state for one in await workers_of(store, "echo")] == ["draining"]
+
+
+async def test_a_worker_that_said_goodbye_is_gone_at_once(store: BlobStore):
+    await announce(store, status())
+    await withdraw(store, "echo", "w1")
+    await withdraw(store, "echo", "w1")
+    assert await workers_of(store, "echo") == []
+
+
+async def test_a_worker_that_died_without_a_word_is_forgotten_after_20_seconds(store: BlobStore):
+    assert STALE_AFTER == 20.0
+    await announce(store, status())
+    await heard_of(store, seconds_ago=10)
+    assert len(await workers_of(store, "echo")) == 1
+    await heard_of(store, seconds_ago=20)
+    assert await workers_of(store, "echo") == []
+    await announce(store, status())
+    assert len(await workers_of(store, "echo")) == 1
+
+
+async def test_what_the_long_dead_said_is_deleted_and_what_the_others_said_stays(store: BlobStore):
+    await announce(store, status())
+    await heard_of(store, seconds_ago=FORGOTTEN_AFTER - 10)
+    await forget_the_dead(store, "echo")
+    assert len(await store.list("workers/echo/")) == 1
+    await heard_of(store, seconds_ago=FORGOTTEN_AFTER + 1)
+    await forget_the_dead(store, "another")
+    assert len(await store.list("workers/echo/")) == 1
+    await forget_the_dead(store, "echo")
+    assert await store.list("workers/echo/") == []
+
+
+async def test_an_announcement_that_cannot_be_read_hides_nobody_else(store: BlobStore):
+    await announce(store, status())
+    await store.put("workers/echo/half.json", b'{"worker": ')
+    await store.put("workers/echo/odd.json", b'{"worker": "w3", "model": "echo", "state": "asleep"}')
+    assert [one.worker for one in await workers_of(store, "echo")] == ["w1"]
+
+
+class LeavesMeanwhile:
+    """A store from which a worker leaves between its listing and its reading."""
+
+    def __init__(self, store: BlobStore) -> None:
+        self._store = store
+
+    async def list(self, prefix):
+        return [*await self._store.list(prefix), f"{prefix}left.json"]
+
+    async def get(self, key):
+        return await self._store.get(key)
+
+
+async def test_a_worker_that_leaves_while_being_looked_for_is_no_error(store: BlobStore):
+    await announce(store, status())
+    assert [one.worker for one in await workers_of(LeavesMeanwhile(store), "echo")] == ["w1"]
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", ".", "ä" * 300, "../../results"])
+async def test_any_name_of_a_model_or_worker_stays_below_workers(store: BlobStore, name):
+    await announce(store, status("w1", name))
+    await announce(store, status(name, "echo"))
+    assert all(key.startswith("workers/") and key.count("/") == 2 for key in await store.list(""))
+    assert len(await workers_of(store, name)) == 1
+    assert len(await workers_of(store, "echo")) == 1
+    await withdraw(store, name, "w1")
+    assert await workers_of(store, name) == []

@@ -1,0 +1,128 @@
+"""Results are written once: the first writer wins, and a late one leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+
+from dumbwaiter.blobs import BlobStore
+from dumbwaiter.blobs.claimcheck import check_in
+from dumbwaiter.blobs.results import forget_failure, load_result, result_key, save_result
+from dumbwaiter.errors import BlobError, BlobNotFoundError
+from dumbwaiter.message import PREDICTION_FAILED, PREDICTION_SUCCEEDED, Message
+
+pytestmark = pytest.mark.anyio
+
+
+def answer(body: bytes, **attributes) -> Message:
+    return Message(body=body, type=PREDICTION_SUCCEEDED, content_type="text/plain", correlation_id="r1", **attributes)
+
+
+@pytest.mark.parametrize("body", [b"small", b"large" * 100, b""])
+async def test_an_answer_comes_back_as_it_was_saved(store: BlobStore, body):
+    saved = answer(body, extensions={"timings": "{}"})
+    assert await save_result(store, "r1", saved, threshold=64)
+    assert await load_result(store, "r1") == saved
+
+
+async def test_a_request_without_a_result_yet_is_not_found(store: BlobStore):
+    with pytest.raises(BlobNotFoundError, match="results/r1"):
+        await load_result(store, "r1")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [(b"a", b"b"), (b"a" * 99, b"b"), (b"a", b"b" * 99), (b"a" * 99, b"b" * 99)]
+)
+async def test_the_late_loser_changes_nothing_and_its_body_is_cleaned_up(store: BlobStore, first, second):
+    winner = answer(first)
+    assert await save_result(store, "r1", winner, threshold=64)
+    before = await store.list("")
+    assert not await save_result(store, "r1", answer(second), threshold=64)
+    assert await store.list("") == before
+    assert await load_result(store, "r1") == winner
+
+
+async def test_of_many_at_once_one_wins_and_only_its_body_stays(store: BlobStore):
+    answers = [answer(b"%d" % number * 100) for number in range(16)]
+    wins = await asyncio.gather(*(save_result(store, "r1", one, threshold=64) for one in answers))
+    assert sum(wins) == 1
+    assert await load_result(store, "r1") == answers[wins.index(True)]
+    assert len(await store.list("result-bodies/")) == 1
+
+
+async def test_a_create_that_the_network_repeated_finds_its_own_first_try(store: BlobStore):
+    mine = answer(b"small")
+    assert await save_result(store, "r1", mine, threshold=64)
+    assert await save_result(store, "r1", mine, threshold=64)
+
+
+class RepeatsCreate:
+    """A store whose create is sent twice, as an HTTP client does when the first answer got lost."""
+
+    def __init__(self, store: BlobStore) -> None:
+        self._store = store
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+    async def create(self, key, data):
+        await self._store.create(key, data)
+        await self._store.create(key, data)
+
+
+async def test_a_large_body_survives_a_repeated_create(store: BlobStore):
+    mine = answer(b"large" * 100)
+    assert await save_result(RepeatsCreate(store), "r1", mine, threshold=64)
+    assert await load_result(store, "r1") == mine
+
+
+async def test_an_answer_that_came_by_claim_check_is_kept_whole(store: BlobStore):
+    light = await check_in(store, answer(b"large" * 100), threshold=64)
+    assert await save_result(store, "r1", light, threshold=64)
+    assert (await load_result(store, "r1")).body == b"large" * 100
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"data_base64": "?"}', b"\xff" * 100])
+async def test_a_damaged_result_is_an_error_and_not_a_pending_one(store: BlobStore, damage):
+    await store.put(result_key("r1"), damage)
+    with pytest.raises(BlobError, match="the result of 'r1' is damaged: ") as caught:
+        await load_result(store, "r1")
+    assert not isinstance(caught.value, BlobNotFoundError)
+
+
+async def test_a_result_that_lost_its_body_is_an_error_and_not_a_pending_one(store: BlobStore):
+    await save_result(store, "r1", answer(b"large" * 100), threshold=64)
+    (body,) = await store.list("result-bodies/")
+    await store.delete(body)
+    with pytest.raises(BlobError, match="the result of 'r1' has lost its body: no blob under") as caught:
+        await load_result(store, "r1")
+    assert not isinstance(caught.value, BlobNotFoundError)
+
+
+@pytest.mark.parametrize("id_", ["../r1", "a/b", "", "ä" * 300, "\0", "."])
+async def test_any_text_is_the_id_of_a_result(store: BlobStore, id_):
+    assert await save_result(store, id_, answer(b"large" * 100), threshold=64)
+    assert (await load_result(store, id_)).body == b"large" * 100
+    folders = {key.split("/")[0] for key in await store.list("")}
+    assert folders == {"results", "result-bodies"}
+
+
+@pytest.mark.parametrize("body", [b"small", b"large" * 100])
+async def test_only_a_failure_can_be_forgotten_so_that_another_run_writes_its_own_answer(store: BlobStore, body):
+    await forget_failure(store, "r1")
+    failure = msgspec.structs.replace(answer(body), type=PREDICTION_FAILED)
+    await save_result(store, "r1", failure, threshold=64)
+    await forget_failure(store, "r1")
+    assert await store.list("") == []
+    output = answer(body)
+    assert await save_result(store, "r1", output, threshold=64)
+    await forget_failure(store, "r1")
+    assert await load_result(store, "r1") == output
+
+
+async def test_a_store_that_cannot_take_a_result_says_so(local: BlobStore, tmp_path):
+    (tmp_path / "blobs").write_text("a file where the folder should be")
+    with pytest.raises(BlobError, match="cannot write blob 'results/r1'"):
+        await save_result(local, "r1", answer(b"x"), threshold=64)
