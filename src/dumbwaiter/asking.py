@@ -18,7 +18,6 @@ from dumbwaiter.blobs.claimcheck import check_in, check_out, drop
 from dumbwaiter.errors import (
     BadInputError,
     BlobError,
-    BlobNotFoundError,
     BrokerClosedError,
     BrokerError,
     BrokerUnavailableError,
@@ -76,12 +75,18 @@ class _Outbox:
         self._entries.clear()
 
     async def _send(self, queue: str) -> None:
+        batch: list[_Entry] = []
         try:
-            while entries := self._entries[queue]:
-                batch, self._entries[queue] = entries[:MAX_SEND], entries[MAX_SEND:]
+            while entries := self._entries.pop(queue, None):
+                batch = entries[:MAX_SEND]
+                if len(entries) > MAX_SEND:
+                    self._entries[queue] = entries[MAX_SEND:]
                 await self._send_batch(queue, [entry for entry in batch if self._is_wanted(entry)])
+        except asyncio.CancelledError:
+            self._fail_all(batch, BrokerClosedError("closed while sending"))
+            raise
         finally:
-            del self._senders[queue], self._entries[queue]
+            del self._senders[queue]
 
     def _is_wanted(self, entry: _Entry) -> bool:
         # Whoever gave up before the message left wants no answer, so the model need not run.
@@ -92,28 +97,20 @@ class _Outbox:
     async def _send_batch(self, queue: str, batch: list[_Entry]) -> None:
         try:
             await self._broker.send(queue, [entry.message for entry in batch])
-        except MessageTooLargeError as error:
-            if len(batch) == 1:
-                self._refuse(batch, error)
+        except (MessageTooLargeError, QueueNotFoundError) as error:
+            if isinstance(error, MessageTooLargeError) and len(batch) > 1:
+                for entry in batch:  # nothing was sent yet; only the one that is too large shall suffer
+                    await self._send_batch(queue, [entry])
                 return
-            for entry in batch:  # nothing was sent yet; only the one that is too large shall suffer
-                await self._send_batch(queue, [entry])
-        except QueueNotFoundError as error:
-            self._refuse(batch, error)
-        except asyncio.CancelledError:
-            self._fail_all(batch, BrokerClosedError("closed while sending"))
-            raise
+            self._fail_all(batch, error)
+            for entry in batch:
+                self._unsent(entry.message)
         except Exception as error:  # whatever it is, it belongs to those who asked
             self._fail_all(batch, error)
         else:
             for entry in batch:
                 if entry.confirms and not entry.future.done():
                     entry.future.set_result(None)
-
-    def _refuse(self, batch: list[_Entry], error: Exception) -> None:
-        self._fail_all(batch, error)
-        for entry in batch:
-            self._unsent(entry.message)
 
     def _fail_all(self, batch: list[_Entry], error: Exception) -> None:
         for entry in batch:
@@ -123,7 +120,7 @@ class _Outbox:
 class Pending:
     """A request on its way. Forgotten with the object: an answer that comes later is ignored."""
 
-    __slots__ = ("_answer", "_asker", "_future", "id", "queue")
+    __slots__ = ("_answer", "_asker", "_collecting", "_future", "id", "queue")
 
     def __init__(self, asker: Asker, id_: str, queue: str, future: asyncio.Future[Message]) -> None:
         self.id = id_
@@ -131,11 +128,14 @@ class Pending:
         self._asker = asker
         self._future = future
         self._answer: Message | None = None
+        self._collecting = asyncio.Lock()
 
     def __del__(self) -> None:
         self.forget()
-        if self._future.done() and not self._future.cancelled():
-            self._future.exception()  # marks it as seen: nobody is left to be told
+        if self._future.done():  # nobody is left to be told of an error, and asyncio shall not complain of that
+            _see(self._future)
+        else:
+            self._future.add_done_callback(_see)
 
     def done(self) -> bool:
         """Whether the answer, or the error instead of it, is here."""
@@ -147,7 +147,10 @@ class Pending:
 
     def forget(self) -> None:
         """Stop waiting; an answer that comes later is ignored."""
-        self._asker._waiters.pop(self.id, None)  # noqa: SLF001 - two halves of one thing
+        waiters = self._asker._waiters  # noqa: SLF001 - two halves of one thing
+        _, future = waiters.get(self.id, (None, None))
+        if future is self._future:  # else a later request has this id by now
+            waiters.pop(self.id, None)
 
     async def answer(self, timeout: float) -> Message:
         """The answer, within *timeout* seconds; may be called once. Cancelling it, or the end of time, forgets the
@@ -167,7 +170,9 @@ class Pending:
             await asyncio.wait({self._future}, timeout=timeout)
             if not self._future.done():
                 raise _timeout(self, timeout or 0.0)
-            self._answer = await self._asker.collect(self._future.result())
+            async with self._collecting:  # its blob can be fetched only once, however many wait here
+                if self._answer is None:
+                    self._answer = await self._asker.collect(self._future.result())
         return self._answer
 
     def _expire(self, timeout: float) -> None:
@@ -234,23 +239,26 @@ class Asker:
         With *confirm* it returns only after the broker has confirmed the message. Opening the inbox and checking in
         a large body take at most *timeout* seconds. Raises as ask() does.
         """
+        self._require_open()
         if self._address is None or (self._store is not None and len(message.body) > self._claim_threshold):
             try:
                 async with asyncio.timeout(timeout):
-                    await self._reply_address()
-                    # A request whose asker dies is worth nothing, so its body need not survive a power cut.
-                    message = await self._checked_in(message, durable=False)
+                    message = await self._ready_to_go(message)
             except TimeoutError:
                 raise PredictionTimeoutError(f"message {message.id!r} could not be sent within {timeout} s") from None
         id_ = message.correlation_id or message.id
-        if id_ in self._waiters:
+        if id_ in self._waiters and not self._waiters[id_][1].done():
             raise ValueError(f"an answer to {id_!r} is being waited for already; give each request an id of its own")
         request = msgspec.structs.replace(message, reply_to=self._address, correlation_id=id_)
         future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._waiters[id_] = (queue, future)
         pending = Pending(self, id_, queue, future)
         if confirm:
-            await self._confirmed(queue, request)
+            try:
+                await self._confirmed(queue, request)
+            except BaseException:
+                pending.forget()  # the error may keep this frame alive while the caller tries the same id again
+                raise
         else:
             self._outbox.put(queue, _Entry(request, future, confirms=False))
         return pending
@@ -258,7 +266,9 @@ class Asker:
     async def send(self, queue: str, message: Message) -> None:
         """Send *message* as it is, asking for no answer here; return when the broker has confirmed it."""
         self._require_open()
-        await self._confirmed(queue, await self._checked_in(message, durable=True))
+        message = await self._checked_in(message, durable=True)
+        self._require_open()
+        await self._confirmed(queue, message)
 
     async def collect(self, answer: Message) -> Message:
         """*answer* with its body: one that came by claim check is fetched and its blob dropped. Raises BlobError."""
@@ -273,19 +283,33 @@ class Asker:
 
     def fail_waiting(self, error: Exception, queue: str | None = None) -> int:
         """Give *error* to all who wait for an answer (of *queue*); returns how many there were."""
-        doomed = [future for name, future in self._waiters.values() if queue in (None, name) and not future.done()]
+        # Copied first: handles that die in other threads take their waiters along.
+        waiters = list(self._waiters.values())
+        doomed = [future for name, future in waiters if queue in (None, name) and not future.done()]
         for future in doomed:
             _fail(future, error)
         return len(doomed)
 
     def waiting(self) -> set[str]:
         """The queues from which answers are being waited for."""
-        return {queue for queue, _ in self._waiters.values()}
+        return {queue for queue, _ in list(self._waiters.values())}
 
     async def _confirmed(self, queue: str, message: Message) -> None:
         confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._outbox.put(queue, _Entry(message, confirmed, confirms=True))
         await confirmed
+
+    async def _ready_to_go(self, message: Message) -> Message:
+        # A request whose asker dies is worth nothing, so its body need not survive a power cut.
+        checked_in = await self._checked_in(message, durable=False)
+        try:
+            # Last, because the inbox may be lost while the body is being written.
+            await self._reply_address()
+        except BaseException:
+            if checked_in is not message:
+                self._drop_soon(checked_in)
+            raise
+        return checked_in
 
     async def _checked_in(self, message: Message, *, durable: bool) -> Message:
         if self._store is None or len(message.body) <= self._claim_threshold:
@@ -300,8 +324,11 @@ class Asker:
         async with self._opening:
             self._require_open()
             if self._address is None:
-                self._inbox = await self._broker.open_inbox()
-                self._address = self._inbox.address
+                inbox = await self._broker.open_inbox()
+                self._inbox, self._address = inbox, inbox.address
+                if self._closed:  # meanwhile
+                    await self._close_inbox()
+                self._require_open()
                 self._reader = asyncio.get_running_loop().create_task(self._read(self._inbox))
             return self._address
 
@@ -355,16 +382,20 @@ def _fail(future: asyncio.Future[Any], error: Exception) -> None:
         future.set_exception(error)
 
 
+def _see(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()
+
+
 def _timeout(pending: Pending, seconds: float) -> PredictionTimeoutError:
+    asked = f"{pending.id!r} from {pending.queue!r}"
     return PredictionTimeoutError(
-        f"no answer to {pending.id!r} from {pending.queue!r} within {seconds:g} s; it may still be waiting or running"
+        f"no answer to {asked} within {round(seconds, 3):g} s; it may still be waiting or running"
     )
 
 
 async def _drop(store: BlobStore, message: Message) -> None:
     try:
         await drop(store, message)
-    except BlobNotFoundError:
-        pass  # the store cleaned up first
     except BlobError as error:
         _log.warning("blob %s stays behind: %s", message.data_ref, error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import TYPE_CHECKING, Any, Self
@@ -153,13 +154,20 @@ class AsyncClient:
 
     async def result_message(self, id: str, timeout: float | None = None) -> Message:  # noqa: A002 - as in result
         """As result(): the answer as it was stored."""
-        try:
-            async with asyncio.timeout(timeout):
-                return await self._poll(id)
-        except TimeoutError:
-            raise PredictionTimeoutError(
-                f"no result of {id!r} within {timeout:g} s; it may still be waiting or running"
-            ) from None
+        loop = asyncio.get_running_loop()
+        give_up_at = math.inf if timeout is None else loop.time() + timeout
+        pause = FIRST_POLL
+        while True:
+            try:
+                return await self.load_message(id)
+            except BlobNotFoundError:
+                left = give_up_at - loop.time()
+            if left <= 0.0:
+                raise PredictionTimeoutError(
+                    f"no result of {id!r} within {timeout:g} s; it may still be waiting or running"
+                )
+            await asyncio.sleep(min(pause, left))
+            pause = min(1.5 * pause, LAST_POLL)
 
     async def load_message(self, id: str) -> Message:  # noqa: A002 - as in result
         """The stored answer of *id*. Raises BlobNotFoundError while there is none."""
@@ -193,15 +201,6 @@ class AsyncClient:
             for task in window:
                 task.cancel()
             await asyncio.gather(*window, return_exceptions=True)
-
-    async def _poll(self, id_: str) -> Message:
-        pause = FIRST_POLL
-        while True:
-            try:
-                return await self.load_message(id_)
-            except BlobNotFoundError:
-                await asyncio.sleep(pause)
-            pause = min(1.5 * pause, LAST_POLL)
 
     def _open_asker(self) -> Asker:
         if self._asker is None:

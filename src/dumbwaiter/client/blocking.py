@@ -6,6 +6,7 @@ import asyncio
 import queue
 import threading
 from collections import deque
+from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import uvloop
@@ -13,11 +14,10 @@ import uvloop
 from dumbwaiter.asking import CLAIM_THRESHOLD
 from dumbwaiter.client.asynchronous import AsyncClient, AsyncHandle
 from dumbwaiter.client.requests import build_request, deadline_after, read_answer
-from dumbwaiter.errors import BrokerClosedError
+from dumbwaiter.errors import BadInputError, BrokerClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Iterator
-    from concurrent.futures import Future
     from types import TracebackType
 
     from dumbwaiter.blobs.store import BlobStore
@@ -73,7 +73,8 @@ class Client:
         self._closed = False
 
     def __enter__(self) -> Self:
-        self._running_loop()
+        with self._starting:
+            self._running_loop()
         return self
 
     def __exit__(
@@ -87,9 +88,11 @@ class Client:
             self._closed = True
             loop, self._loop = self._loop, None
         if loop is not None and self._thread is not None:
-            asyncio.run_coroutine_threadsafe(self._async.__aexit__(None, None, None), loop).result()
-            loop.call_soon_threadsafe(loop.stop)
-            self._thread.join()
+            try:
+                asyncio.run_coroutine_threadsafe(self._async.__aexit__(None, None, None), loop).result()
+            finally:
+                loop.call_soon_threadsafe(loop.stop)
+                self._thread.join()
 
     def predict(
         self,
@@ -162,32 +165,31 @@ class Client:
                 future.cancel()
 
     def _start(self, model: str, value: Any, timeout: float) -> Future[Message]:
-        request = build_request(model, value, deadline=deadline_after(timeout, None))
+        try:
+            request = build_request(model, value, deadline=deadline_after(timeout, None))
+        except BadInputError as error:  # it belongs in this input's place
+            failed: Future[Message] = Future()
+            failed.set_exception(error)
+            return failed
         return self._spawn(self._async.predict_message(model, request, timeout=timeout))
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        future = self._spawn(work)
-        try:
-            return future.result()
-        finally:
-            future.cancel()  # Ctrl-C while waiting: the request is given up too
+        return _result_of(self._spawn(work))
 
     def _spawn(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         try:
-            return asyncio.run_coroutine_threadsafe(work, self._running_loop())
+            with self._starting:  # nothing may be handed to a loop that close() has stopped
+                return asyncio.run_coroutine_threadsafe(work, self._running_loop())
         except BaseException:
             work.close()
             raise
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
-        if self._loop is not None:
-            return self._loop
-        with self._starting:
-            if self._closed:
-                raise BrokerClosedError("this client is closed")
-            if self._loop is None:
-                self._loop = self._start_loop()
-            return self._loop
+        if self._closed:
+            raise BrokerClosedError("this client is closed")
+        if self._loop is None:
+            self._loop = self._start_loop()
+        return self._loop
 
     def _start_loop(self) -> asyncio.AbstractEventLoop:
         loop = uvloop.new_event_loop()
@@ -223,9 +225,18 @@ def _next(window: deque[Future[Message]], finished: queue.SimpleQueue[Future[Mes
     return future
 
 
+def _result_of(future: Future[T]) -> T:
+    try:
+        return future.result()
+    except CancelledError:
+        raise BrokerClosedError("this client was closed while the call waited") from None
+    finally:
+        future.cancel()  # Ctrl-C while waiting: the request is given up too
+
+
 def _outcome(future: Future[Message], *, return_exceptions: bool) -> Any:
     try:
-        return read_answer(future.result())
+        return read_answer(_result_of(future))
     except Exception as error:
         if return_exceptions:
             return error

@@ -1,0 +1,204 @@
+"""AsyncClient: values in, values out, over a real broker with a worker on the other side."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dumbwaiter import AsyncClient
+from dumbwaiter.answers import timings_of
+from dumbwaiter.brokers import open_broker
+from dumbwaiter.errors import (
+    BadInputError,
+    BrokerClosedError,
+    ConfigError,
+    PredictionError,
+    PredictionTimeoutError,
+    QueueNotFoundError,
+)
+from dumbwaiter.message import Message
+from dumbwaiter.testing import eventually
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def client(service):
+    async with AsyncClient(service.url, blobs=service.blobs, claim_threshold=1000) as client:
+        yield client
+
+
+@pytest.mark.parametrize("value", ["soup", "", "ä\n", b"\x00\xff", b"", {"a": [1, 2.5, None]}, [], 7, True, None])
+async def test_a_value_goes_to_the_model_and_its_output_comes_back(client, value):
+    output = await client.predict("echo", value)
+    assert output == value
+    assert type(output) is type(value)
+
+
+async def test_arrays_and_images_keep_their_shape(client):
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    output = await client.predict("echo", array)
+    assert (output.dtype, output.tolist()) == (array.dtype, array.tolist())
+    image = Image.new("RGB", (40, 30), (200, 100, 50))
+    output = await client.predict("echo", image)
+    assert (output.size, output.getpixel((1, 1))) == ((40, 30), (200, 100, 50))
+
+
+async def test_a_request_says_what_it_is_and_until_when_it_matters(client, service):
+    before = time.time()
+    await client.predict("echo", b"{}", content_type="application/json", timeout=30, priority=4)
+    await client.predict("echo", "x", deadline=before + 500)
+    first, second = service.requests
+    assert (first.subject, first.content_type, first.priority) == ("echo", "application/json", 4)
+    assert before <= first.time <= time.time()
+    assert before + 30 <= first.deadline <= time.time() + 30
+    assert second.deadline == pytest.approx(before + 500, abs=1e-3)
+
+
+async def test_a_failure_raises_what_the_worker_said(client):
+    with pytest.raises(PredictionError, match="model-error: I do not like this one") as caught:
+        await client.predict("fail", "soup")
+    assert caught.value.failure.attempts == 2
+
+
+async def test_a_model_that_nobody_serves_is_named(client):
+    for call in (client.predict("nobody", 1), client.submit("nobody", 1), client.submit("nobody", 1, keep=True)):
+        with pytest.raises(QueueNotFoundError, match="no queue named 'nobody'; start a worker for it"):
+            await call
+
+
+async def test_no_answer_in_time_is_an_error_of_its_own(client):
+    with pytest.raises(PredictionTimeoutError, match=r"no answer to .* from 'silent' within"):
+        await client.predict("silent", 1, timeout=0.05)
+
+
+async def test_an_input_that_no_body_can_carry_is_refused_before_anything_is_sent(client, service):
+    with pytest.raises(BadInputError, match="this input cannot be sent: "):
+        await client.predict("echo", object())
+    assert service.requests == []
+
+
+async def test_a_submitted_request_is_answered_through_its_handle_as_often_as_asked(client, service):
+    handle = await client.submit("silent", {"a": 1})
+    for timeout in (0, 0.02):
+        with pytest.raises(PredictionTimeoutError, match=handle.id):
+            await handle.result(timeout)
+    assert not await handle.done()
+    await asyncio.to_thread(service.answer_silent)
+    assert await handle.result(20) == {"a": 1}
+    assert await handle.done()
+    assert await handle.result(0) == {"a": 1}
+    assert (await handle.message()).correlation_id == handle.id
+
+
+async def test_a_submitted_failure_raises_every_time(client):
+    handle = await client.submit("fail", "soup")
+    for _ in range(2):
+        with pytest.raises(PredictionError, match="I do not like this one"):
+            await handle.result(20)
+
+
+async def test_a_kept_result_is_there_for_every_client(client, service):
+    handle = await client.submit("echo", "soup", keep=True)
+    assert await handle.result(20) == "soup"
+    assert await handle.result(20) == "soup"
+    assert await handle.done()
+    async with AsyncClient(service.url, blobs=service.blobs) as another:
+        assert await another.result(handle.id, 20) == "soup"
+        assert timings_of(await another.result_message(handle.id)).batch_size == 4
+    assert service.requests[0].reply_to is None
+
+
+async def test_a_kept_failure_is_a_result_too(client):
+    handle = await client.submit("fail", "soup", keep=True)
+    with pytest.raises(PredictionError, match="I do not like this one"):
+        await handle.result(20)
+
+
+async def test_a_kept_result_that_is_not_there_yet_can_be_waited_for_again(client, service):
+    handle = await client.submit("silent", "soup", keep=True)
+    assert not await handle.done()
+    with pytest.raises(PredictionTimeoutError, match=f"no result of '{handle.id}' within 0.05 s; it may still be"):
+        await handle.result(0.05)
+    waiting = asyncio.create_task(handle.result(20))
+    await client.predict("echo", 1)
+    from dumbwaiter.blobs.results import save_result
+
+    answer = Message(type="dumbwaiter.prediction.succeeded", body=b"late soup", content_type="text/plain")
+    await save_result(service.store, handle.id, answer, threshold=1000)
+    assert await waiting == "late soup"
+    assert await handle.done()
+
+
+async def test_without_patience_a_kept_result_that_is_there_is_still_read(client):
+    handle = await client.submit("echo", "soup", keep=True)
+    assert await handle.result(20) == "soup"
+    assert await client.result(handle.id, timeout=0) == "soup"
+    with pytest.raises(PredictionTimeoutError, match="no result of 'never' within 0 s"):
+        await client.result("never", timeout=0)
+
+
+async def test_kept_results_need_a_blob_store(service):
+    async with AsyncClient(service.url) as client:
+        for call in (client.submit("echo", 1, keep=True), client.result("x"), client.load_message("x")):
+            with pytest.raises(ConfigError, match="give this client one: blobs='file:/path'"):
+                await call
+    assert service.requests == []
+
+
+@pytest.mark.parametrize("keep", [False, True])
+async def test_large_bodies_leave_no_blob_behind(client, service, keep):
+    body = b"\x00" * 200_000
+    if keep:
+        handle = await client.submit("echo", body, keep=True)
+        assert await handle.result(20) == body
+        async with AsyncClient(service.url, blobs=service.blobs) as another:
+            assert await another.result(handle.id, 20) == body
+    else:
+        assert await client.predict("echo", body) == body
+        assert await (await client.submit("echo", body)).result(20) == body
+    assert all(request.data_ref is not None for request in service.requests)
+
+    async def nothing_left():
+        # The worker of this test keeps the claim of a kept request: the real one drops it.
+        return len(await service.store.list("claims/")) == (1 if keep else 0)
+
+    await eventually(nothing_left)
+
+
+async def test_a_message_made_by_hand_goes_as_it_is(client, service):
+    answer = await client.predict_message("echo", Message(id="mine", body=b"raw", content_type="x/y", tenant="acme"))
+    assert (answer.correlation_id, answer.body, answer.content_type, answer.tenant) == ("mine", b"raw", "x/y", "acme")
+    assert service.requests[0].deadline is None
+
+
+async def test_an_open_broker_and_store_may_be_given_and_stay_the_callers(service):
+    async with open_broker(service.url) as broker:
+        async with AsyncClient(broker, blobs=service.store) as client:
+            assert await client.predict("echo", 1) == 1
+        assert await broker.queues() == ["echo", "fail", "silent"]
+
+
+async def test_a_client_that_is_not_open_says_how_to_open_it(service):
+    client = AsyncClient(service.url)
+    with pytest.raises(BrokerClosedError, match="use it inside `async with`"):
+        await client.predict("echo", 1)
+    async with client:
+        assert await client.predict("echo", 1) == 1
+    for call in (client.predict("echo", 1), client.submit("echo", 1)):
+        with pytest.raises(BrokerClosedError, match="use it inside `async with`"):
+            await call
+
+
+async def test_closing_tells_whoever_waits(service):
+    async with AsyncClient(service.url) as client:
+        handle = await client.submit("silent", 1)
+        predict = asyncio.create_task(client.predict("silent", 2))
+        await asyncio.to_thread(service.until_waiting, 2)
+    for waiting in (handle.result(10), predict):
+        with pytest.raises(BrokerClosedError, match="closed while waiting"):
+            await waiting
