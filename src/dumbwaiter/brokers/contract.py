@@ -79,7 +79,8 @@ class Broker(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Disconnect and hand back at once what this object still holds locked. Closing twice is no error.
+        """Disconnect and hand back at once what this object still holds locked, uncounted where
+        capabilities.uncounted_abandon. Closing twice is no error.
 
         Afterwards every verb raises BrokerClosedError, also those that were waiting.
         """

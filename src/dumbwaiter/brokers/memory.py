@@ -100,7 +100,8 @@ class MemoryBroker(Broker):
         def take() -> list[Delivery]:
             return shared.state.take(max_messages, lock_duration=self.lock_duration, owner=self, now=time.monotonic())
 
-        deliveries = await shared.line.receive(self, take, max_wait if max_messages > 0 else 0.0)
+        max_wait = max_wait if max_messages > 0 else 0.0
+        deliveries = await shared.line.receive(self, take, max_wait, check_open=self._check_open)
         self._check_open()
         return deliveries
 
@@ -209,7 +210,8 @@ class MemoryInbox(Inbox):
             return [self._messages.popleft() for _ in range(min(max_messages, len(self._messages)))]
 
         self._check_open()
-        messages = await self._line.receive(self, take, max_wait if max_messages > 0 else 0.0)
+        max_wait = max_wait if max_messages > 0 else 0.0
+        messages = await self._line.receive(self, take, max_wait, check_open=self._check_open)
         self._check_open()
         return messages
 
@@ -272,10 +274,13 @@ class _Line(Generic[T]):
         self._waiters: OrderedDict[_Waiter[T], None] = OrderedDict()
         self._serving = False
 
-    async def receive(self, owner: object, take: Callable[[], list[T]], max_wait: float) -> list[T]:
+    async def receive(
+        self, owner: object, take: Callable[[], list[T]], max_wait: float, *, check_open: Callable[[], None]
+    ) -> list[T]:
         """What *take* finds, after those who came earlier; waits for it at most *max_wait* seconds."""
         await asyncio.sleep(0)  # a loop that always finds something must not starve others; and sends gather
         with self.lock:
+            check_open()  # whoever closed the owner since has sent away only those who waited already
             self._serve()
             items = take()
             if items or max_wait <= 0:

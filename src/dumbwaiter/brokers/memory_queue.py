@@ -164,10 +164,10 @@ class MemoryQueue:
         return self._delivery(entry)
 
     def release(self, owner: object, *, now: float) -> None:
-        """Hand back at once whatever *owner* holds locked."""
+        """Hand back at once, uncounted, whatever *owner* holds locked."""
         held = [entry for line in self._locks.values() for entry in line.values() if entry.owner is owner]
         for entry in held:
-            self.abandon(self._delivery(entry), delay=0.0, counted=True, now=now)
+            self.abandon(self._delivery(entry), delay=0.0, counted=False, now=now)
 
     # --- looking ---
 

@@ -1,9 +1,15 @@
 """The rules that every broker adapter keeps, as tests. Subclass BrokerConformance and say how to reach the broker:
 
+    import pytest
+    from dumbwaiter.testing import BrokerConformance, Harness
+    from my_broker import MyBroker
+
     class TestMyBroker(BrokerConformance):
         @pytest.fixture
         def harness(self, tmp_path):
-            return Harness(f"mybroker://{tmp_path}/queues")
+            return Harness(f"mybroker://{tmp_path}/queues", adapter=MyBroker)
+
+For a product with a server of its own it is a ServerHarness, so that the suite can kill the server.
 
 One test is one rule. Rules that not every product can keep are switched by the adapter's Capabilities; a rule that
 was not checked is skipped with RULE NOT CHECKED and the reason.

@@ -1,23 +1,25 @@
 """A child process of the suite: sends the messages on its stdin, locks some, then kills itself with SIGKILL.
 
-python -m dumbwaiter.testing.conformance.crash URL QUEUE LOCK_DURATION TAKE < messages.json
+python -m dumbwaiter.testing.conformance.crash MODULE:ADAPTER URL QUEUE LOCK_DURATION TAKE < messages.json
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib
+import operator
 import os
 import signal
 import sys
+from typing import Any
 
 import msgspec
 
-from dumbwaiter.brokers import open_broker
+from dumbwaiter.brokers.contract import Broker
 from dumbwaiter.message import Message
 
 
-async def _send_and_die(url: str, queue: str, lock_duration: float, take: int) -> None:
-    broker = open_broker(url, lock_duration=lock_duration)
+async def _send_and_die(broker: Broker, queue: str, take: int) -> None:
     await broker.open()
     await broker.create_queue(queue)
     await broker.send(queue, msgspec.json.decode(sys.stdin.buffer.read(), type=list[Message]))
@@ -27,4 +29,7 @@ async def _send_and_die(url: str, queue: str, lock_duration: float, take: int) -
 
 
 if __name__ == "__main__":
-    asyncio.run(_send_and_die(sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4])))
+    adapter, url, queue, lock_duration, take = sys.argv[1:]
+    module, _, name = adapter.partition(":")
+    adapter_class: Any = operator.attrgetter(name)(importlib.import_module(module))
+    asyncio.run(_send_and_die(adapter_class(url, lock_duration=float(lock_duration)), queue, int(take)))

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
 import signal
 import sys
 import time
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import pytest
 
 from dumbwaiter.brokers import open_broker
+from dumbwaiter.errors import ConfigError
 from dumbwaiter.testing.eventually import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Sequence
 
     from dumbwaiter.brokers.contract import Broker, Capabilities
     from dumbwaiter.message import Delivery, Message
+
+T = TypeVar("T")
 
 LONG_LOCK = 60.0
 """Seconds of lock in those tests in which no lock may run out."""
@@ -30,29 +34,40 @@ LONG_LOCK = 60.0
 class Harness:
     """Opens brokers at *url*, each time connected to the same, initially empty server.
 
-    Differences between products are data: *lock_duration* (seconds; the shortest lock that the product keeps well),
-    *slack* (seconds by which it may be late on a busy machine), *quiet* (seconds of silence that prove that nothing
-    comes), *stats_age* (seconds by which stats may lag). Override open() for an adapter that open_broker() does not
-    know, and send_and_crash() for one whose messages a child process cannot reach by *url*.
+    *adapter* is the Broker's class, called as ``adapter(url, lock_duration=seconds)``; without it open_broker() finds
+    the one for *url*. Differences between products are data: *lock_duration* (seconds; the shortest lock that the
+    product keeps well), *slack* (seconds by which it may be late on a busy machine), *quiet* (seconds of silence that
+    prove that nothing comes), *stats_age* (seconds by which stats may lag). Override send_and_crash() for an adapter
+    whose messages a child process cannot reach by *url*.
     """
 
     def __init__(
-        self, url: str, *, lock_duration: float = 0.5, slack: float = 3.0, quiet: float = 0.2, stats_age: float = 1.0
+        self,
+        url: str,
+        *,
+        adapter: type[Broker] | None = None,
+        lock_duration: float = 0.5,
+        slack: float = 3.0,
+        quiet: float = 0.2,
+        stats_age: float = 1.0,
     ) -> None:
         self.url = url
+        self.adapter = adapter or _adapter_of(url)
         self.lock_duration = lock_duration
         self.slack = slack
         self.quiet = quiet
         self.stats_age = stats_age
+        self._beside: list[asyncio.Task[Any]] = []
 
     @property
     def capabilities(self) -> Capabilities:
         """What the adapter at *url* declares."""
-        return open_broker(self.url).capabilities
+        return self.adapter.capabilities
 
     async def open(self, lock_duration: float) -> Broker:
         """A new broker object, connected; the caller closes it."""
-        broker = open_broker(self.url, lock_duration=lock_duration)
+        # The contract leaves constructors to the adapters; all of them take this.
+        broker: Broker = self.adapter(self.url, lock_duration=lock_duration)  # type: ignore[call-arg]
         await broker.open()
         return broker
 
@@ -61,9 +76,15 @@ class Harness:
 
         Locks last *lock_duration*. Here a child process does it, as fits a broker that lives inside its users.
         """
-        command = (sys.executable, "-m", "dumbwaiter.testing.conformance.crash", self.url, queue)
+        command = (sys.executable, "-m", "dumbwaiter.testing.conformance.crash")
+        arguments = (f"{self.adapter.__module__}:{self.adapter.__qualname__}", self.url, queue)
         child = await asyncio.create_subprocess_exec(
-            *command, str(self.lock_duration), str(take), stdin=asyncio.subprocess.PIPE
+            *command,
+            *arguments,
+            str(self.lock_duration),
+            str(take),
+            stdin=asyncio.subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},  # the adapter may lie beside its tests
         )
         await child.communicate(msgspec.json.encode(messages))
         assert child.returncode == -signal.SIGKILL, f"the sending process ended with {child.returncode} before its kill"
@@ -78,6 +99,9 @@ class Harness:
         broker = await self.open(lock_duration)
         try:
             yield broker
+        except BaseException:
+            await self._stop_what_was_started()
+            raise
         finally:
             await broker.close()
 
@@ -88,6 +112,26 @@ class Harness:
         async with self.connect(lock_duration) as broker:
             await broker.create_queue(queue)
             yield broker, queue
+
+    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Let *work* run beside the test. When the rule fails it is cancelled, so that nothing hides that failure."""
+        task = asyncio.create_task(work)
+        self._beside.append(task)
+        return task
+
+    async def let_run(self, turns: int | None) -> None:
+        """Let what was started run for so many turns of the event loop; None: until it surely waits."""
+        if turns is None:
+            await asyncio.sleep(self.quiet / 2)
+        for _ in range(turns or 0):
+            await asyncio.sleep(0)
+
+    async def _stop_what_was_started(self) -> None:
+        for task in self._beside:
+            task.cancel()
+        if self._beside:
+            done, _ = await asyncio.wait(self._beside, timeout=self.slack)
+            await asyncio.gather(*done, return_exceptions=True)
 
     def needs(self, capability: str) -> None:
         """Skip the running test, loudly, when the adapter does not declare *capability*."""
@@ -100,7 +144,8 @@ class Harness:
         """Exactly *count* deliveries, each within *slack* seconds of the one before."""
         deliveries: list[Delivery] = []
         while len(deliveries) < count:
-            some = await broker.receive(queue, max_messages=count - len(deliveries), max_wait=self.slack)
+            async with asyncio.timeout(2 * self.slack):  # so that a receive that hangs fails the rule, not the run
+                some = await broker.receive(queue, max_messages=count - len(deliveries), max_wait=self.slack)
             assert some, f"only {len(deliveries)} of {count} messages came within {self.slack} s"
             deliveries += some
         assert len(deliveries) == count, f"{len(deliveries)} messages came where at most {count} were asked for"
@@ -114,7 +159,8 @@ class Harness:
         """No message comes for *during* seconds (*quiet* unless given)."""
         until = time.monotonic() + (self.quiet if during is None else during)
         while (wait := until - time.monotonic()) > 0:
-            came = await broker.receive(queue, max_messages=10, max_wait=wait)
+            async with asyncio.timeout(wait + self.slack):
+                came = await broker.receive(queue, max_messages=10, max_wait=wait)
             assert not came, f"messages came that must not: {[(d.message.id, d.delivery_count) for d in came]}"
 
     async def expect_stats(self, broker: Broker, queue: str, **counts: int) -> None:
@@ -130,6 +176,15 @@ class Harness:
         await eventually(
             as_expected, within=self.stats_age + self.lock_duration + self.slack, what="the expected stats"
         )
+
+
+def _adapter_of(url: str) -> type[Broker]:
+    try:
+        return type(open_broker(url))
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error}; an adapter of your own goes to the harness: Harness(url, adapter=MyBroker)"
+        ) from None
 
 
 class ServerHarness(Harness, ABC):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -36,13 +37,13 @@ class LockingRules:
 
     async def test_a_lock_that_runs_out_wakes_a_receiver_that_waits_already(self, harness: Harness) -> None:
         async with harness.connect_to_queue() as (competitor, queue), harness.connect(harness.lock_duration) as holder:
-            receiving = asyncio.create_task(competitor.receive(queue, max_messages=1, max_wait=20 * harness.slack))
+            receiving = harness.start(competitor.receive(queue, max_messages=1, max_wait=20 * harness.slack))
             await asyncio.sleep(harness.quiet / 4)
             await holder.send(queue, [Message(), Message()])
             async with asyncio.timeout(harness.slack):
                 await receiving
             held = await harness.take(holder, queue, 1)
-            receiving = asyncio.create_task(competitor.receive(queue, max_messages=1, max_wait=20 * harness.slack))
+            receiving = harness.start(competitor.receive(queue, max_messages=1, max_wait=20 * harness.slack))
             async with asyncio.timeout(harness.lock_duration + harness.slack):
                 freed = await receiving
             assert [d.message.id for d in freed] == [d.message.id for d in held]
@@ -51,9 +52,7 @@ class LockingRules:
         async with harness.connect_to_queue() as (competitor, queue), harness.connect(harness.lock_duration) as holder:
             await holder.send(queue, [Message(), Message()])
             held = await harness.take(holder, queue, 2)
-            watching = asyncio.create_task(
-                harness.expect_nothing(competitor, queue, during=2.5 * harness.lock_duration)
-            )
+            watching = harness.start(harness.expect_nothing(competitor, queue, during=2.5 * harness.lock_duration))
             while not watching.done():
                 before = held
                 await asyncio.wait([watching], timeout=harness.lock_duration / 4)
@@ -61,6 +60,8 @@ class LockingRules:
                 assert [d.message.id for d in held] == [d.message.id for d in before]
                 assert all(new.locked_until > old.locked_until for new, old in zip(held, before, strict=True))
                 assert all(d.delivery_count == 1 for d in held)
+                latest = time.monotonic() + 2 * harness.lock_duration
+                assert all(d.locked_until < latest for d in held), "a renewed lock lasts lock_duration from now"
             await watching
             await holder.complete(held)
             await harness.expect_stats(competitor, queue)
@@ -76,7 +77,7 @@ class LockingRules:
             await harness.take_one(competitor, queue)
 
     async def test_renewing_several_renews_those_that_are_still_held_and_names_the_lost(self, harness: Harness) -> None:
-        async for old, new, holder, competitor in _stale(harness):
+        async with _stale(harness) as (old, new, holder, competitor):
             with pytest.raises(LockLostError) as caught:
                 await competitor.renew_lock([old, new])
             assert [d.lock_token for d in caught.value.deliveries] == [old.lock_token]
@@ -110,7 +111,7 @@ class LockingRules:
     async def test_a_stale_delivery_does_not_keep_the_others_of_its_batch_from_being_settled(
         self, harness: Harness
     ) -> None:
-        async for old, new, holder, competitor in _stale(harness):
+        async with _stale(harness) as (old, new, holder, competitor):
             other = Message()
             await competitor.send(new.queue, [other])
             good = await harness.take_one(competitor, new.queue)
@@ -124,9 +125,17 @@ class LockingRules:
             async with harness.connect() as holder:
                 await holder.send(queue, [Message(), Message()])
                 await harness.take(holder, queue, 2)
-                waiting = asyncio.create_task(harness.take(competitor, queue, 2))
+                waiting = harness.start(harness.take(competitor, queue, 2))
                 await asyncio.sleep(0)
             await waiting
+
+    async def test_what_a_closing_broker_hands_back_was_not_counted_as_a_delivery(self, harness: Harness) -> None:
+        harness.needs("uncounted_abandon")
+        async with harness.connect_to_queue() as (competitor, queue):
+            async with harness.connect() as holder:
+                await holder.send(queue, [Message()])
+                await harness.take_one(holder, queue)
+            assert (await harness.take_one(competitor, queue)).delivery_count == 1
 
 
 async def _take_whenever(broker: Broker, queue: str, harness: Harness) -> Delivery:
@@ -135,6 +144,7 @@ async def _take_whenever(broker: Broker, queue: str, harness: Harness) -> Delive
             return delivery
 
 
+@contextlib.asynccontextmanager
 async def _stale(harness: Harness) -> AsyncIterator[tuple[Delivery, Delivery, Broker, Broker]]:
     """A delivery whose lock ran out, the next holder's of the same message, and both their brokers."""
     async with harness.connect_to_queue() as (competitor, queue), harness.connect(harness.lock_duration) as holder:
@@ -147,7 +157,7 @@ async def _stale(harness: Harness) -> AsyncIterator[tuple[Delivery, Delivery, Br
 
 
 async def _expect_refusal(harness: Harness, settle: Callable[[Broker, Delivery], Awaitable[object]]) -> None:
-    async for old, new, holder, competitor in _stale(harness):
+    async with _stale(harness) as (old, new, holder, competitor):
         with pytest.raises(LockLostError) as caught:
             await settle(holder, old)
         assert [d.message.id for d in caught.value.deliveries] == [old.message.id]

@@ -47,7 +47,7 @@ class ReceivingRules:
 
     async def test_a_message_wakes_a_receiver_that_waits(self, harness: Harness) -> None:
         async with harness.connect_to_queue() as (broker, queue), harness.connect() as producer:
-            receiving = asyncio.create_task(broker.receive(queue, max_messages=5, max_wait=20 * harness.slack))
+            receiving = harness.start(broker.receive(queue, max_messages=5, max_wait=20 * harness.slack))
             await asyncio.sleep(harness.quiet / 2)
             message = Message()
             await producer.send(queue, [message])
@@ -67,7 +67,7 @@ class ReceivingRules:
             producer, queue = await stack.enter_async_context(harness.connect_to_queue())
             consumers = [await stack.enter_async_context(harness.connect()) for _ in range(4)]
             all_sent = asyncio.Event()
-            draining = [asyncio.create_task(_drain(one, queue, all_sent, harness.quiet)) for one in consumers]
+            draining = [harness.start(_drain(one, queue, all_sent, harness.quiet)) for one in consumers]
             for start in range(0, len(messages), 10):
                 await producer.send(queue, messages[start : start + 10])
             all_sent.set()
@@ -80,7 +80,7 @@ class ReceivingRules:
 
     async def test_a_cancelled_receive_locks_nothing_that_comes_later(self, harness: Harness) -> None:
         async with harness.connect_to_queue() as (broker, queue):
-            receiving = asyncio.create_task(broker.receive(queue, max_messages=10, max_wait=60.0))
+            receiving = harness.start(broker.receive(queue, max_messages=10, max_wait=60.0))
             await asyncio.sleep(harness.quiet / 2)
             await _cancel(receiving)
             await broker.send(queue, [Message()])
@@ -92,9 +92,9 @@ class ReceivingRules:
         async with harness.connect_to_queue() as (broker, queue), harness.connect() as next_one:
             for round_ in range(30):
                 message = Message()
-                receiving = asyncio.create_task(broker.receive(queue, max_messages=10, max_wait=60.0))
+                receiving = harness.start(broker.receive(queue, max_messages=10, max_wait=60.0))
                 await asyncio.sleep(0.0 if round_ % 2 else harness.quiet / 40)
-                sending = asyncio.create_task(broker.send(queue, [message]))
+                sending = harness.start(broker.send(queue, [message]))
                 for _ in range(round_ // 2):
                     await asyncio.sleep(0)
                 returned = await _cancel(receiving)
@@ -106,6 +106,69 @@ class ReceivingRules:
                     delivery = await harness.take_one(next_one, queue)
                     assert delivery.message.id == message.id
                     await next_one.complete([delivery])
+            await harness.expect_stats(broker, queue)
+
+    async def test_a_receiver_cancelled_while_messages_come_leaves_them_to_the_next_that_waits(
+        self, harness: Harness
+    ) -> None:
+        """A wake-up that goes to somebody who has just left must not be lost."""
+        async with harness.connect_to_queue() as (broker, queue), harness.connect() as producer:
+            for round_ in range(20):
+                leaving, staying = (
+                    harness.start(broker.receive(queue, max_messages=1, max_wait=20 * harness.slack)) for _ in range(2)
+                )
+                await asyncio.sleep(harness.quiet / 40)
+                sending = harness.start(producer.send(queue, [Message()]))
+                for _ in range(round_ // 2):
+                    await asyncio.sleep(0)
+                returned = await _cancel(leaving)
+                await sending
+                if returned:
+                    await producer.send(queue, [Message()])
+                async with asyncio.timeout(harness.slack):
+                    await broker.complete(returned + await staying)
+            await harness.expect_stats(broker, queue)
+
+    async def test_a_batch_wakes_as_many_receivers_as_it_can_serve(self, harness: Harness) -> None:
+        async with harness.connect_to_queue() as (one, queue), harness.connect() as two:
+            receiving = [
+                harness.start(broker.receive(queue, max_messages=1, max_wait=20 * harness.slack))
+                for broker in (one, two, one)
+            ]
+            await asyncio.sleep(harness.quiet / 2)
+            messages = [Message() for _ in receiving]
+            await two.send(queue, messages)
+            async with asyncio.timeout(harness.slack):
+                received = await asyncio.gather(*receiving)
+            assert sorted(d.message.id for haul in received for d in haul) == sorted(m.id for m in messages)
+
+    async def test_a_receive_that_waits_holds_up_no_other_verb_of_its_broker(self, harness: Harness) -> None:
+        async with harness.connect_to_queue() as (broker, queue):
+            busy = harness.new_queue()
+            await broker.create_queue(busy)
+            receiving = harness.start(broker.receive(queue, max_messages=1, max_wait=20 * harness.slack))
+            await asyncio.sleep(harness.quiet / 2)
+            async with asyncio.timeout(harness.slack):
+                await broker.send(busy, [Message()])
+                await broker.complete(await broker.receive(busy, max_messages=1, max_wait=harness.slack))
+                await broker.stats(busy)
+                inbox = await broker.open_inbox()
+                await broker.reply(inbox.address, [Message()])
+                assert len(await inbox.receive(max_messages=1, max_wait=harness.slack)) == 1
+            assert not receiving.done(), "a message of another queue ended the wait"
+            assert await _cancel(receiving) == []
+
+    async def test_every_verb_may_be_called_from_many_tasks_at_once(self, harness: Harness) -> None:
+        async with harness.connect_to_queue() as (broker, queue):
+
+            async def goes_round(i: int) -> Message:
+                await broker.send(queue, [Message(body=bytes([i]))])
+                (delivery,) = await harness.take(broker, queue)
+                await broker.complete(await broker.renew_lock([delivery]))
+                return delivery.message
+
+            messages = await asyncio.gather(*(goes_round(i) for i in range(30)))
+            assert sorted(message.body for message in messages) == [bytes([i]) for i in range(30)]
             await harness.expect_stats(broker, queue)
 
 

@@ -141,7 +141,7 @@ class SendingRules:
     async def test_a_delay_that_ends_wakes_a_waiting_receiver(self, harness: Harness) -> None:
         harness.needs("send_delay")
         async with harness.connect_to_queue() as (broker, queue):
-            receiving = asyncio.create_task(broker.receive(queue, max_messages=1, max_wait=20 * harness.slack))
+            receiving = harness.start(broker.receive(queue, max_messages=1, max_wait=20 * harness.slack))
             await asyncio.sleep(harness.quiet / 4)
             await broker.send(queue, [Message()], delay=harness.lock_duration)
             async with asyncio.timeout(harness.lock_duration + harness.slack):

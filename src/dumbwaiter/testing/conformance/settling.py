@@ -58,7 +58,7 @@ class SettlingRules:
         async with harness.connect_to_queue() as (broker, queue), harness.connect() as other:
             await broker.send(queue, [Message()])
             held = await harness.take(broker, queue)
-            receiving = asyncio.create_task(other.receive(queue, max_messages=1, max_wait=20 * harness.slack))
+            receiving = harness.start(other.receive(queue, max_messages=1, max_wait=20 * harness.slack))
             await asyncio.sleep(harness.quiet / 2)
             await broker.abandon(held)
             async with asyncio.timeout(harness.slack):
@@ -97,28 +97,35 @@ class SettlingRules:
             detail = "Traceback …\n  ValueError: naïve"
             await broker.dead_letter(await harness.take(broker, queue), reason="model-error", detail=detail)
             await harness.expect_nothing(broker, queue)
-            (letter,) = await broker.dead_letters(queue)
-            assert letter.message == message
+            letters = await broker.dead_letters(queue)
+            assert [letter.message for letter in letters] == [message]
+            letter = letters[0]
             assert (letter.queue, letter.reason, letter.detail) == (queue, "model-error", detail)
             assert letter.delivery_count == 2
             assert abs(letter.dead_at - before) < 10 * harness.slack, "dead_at is in seconds since the Unix epoch"
 
     async def test_dead_letters_can_be_read_again_and_counted(self, harness: Harness) -> None:
         async with harness.connect_to_queue() as (broker, queue):
-            bodies = await _bury(harness, broker, queue, 5)
+            buried = await _bury(harness, broker, queue, [Message(body=b"\xff" + bytes([i])) for i in range(5)])
             await harness.expect_stats(broker, queue, dead=5)
             for _ in range(2):
                 letters = await broker.dead_letters(queue)
-                assert sorted(letter.message.body for letter in letters) == bodies
+                assert {letter.message.id: letter.message for letter in letters} == {m.id: m for m in buried}
                 assert len({letter.key for letter in letters}) == 5
             assert len(await broker.dead_letters(queue, limit=2)) == 2
 
+    async def test_the_oldest_dead_letters_come_first(self, harness: Harness) -> None:
+        harness.needs("ordered")
+        async with harness.connect_to_queue() as (broker, queue):
+            buried = [(await _bury(harness, broker, queue, [Message()]))[0].id for _ in range(4)]
+            assert [letter.message.id for letter in await broker.dead_letters(queue, limit=3)] == buried[:3]
+
     async def test_redriven_dead_letters_come_back_with_a_fresh_count(self, harness: Harness) -> None:
         async with harness.connect_to_queue() as (broker, queue):
-            bodies = await _bury(harness, broker, queue, 4)
+            buried = await _bury(harness, broker, queue, [message_with_everything(), Message(), Message(), Message()])
             assert await broker.redrive(queue) == 4
             again = await harness.take(broker, queue, 4)
-            assert sorted(d.message.body for d in again) == bodies
+            assert {d.message.id: d.message for d in again} == {message.id: message for message in buried}
             assert {d.delivery_count for d in again} == {1}
             assert await broker.dead_letters(queue) == []
             await broker.complete(again)
@@ -126,7 +133,7 @@ class SettlingRules:
 
     async def test_redriving_by_key_moves_only_those(self, harness: Harness) -> None:
         async with harness.connect_to_queue() as (broker, queue):
-            await _bury(harness, broker, queue, 3)
+            await _bury(harness, broker, queue, [Message() for _ in range(3)])
             letters = await broker.dead_letters(queue)
             assert await broker.redrive(queue, [letters[1].key]) == 1
             assert (await harness.take_one(broker, queue)).message.id == letters[1].message.id
@@ -134,10 +141,18 @@ class SettlingRules:
             assert left == [letters[0].key, letters[2].key]
             await harness.expect_stats(broker, queue, locked=1, dead=2)
 
+    async def test_redriving_or_purging_an_empty_list_of_keys_touches_nothing(self, harness: Harness) -> None:
+        """An empty list is not None: whoever picked no dead letters did not mean all of them."""
+        async with harness.connect_to_queue() as (broker, queue):
+            await _bury(harness, broker, queue, [Message() for _ in range(2)])
+            assert await broker.redrive(queue, []) == 0
+            assert await broker.purge(queue, []) == 0
+            await harness.expect_stats(broker, queue, dead=2)
+
     async def test_a_redriven_dead_letter_wakes_a_receiver_that_waits(self, harness: Harness) -> None:
         async with harness.connect_to_queue() as (broker, queue):
-            await _bury(harness, broker, queue, 1)
-            receiving = asyncio.create_task(broker.receive(queue, max_messages=1, max_wait=20 * harness.slack))
+            await _bury(harness, broker, queue, [Message()])
+            receiving = harness.start(broker.receive(queue, max_messages=1, max_wait=20 * harness.slack))
             await asyncio.sleep(harness.quiet / 2)
             await broker.redrive(queue)
             async with asyncio.timeout(harness.slack):
@@ -145,7 +160,7 @@ class SettlingRules:
 
     async def test_purging_deletes_dead_letters_only(self, harness: Harness) -> None:
         async with harness.connect_to_queue() as (broker, queue):
-            await _bury(harness, broker, queue, 3)
+            await _bury(harness, broker, queue, [Message() for _ in range(3)])
             await broker.send(queue, [Message()])
             letters = await broker.dead_letters(queue)
             assert await broker.purge(queue, [letters[0].key]) == 1
@@ -155,9 +170,8 @@ class SettlingRules:
             assert await broker.dead_letters(queue) == []
 
 
-async def _bury(harness: Harness, broker: Broker, queue: str, count: int) -> list[bytes]:
-    """Dead-letter *count* fresh messages; their bodies, sorted."""
-    messages = [Message(body=b"\xff" + str(i).encode()) for i in range(count)]
+async def _bury(harness: Harness, broker: Broker, queue: str, messages: list[Message]) -> list[Message]:
+    """Send *messages* and dead-letter them."""
     await broker.send(queue, messages)
-    await broker.dead_letter(await harness.take(broker, queue, count), reason="buried")
-    return sorted(message.body for message in messages)
+    await broker.dead_letter(await harness.take(broker, queue, len(messages)), reason="buried")
+    return messages

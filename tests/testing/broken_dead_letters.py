@@ -1,0 +1,139 @@
+"""Adapters that spoil their dead letters."""
+
+from __future__ import annotations
+
+import time
+
+from breaking import Breaks, QueueBroker
+from msgspec.structs import replace
+
+from dumbwaiter.brokers.memory import MemoryBroker
+from dumbwaiter.brokers.memory_queue import MemoryQueue
+
+breaks = Breaks()
+
+MOVES = "test_a_dead_lettered_message_moves_with_its_reason_and_detail"
+READS = "test_dead_letters_can_be_read_again_and_counted"
+COMES_BACK = "test_redriven_dead_letters_come_back_with_a_fresh_count"
+PURGES = "test_purging_deletes_dead_letters_only"
+
+
+class Letters(MemoryBroker):
+    """Shows dead letters as they come out of change()."""
+
+    def change(self, letter):
+        return letter
+
+    async def dead_letters(self, queue, *, limit=100):
+        return [self.change(letter) for letter in await super().dead_letters(queue, limit=limit)]
+
+
+@breaks(MOVES)
+class DeadLettersHaveNoReason(Letters):
+    def change(self, letter):
+        return replace(letter, reason="rejected")
+
+
+@breaks(MOVES)
+class DeadLettersHaveNoDetail(Letters):
+    def change(self, letter):
+        return replace(letter, detail="")
+
+
+@breaks(MOVES)
+class DeadLettersHaveNoCount(Letters):
+    def change(self, letter):
+        return replace(letter, delivery_count=1)
+
+
+@breaks(MOVES)
+class DeadLettersDieByTheMonotonicClock(Letters):
+    def change(self, letter):
+        return replace(letter, dead_at=time.monotonic())
+
+
+@breaks(MOVES)
+class DeletesWhatIsDeadLettered(MemoryBroker):
+    async def dead_letter(self, deliveries, *, reason, detail=""):
+        await self.complete(deliveries)
+
+
+@breaks(READS)
+class ConsumesDeadLettersOnReading(MemoryBroker):
+    async def dead_letters(self, queue, *, limit=100):
+        letters = await super().dead_letters(queue, limit=limit)
+        await self.purge(queue, [letter.key for letter in letters])
+        return letters
+
+
+@breaks(READS)
+class IgnoresTheLimitOfDeadLetters(MemoryBroker):
+    async def dead_letters(self, queue, *, limit=100):
+        return await super().dead_letters(queue)
+
+
+@breaks("test_the_oldest_dead_letters_come_first")
+class ShowsTheNewestDeadLettersFirst(MemoryBroker):
+    async def dead_letters(self, queue, *, limit=100):
+        return list(reversed(await super().dead_letters(queue)))[:limit]
+
+
+@breaks(COMES_BACK)
+class KeepsTheCountOnRedrive(QueueBroker):
+    class state(MemoryQueue):  # noqa: N801
+        def redrive(self, keys, *, now):
+            counts = {letter.message.id: letter.delivery_count for letter in self._dead.values()}
+            redriven = super().redrive(keys, now=now)
+            for _, _, entry in [item for heap in self._heaps.values() for item in heap]:
+                entry.count = counts.get(entry.message.id, entry.count)
+            return redriven
+
+
+@breaks(COMES_BACK)
+class DropsAttributesOnRedrive(QueueBroker):
+    class state(MemoryQueue):  # noqa: N801
+        def _take_dead(self, keys):
+            bare = {"extensions": {}, "tenant": None}
+            return [replace(one, message=replace(one.message, **bare)) for one in super()._take_dead(keys)]
+
+
+@breaks(COMES_BACK)
+class DropsRedrivenMessagesAsKnown(QueueBroker):
+    class state(MemoryQueue):  # noqa: N801
+        def redrive(self, keys, *, now):
+            letters = self._take_dead(keys)
+            self.send([letter.message for letter in letters], delay=0.0, now=now)
+            return len(letters)
+
+
+@breaks("test_redriving_by_key_moves_only_those")
+class RedrivesAllWhateverTheKeys(MemoryBroker):
+    async def redrive(self, queue, keys=None):
+        return await super().redrive(queue)
+
+
+@breaks("test_redriving_or_purging_an_empty_list_of_keys_touches_nothing")
+class TakesNoKeysForAllKeys(MemoryBroker):
+    async def redrive(self, queue, keys=None):
+        return await super().redrive(queue, keys or None)
+
+
+@breaks("test_a_redriven_dead_letter_wakes_a_receiver_that_waits")
+class DoesNotWakeForRedrivenMessages(MemoryBroker):
+    async def redrive(self, queue, keys=None):
+        return self._queue(queue).state.redrive(keys, now=time.monotonic())
+
+
+@breaks(PURGES)
+class PurgesAllWhateverTheKeys(MemoryBroker):
+    async def purge(self, queue, keys=None):
+        return await super().purge(queue)
+
+
+@breaks(PURGES)
+class PurgesWhatIsReadyToo(MemoryBroker):
+    async def purge(self, queue, keys=None):
+        purged = await super().purge(queue, keys)
+        ready = await self.receive(queue, max_messages=100, max_wait=0.0)
+        await self.complete(ready)
+        return purged
