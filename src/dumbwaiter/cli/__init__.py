@@ -101,8 +101,10 @@ def _say(error: Exception) -> tuple[str, int]:
     """The one line and the exit code for *error*."""
     if isinstance(error, click.UsageError):
         path = error.ctx.command_path if error.ctx else "dumbwaiter"
-        message = error.format_message()
-        return f"{message}{'' if message.endswith(('.', '?')) else ';'} see: {path} --help", 2
+        # click speaks in sentences, we in clauses: "No such option '-x'." becomes "no such option '-x'; see: ..."
+        message = error.format_message().removesuffix(".")
+        message = f"{message[:1].lower()}{message[1:]}".replace(". Did you mean", "; did you mean")
+        return f"{message}{'' if message.endswith('?') else ';'} see: {path} --help", 2
     if isinstance(error, click.ClickException):
         return error.format_message(), error.exit_code
     if isinstance(error, ConfigError):

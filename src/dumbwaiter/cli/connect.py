@@ -41,4 +41,4 @@ async def connected(settings: Settings) -> AsyncIterator[tuple[Broker, BlobStore
 async def _with_known(broker: Broker, error: QueueNotFoundError) -> click.ClickException:
     known = await broker.queues()
     those = f"there are: {', '.join(known)}" if known else "there are none yet; start a worker first"
-    return click.ClickException(f"no queue named {error.queue!r}{did_you_mean(error.queue, known)}; {those}")
+    return click.ClickException(f"no queue named {error.queue!r}; {those}{did_you_mean(error.queue, known)}")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dumbwaiter.cli.connect import connected_broker
+from dumbwaiter.blobs.results import forget_failure
+from dumbwaiter.cli.connect import connected, connected_broker
 from dumbwaiter.cli.options import Command, Group, current_settings, json_option, settings_options
 from dumbwaiter.cli.output import local_time, preview, print_json, print_table
 from dumbwaiter.envelope import to_attributes
@@ -41,7 +42,13 @@ def dead_letters() -> None:
 @json_option
 @settings_options
 def list_(names: tuple[str, ...], limit: int, as_json: bool) -> None:
-    """List dead letters of each QUEUE (all by default), the oldest first."""
+    """List dead letters of each QUEUE (all by default), the oldest first.
+
+    Examples:
+      dumbwaiter dead-letters list
+      dumbwaiter dead-letters list infer --limit 10 --json
+
+    """
     letters = asyncio.run(_letters(current_settings(), names, limit))
     if as_json:
         print_json([_as_data(letter) for letter in letters])
@@ -89,13 +96,14 @@ def redrive(queue: str, keys: tuple[str, ...], all_: bool, as_json: bool) -> Non
     """Send dead letters back to QUEUE, with a fresh delivery count: those of the given KEYs, or --all.
 
     Do it when the reason is gone: the model is repaired, the weights are back.
+
+    Examples:
+      dumbwaiter dead-letters redrive infer 17 18
+      dumbwaiter dead-letters redrive infer --all
+
     """
     _need_choice(keys, all_)
-
-    async def act(broker: Broker, chosen: Sequence[str] | None) -> int:
-        return await broker.redrive(queue, chosen)
-
-    count = asyncio.run(_act(current_settings(), queue, keys, act))
+    count = asyncio.run(_redrive(current_settings(), queue, keys))
     _report("redriven", count, as_json)
 
 
@@ -107,16 +115,18 @@ def redrive(queue: str, keys: tuple[str, ...], all_: bool, as_json: bool) -> Non
 @json_option
 @settings_options
 def purge(queue: str, keys: tuple[str, ...], all_: bool, yes: bool, as_json: bool) -> None:
-    """Delete dead letters of QUEUE for good: those of the given KEYs, or --all. Asks first, unless --yes."""
+    """Delete dead letters of QUEUE for good: those of the given KEYs, or --all. Asks first, unless --yes.
+
+    Examples:
+      dumbwaiter dead-letters purge infer 17
+      dumbwaiter dead-letters purge infer --all --yes
+
+    """
     _need_choice(keys, all_)
     what = f"{len(keys)} dead letter(s)" if keys else "all dead letters"
     if not yes and not click.confirm(f"Delete {what} of {queue} for good?", err=True):
         raise click.Abort
-
-    async def act(broker: Broker, chosen: Sequence[str] | None) -> int:
-        return await broker.purge(queue, chosen)
-
-    count = asyncio.run(_act(current_settings(), queue, keys, act))
+    count = asyncio.run(_purge(current_settings(), queue, keys))
     _report("purged", count, as_json)
 
 
@@ -145,11 +155,19 @@ async def _letter(settings: Settings, queue: str, key: str) -> DeadLetter:
         return (await _chosen(broker, queue, [key]))[0]
 
 
-async def _act(settings: Settings, queue: str, keys: Sequence[str], act: Any) -> int:
+async def _redrive(settings: Settings, queue: str, keys: Sequence[str]) -> int:
+    async with connected(settings) as (broker, store):
+        letters = await _chosen(broker, queue, keys) if keys else await broker.dead_letters(queue, limit=_EVERY)
+        # A kept result is written once: the failure that stands there would keep out what the next run brings.
+        for letter in letters:
+            await forget_failure(store, letter.message.id)
+        return await broker.redrive(queue, [letter.key for letter in letters])
+
+
+async def _purge(settings: Settings, queue: str, keys: Sequence[str]) -> int:
     async with connected_broker(settings) as broker:
         chosen = [letter.key for letter in await _chosen(broker, queue, keys)] if keys else None
-        count: int = await act(broker, chosen)
-        return count
+        return await broker.purge(queue, chosen)
 
 
 async def _chosen(broker: Broker, queue: str, wanted: Sequence[str]) -> list[DeadLetter]:
@@ -158,7 +176,9 @@ async def _chosen(broker: Broker, queue: str, wanted: Sequence[str]) -> list[Dea
     by_name = {letter.message.id: letter for letter in letters} | {letter.key: letter for letter in letters}
     missing = [name for name in wanted if name not in by_name]
     if missing:
-        raise click.ClickException(f"no dead letter {', '.join(missing)} in queue {queue!r}; see: dead-letters list")
+        raise click.ClickException(
+            f"no dead letter {', '.join(missing)} in queue {queue!r}; see: dumbwaiter dead-letters list {queue}"
+        )
     return [by_name[name] for name in wanted]
 
 

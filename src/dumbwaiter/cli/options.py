@@ -64,10 +64,12 @@ def settings_options(command: F) -> F:
         ctx.meta[_CONFIG] = value
 
     for option in (
-        setting("--log-format", "log_format", text="auto, human or json.", metavar="FORMAT"),
-        setting("--log-level", "log_level", text="debug, info, warning or error.", metavar="LEVEL"),
+        setting("--log-format", "log_format", text="How logs look: auto, human or json.", metavar="FORMAT"),
+        setting("--log-level", "log_level", text="Least level to log: debug, info, warning or error.", metavar="LEVEL"),
         setting("--blobs", "blobs", text="Where large bodies and results lie: file:FOLDER, s3://…", metavar="URL"),
-        setting("--broker", "broker", text="Where requests wait: sqlite:FILE or memory:", metavar="URL"),
+        setting(
+            "--broker", "broker", text="Where requests wait: sqlite:FILE, or memory: in one `serve`.", metavar="URL"
+        ),
         click.option(
             "--config",
             callback=remember,

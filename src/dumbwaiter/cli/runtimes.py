@@ -38,7 +38,13 @@ weights_option = click.option(
 @click.command(cls=Command)
 @host_option
 @port_option
-@setting("--grace", "gateway", "grace", text="How long waiting requests may take once told to stop.", metavar="TIME")
+@setting(
+    "--grace",
+    "gateway",
+    "grace",
+    text="How long waiting requests may take once told to stop (default 30s).",
+    metavar="TIME",
+)
 @settings_options
 @_status_fd
 def gateway(status_fd: int | None) -> int:
@@ -80,7 +86,22 @@ def worker(model: str, weights: tuple[str, ...], status_fd: int | None) -> int:
     pipe = StatusPipe(status_fd)
     settings, (chosen,) = settings_and_models([model], weights)
     configure_logging(level=settings.log_level, log_format=settings.log_format)
-    return asyncio.run(_worker(settings, spec_of(chosen.name, settings), pipe.tell))
+    tell = _show_tracebacks() if status_fd is None and settings.log_format != "json" else pipe.tell
+    return asyncio.run(_worker(settings, spec_of(chosen.name, settings), tell))
+
+
+def _show_tracebacks() -> Tell:
+    """For a worker that nobody supervises. Its log names the reason; where in the user's code it lies is said once."""
+    shown = ""
+
+    def tell(report: Report) -> None:
+        nonlocal shown
+        traceback = report.reason.partition("\n")[2]
+        if report.reason != shown and traceback:
+            click.echo(traceback, err=True)
+        shown = report.reason
+
+    return tell
 
 
 def _uvloop_run(settings: Settings, tell: Tell) -> int:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 import click
 
+from dumbwaiter.blobs import open_store
+from dumbwaiter.brokers import open_broker
 from dumbwaiter.cli.one_process import OneProcess
 from dumbwaiter.cli.options import Command, given_config, given_flags, json_option, settings_options
 from dumbwaiter.cli.ports import usable_port
@@ -47,33 +49,37 @@ def serve(models: tuple[str, ...], weights: tuple[str, ...], as_json: bool) -> i
     if not chosen:
         raise click.UsageError("no model to serve; name one, such as: dumbwaiter serve network:Infer")
     specs = [spec_of(model.name, settings) for model in chosen]
+    open_broker(settings.broker), open_store(settings.blobs)  # neither connects yet; a wrong URL is told here, once
     port = usable_port(settings.gateway.host, settings.gateway.port)
-    configure_logging(level=settings.log_level, log_format=settings.log_format)
     view = ServeView(settings, specs, as_json=as_json)
     with view:
+        # Only now, for the progress line has to share stderr with the log.
+        configure_logging(level=settings.log_level, log_format=settings.log_format)
         if settings.broker.startswith("memory:"):
             one = OneProcess(settings, specs, view, port=port)
             view.children = one.children
-            return asyncio.run(_until_signalled(one.run, one.stop, one.hurry))
+            return asyncio.run(_until_signalled(one, view))
         return asyncio.run(_supervise(plans_of(settings, chosen, port), view, settings))
 
 
 async def _supervise(plans: Sequence[Plan], view: ServeView, settings: Settings) -> int:
     supervisor = Supervisor(plans, view, settings)
     view.children = supervisor.children
-    return await _until_signalled(supervisor.run, supervisor.stop, supervisor.hurry)
+    return await _until_signalled(supervisor, view)
 
 
-async def _until_signalled(run: Callable[[], Awaitable[int]], stop: asyncio.Event, hurry: asyncio.Event) -> int:
-    """Run with SIGINT, SIGTERM and SIGHUP setting *stop* and, the second time, *hurry*."""
+async def _until_signalled(system: Supervisor | OneProcess, view: ServeView) -> int:
+    """Run with SIGINT, SIGTERM and SIGHUP stopping it and, the second time, making it hurry."""
 
     def heard() -> None:
-        (hurry if stop.is_set() else stop).set()
+        hurry = system.stop.is_set()
+        (system.hurry if hurry else system.stop).set()
+        view.stopping(hurry=hurry)
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, heard)
-    return await run()
+    return await system.run()
 
 
 def plans_of(settings: Settings, chosen: Sequence[Chosen], port: int) -> list[Plan]:
@@ -83,7 +89,7 @@ def plans_of(settings: Settings, chosen: Sequence[Chosen], port: int) -> list[Pl
         if len(keys) == 1:
             common += [name, value]
     listen = ["--host", settings.gateway.host, "--port", str(port), "--grace", str(gateway_grace(settings))]
-    plans = [Plan("gateway", "gateway", ["gateway", *listen, *common])]
+    plans = [Plan("gateway", None, ["gateway", *listen, *common])]
     for model in chosen:
         arguments = ["worker", model.argument, "--grace", str(settings.worker.grace), *common]
         if model.weights is not None:

@@ -5,21 +5,24 @@ Addresses go to stdout, all else to stderr. With --json each event is one line o
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from dumbwaiter.cli.output import duration, print_json
+from dumbwaiter.cli.sample_request import curl_line, prediction_url
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.status import Status
+    from rich.progress import Progress
 
     from dumbwaiter.cli.supervisor import Child
     from dumbwaiter.config import Settings
     from dumbwaiter.models.contract import ModelSpec
+
+#: The states of a child that is not ready, in the words of the progress line.
+_WORDS = {"failing": "fails and tries again", "draining": "is stopping"}
 
 
 class ServeView:
@@ -33,13 +36,14 @@ class ServeView:
         self._specs = specs
         self._as_json = as_json
         self._console: Console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-        self._progress: Status | None = None
+        self._progress: Progress | None = None
+        self._last: dict[str, tuple[str, str]] = {}
         self._started_at = time.monotonic()
-        self._announced = False
+        self._announced = ""
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
-            self._progress = self._console.status(self._waiting_for())
+            self._progress = _progress_line(self._console, self._waiting_for())
             self._progress.start()
         else:
             self._line(f"loading {', '.join(spec.name for spec in self._specs)}")
@@ -50,26 +54,26 @@ class ServeView:
     ) -> None:
         self._stop_progress()
         self._event("stopped", {})
+        if error is None:
+            self._line("stopped")
 
     def started(self, child: Child) -> None:
         """A process was started."""
+        self._last.pop(child.plan.name, None)
         pid = child.process.pid if child.process else None
         self._event("started", {"name": child.plan.name, "pid": pid})
 
     def reported(self, child: Child) -> None:
-        """A process said how it is."""
-        report = child.report
-        facts = {"name": child.plan.name, "state": report.state, "reason": report.reason}
-        if report.state != "starting":
-            self._event("state", facts)
-        if report.state == "failing":
-            self._line(f"{child.plan.name} cannot serve: {report.reason}")
-        if self._progress:
-            self._progress.update(self._waiting_for())
-        if not self._announced and all(child.report.state == "ready" for child in self.children):
-            self._announced = True
-            self._stop_progress()
-            self._announce()
+        """A process said how it is; it may say the same again, as a model that fails to load does at each try."""
+        name, report = child.plan.name, child.report
+        news = (report.state, report.reason)
+        if report.state != "starting" and self._last.get(name) != news:
+            self._event("state", {"name": name, "state": report.state, "reason": report.reason})
+            if report.state == "failing":
+                self._line(f"{name} cannot serve: {report.reason}")
+            self._last[name] = news
+        self._announce()
+        self._update_progress(self._waiting_for())
 
     def said(self, child: Child, line: str) -> None:
         """A process wrote a line."""
@@ -82,6 +86,12 @@ class ServeView:
         then = "giving up" if delay is None else f"starting it again in {duration(delay)}"
         self._line(f"{child.plan.name} {why}; {then}")
 
+    def stopping(self, *, hurry: bool) -> None:
+        """All is told to stop; *hurry*: for the second time."""
+        self._event("stopping", {"hurry": hurry})
+        self._line("hurrying" if hurry else "stopping: requests under way may finish; Ctrl-C again hurries")
+        self._update_progress("stopping")
+
     # --- how it is shown ---
 
     def _line(self, text: str) -> None:
@@ -91,6 +101,10 @@ class ServeView:
         if self._as_json:
             print_json({"event": event, **facts})
 
+    def _update_progress(self, text: str) -> None:
+        if self._progress:
+            self._progress.update(self._progress.task_ids[0], description=text)
+
     def _stop_progress(self) -> None:
         if self._progress:
             self._progress.stop()
@@ -98,12 +112,28 @@ class ServeView:
 
     def _waiting_for(self) -> str:
         waiting = [child for child in self.children if child.report.state != "ready"]
-        states = [f"{child.plan.name} is {child.report.state}" for child in waiting]
+        states = [f"{one.plan.name} {_WORDS.get(one.report.state, f'is {one.report.state}')}" for one in waiting]
         return ", ".join(states) or f"starting {', '.join(spec.name for spec in self._specs)}"
 
     def _announce(self) -> None:
-        address = next(child.report.address for child in self.children if child.plan.role == "gateway")
-        signatures = {child.plan.role: child.report.signature for child in self.children}
+        """Once all is ready; for people also before, once it is clear that some models can be used and others fail."""
+        states = {child.report.state for child in self.children}
+        serving = [child for child in self.children if child.report.state == "ready" and child.plan.model]
+        is_open = any(child.report.state == "ready" for child in self.children if child.plan.model is None)
+        if states == {"ready"} and self._announced != "all":
+            self._announced = "all"
+            self._stop_progress()
+            took = duration(time.monotonic() - self._started_at)
+            self._tell_addresses(f"dumbwaiter is ready after {took}", self.children)
+        elif states == {"ready", "failing"} and is_open and serving and not self._announced and not self._as_json:
+            self._announced = "some"
+            failing = ", ".join(child.plan.name for child in self.children if child.report.state == "failing")
+            self._tell_addresses(f"dumbwaiter serves what it can; {failing} cannot be loaded yet", serving)
+
+    def _tell_addresses(self, title: str, children: Sequence[Child]) -> None:
+        address = next(child.report.address for child in self.children if child.plan.model is None)
+        signatures = {child.plan.model: child.report.signature for child in children}
+        served = [spec for spec in self._specs if spec.name in signatures]
         if self._as_json:
             models = {
                 spec.name: {
@@ -112,32 +142,25 @@ class ServeView:
                     "curl": curl_line(address, spec.name, signatures[spec.name]),
                     "signature": signatures[spec.name],
                 }
-                for spec in self._specs
-                if spec.name in signatures
+                for spec in served
             }
             pids = {child.plan.name: child.process.pid for child in self.children if child.process}
             self._event("ready", {"gateway": address, "models": models, "pids": pids, "broker": self._settings.broker})
             return
-        took = duration(time.monotonic() - self._started_at)
-        lines = [f"dumbwaiter is ready after {took}", "", f"  {'gateway':<12} {address}"]
-        lines += [f"  {spec.name:<12} {spec.target} in {spec.project}" for spec in self._specs]
-        lines += [f"  {'broker':<12} {self._settings.broker}", ""]
-        lines += [f"  {curl_line(address, spec.name, signatures.get(spec.name, {}))}" for spec in self._specs]
+        facts = [("gateway", address), *((spec.name, f"{spec.target} in {spec.project}") for spec in served)]
+        facts.append(("broker", self._settings.broker))
+        width = max(12, *(len(name) for name, _ in facts))
+        lines = [title, "", *(f"  {name:<{width}} {value}" for name, value in facts)]
+        lines += ["", "Try it:"] if served else []
+        lines += [f"  {curl_line(address, spec.name, signatures[spec.name])}" for spec in served]
         lines += ["", "Ctrl-C stops it."]
         print("\n".join(lines), flush=True)
 
 
-def prediction_url(address: str, model: str) -> str:
-    """Where predictions of *model* are asked for."""
-    return f"{address}/v1/models/{model}/predictions"
+def _progress_line(console: Console, text: str) -> Progress:
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415 - on terminals
 
-
-def curl_line(address: str, model: str, signature: dict[str, Any]) -> str:
-    """A command that asks *model* for a prediction, by what its *signature* says it takes."""
-    kind = str(signature.get("input", ""))
-    url = shlex.quote(prediction_url(address, model))
-    if "image" in kind.lower():
-        return f"curl --data-binary @cat.jpg -H 'Content-Type: image/jpeg' {url}"
-    if kind == "str":
-        return f"curl --data-binary 'some text' -H 'Content-Type: text/plain' {url}"
-    return f"curl -d '{{\"input\": …}}' -H 'Content-Type: application/json' {url}"
+    spinner, words = SpinnerColumn(), TextColumn("{task.description}", markup=False)
+    progress = Progress(spinner, words, TimeElapsedColumn(), console=console, transient=True)
+    progress.add_task(text)
+    return progress

@@ -37,11 +37,11 @@ def _seconds(ctx: click.Context, parameter: click.Parameter, value: str) -> floa
 
 @click.command(cls=Command)
 @click.argument("model")
-@click.argument("arguments", metavar="INPUT...", nargs=-1)
+@click.argument("arguments", metavar="[INPUT]...", nargs=-1)
 @click.option("-d", "--data", "values", multiple=True, metavar="JSON", help="A JSON value as input; may be repeated.")
 @click.option("--text", "as_text", is_flag=True, help="INPUTs are texts, even where they look like files.")
 @click.option("--content-type", metavar="TYPE", help="What the inputs are; by default guessed.")
-@click.option("--wait", callback=_seconds, default="60s", show_default=True, metavar="TIME", help="Wait so long.")
+@click.option("--wait", callback=_seconds, default="60s", show_default=True, metavar="TIME", help="Longest wait.")
 @click.option("--no-wait", is_flag=True, help="Print the id at once; fetch the kept result later with `result`.")
 @json_option
 @settings_options
@@ -77,7 +77,7 @@ def submit(
 
 @click.command(cls=Command)
 @click.argument("id_", metavar="ID")
-@click.option("--wait", callback=_seconds, default="0s", show_default=True, metavar="TIME", help="Wait so long for it.")
+@click.option("--wait", callback=_seconds, default="0s", show_default=True, metavar="TIME", help="Longest wait.")
 @json_option
 @settings_options
 def result(id_: str, wait: float, as_json: bool) -> int:

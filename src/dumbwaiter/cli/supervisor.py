@@ -26,10 +26,10 @@ _AFTER_GRACE = 5.0
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """A process to keep alive: its *name* for people, whether it is a gateway or a worker, its command line."""
+    """A process to keep alive: its *name* for people, the *model* of a worker (None: a gateway), its command line."""
 
     name: str
-    role: str
+    model: str | None
     arguments: Sequence[str]
 
 
@@ -158,7 +158,7 @@ class Supervisor:
 
     async def _stop_all(self, keepers: dict[Child, asyncio.Task[None]]) -> None:
         """Gateways first: they take no new requests and wait for the answers under way, which workers still give."""
-        gateways = {child: keeper for child, keeper in keepers.items() if child.plan.role == "gateway"}
+        gateways = {child: keeper for child, keeper in keepers.items() if child.plan.model is None}
         await self._end(gateways, signal.SIGTERM, self._gateway_grace + _AFTER_GRACE)
         await self._end(keepers, signal.SIGTERM, self._worker_grace + _AFTER_GRACE)
         await self._end(keepers, signal.SIGKILL, _AFTER_GRACE)

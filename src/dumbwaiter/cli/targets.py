@@ -44,7 +44,7 @@ def settings_and_models(arguments: Sequence[str], weights: Sequence[str] = ()) -
             flags.append((f"argument {argument!r}", ("models", name, "target"), target))
             flags.append((f"argument {argument!r}", ("models", name, "project"), "."))
     configured = current_settings().models
-    names = names or {name: name for name in configured}
+    names = names or {check_name(name): name for name in configured}
     heavy = _weights(weights, list(names))
     flags += [("--weights", ("models", name, "weights"), uri) for name, uri in heavy.items()]
     settings = current_settings(flags)

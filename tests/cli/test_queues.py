@@ -1,0 +1,61 @@
+"""`dumbwaiter queues`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from dumbwaiter.brokers import open_broker
+from dumbwaiter.message import Message
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def filled(project):
+    """Two ready in `busy`, one locked and one dead; nothing in `idle`. The lock's holder stays."""
+    (project / ".dumbwaiter").mkdir()
+    async with open_broker(f"sqlite:{project}/.dumbwaiter/queue.db") as broker:
+        await broker.create_queue("busy")
+        await broker.create_queue("idle")
+        await broker.send("busy", [Message(body=b"x") for _ in range(4)])
+        locked, dead = await broker.receive("busy", max_messages=2, max_wait=5.0)
+        await broker.dead_letter([dead], reason="bad-input", detail="")
+        yield locked
+
+
+async def test_all_queues_are_shown_for_people(run, filled):
+    shown = run("queues")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    header, busy, idle = [line.split() for line in shown.stdout.splitlines()]
+    assert header == ["queue", "ready", "locked", "delayed", "dead", "oldest"]
+    assert busy[:5] == ["busy", "2", "1", "0", "1"]
+    assert busy[5:] != ["-"], "the age of what waits"
+    assert idle == ["idle", "0", "0", "0", "0", "-"]
+
+
+async def test_all_queues_are_shown_for_programs(run, filled):
+    busy, idle = json.loads(run("queues", "--json").stdout)
+    assert 0 < busy.pop("oldest_age") < 60
+    assert busy == {"queue": "busy", "ready": 2, "locked": 1, "delayed": 0, "dead": 1}
+    assert idle["queue"] == "idle"
+
+
+async def test_only_the_named_queues_are_shown(run, filled):
+    assert [one["queue"] for one in json.loads(run("queues", "--json", "idle").stdout)] == ["idle"]
+
+
+async def test_an_unknown_queue_is_told_with_those_that_there_are(run, filled):
+    shown = run("queues", "bsy")
+    assert (shown.returncode, shown.stdout) == (1, "")
+    assert shown.stderr == "dumbwaiter: error: no queue named 'bsy'; there are: busy, idle; did you mean 'busy'?\n"
+
+
+async def test_without_any_queue_it_says_how_one_comes_to_be(run, project):
+    shown = run("queues")
+    assert shown.returncode == 0
+    assert shown.stdout == (
+        f"no queues on sqlite:{project}/.dumbwaiter/queue.db yet; a worker creates the queue of its model\n"
+    )
+    assert json.loads(run("queues", "--json").stdout) == []

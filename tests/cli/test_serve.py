@@ -1,0 +1,176 @@
+"""`dumbwaiter serve` as its users meet it: starts, tells, answers, stops."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from dumbwaiter.testing import eventually
+from processes import family, gone
+
+pytestmark = pytest.mark.anyio
+
+
+def asking(serving, model, text):
+    """A request on its way."""
+    return asyncio.create_task(asyncio.to_thread(serving.predict, model, text))
+
+
+def test_the_ready_event_tells_all_that_a_program_needs(served):
+    assert set(served.models) == {"shout", "add"}
+    shout = served.models["shout"]
+    assert shout["target"] == "light:Shout"
+    assert shout["url"] == f"{served.gateway}/v1/models/shout/predictions"
+    assert shout["url"] in shout["curl"]
+    assert shout["signature"]["input"]["kind"] == "text"
+    assert set(served.pids) == {"gateway", "shout", "add"}
+    assert all(psutil.pid_exists(pid) for pid in served.pids.values())
+
+
+def test_two_models_answer_by_rest(served):
+    assert served.predict("shout", "two eggs").json()["output"] == "TWO EGGS"
+    with httpx.Client(trust_env=False) as client:
+        answer = client.post(served.models["add"]["url"], json={"input": {"a": 1, "b": 2}})
+    assert (answer.status_code, answer.json()["output"]) == (200, 3)
+
+
+def test_a_model_that_is_not_served_is_404_with_the_names_of_those_that_are(served):
+    answer = served.predict("shot", "x")
+    assert answer.status_code == 404
+    assert "known: add, shout" in answer.json()["detail"]
+
+
+def test_the_state_lies_beside_the_project(served):
+    assert (served.project / ".dumbwaiter" / "queue.db").is_file()
+
+
+def test_two_serve_in_one_project_each_have_a_port_and_share_the_queue(serve):
+    first, second = serve("light:Shout").ready(), serve("light:Shout").ready()
+    assert first.gateway != second.gateway
+    assert first.stop() == 0
+    assert second.predict("shout", "still here").json()["output"] == "STILL HERE"
+
+
+def test_the_models_of_the_settings_are_served_with_their_replicas(serve, project):
+    (project / "dumbwaiter.toml").write_text(
+        '[models.loud]\ntarget = "light:Shout"\nreplicas = 2\n[models.sum]\ntarget = "light:Add"\n'
+    )
+    serving = serve().ready()
+    assert set(serving.pids) == {"gateway", "loud", "loud-2", "sum"}
+    assert serving.predict("loud", "abc").json()["output"] == "ABC"
+
+
+def test_a_bare_name_serves_that_model_of_the_settings_alone(serve, project):
+    (project / "dumbwaiter.toml").write_text(
+        '[models.loud]\ntarget = "light:Shout"\n[models.sum]\ntarget = "light:Add"\n'
+    )
+    serving = serve("loud").ready()
+    assert set(serving.models) == {"loud"}
+    assert serving.predict("loud", "abc").json()["output"] == "ABC"
+
+
+def test_torch_is_loaded_in_the_runner_alone(serve, project):
+    (project / "heavy.py").write_text(
+        "import torch\nclass Infer:\n    def __call__(self, text: str) -> str:\n        return torch.__name__\n"
+    )
+    serving = serve("heavy:Infer").ready()
+    assert serving.predict("infer", "x").json()["output"] == "torch"
+    runners = psutil.Process(serving.pids["infer"]).children(recursive=True)
+    pids = [serving.process.pid, *serving.pids.values()]
+    assert [pid for pid in pids if maps_torch(pid)] == []
+    assert any(maps_torch(runner.pid) for runner in runners)
+
+
+def maps_torch(pid):
+    return "libtorch" in Path(f"/proc/{pid}/maps").read_text()
+
+
+async def test_memory_is_one_process_and_leaves_nothing_on_disk(serve, project):
+    serving = serve("light:Shout", "--broker", "memory:").ready()
+    assert serving.predict("shout", "abc").json()["output"] == "ABC"
+    commands = [" ".join(one.cmdline()) for one in family(serving)[1:]]
+    assert not [command for command in commands if " gateway " in command or " worker " in command]
+    everyone = family(serving)
+    assert serving.stop() == 0
+    await gone(everyone)
+    assert not (project / ".dumbwaiter").exists()
+
+
+async def test_ctrl_c_lets_a_request_under_way_finish_and_leaves_no_process_behind(serve, project):
+    serving = serve("light:Slow").ready()
+    everyone = family(serving)
+    answer = asking(serving, "slow", "1.0")
+    await eventually((project / "slow.started").exists, within=20.0)
+    assert await asyncio.to_thread(serving.stop, signal.SIGINT) == 0
+    assert (await answer).json()["output"] == "1.0"
+    assert serving.event("stopping")["hurry"] is False
+    serving.event("stopped")
+    await gone(everyone)
+
+
+async def test_a_second_ctrl_c_hurries_and_what_was_under_way_waits_for_the_next_start(serve, project):
+    serving = serve("light:Slow", "--grace", "10m").ready()
+    everyone = family(serving)
+    answer = asking(serving, "slow", "1000")
+    await eventually((project / "slow.started").exists, within=20.0)
+    serving.process.send_signal(signal.SIGINT)
+    serving.event("stopping", hurry=False)
+    assert await asyncio.to_thread(serving.stop, signal.SIGINT) == 0
+    await gone(everyone)
+    with pytest.raises(httpx.TransportError):
+        await answer
+    (slow,) = json.loads(serving.run("queues", "--json").stdout)
+    assert (slow["ready"], slow["locked"], slow["dead"]) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+async def test_a_terminal_that_closes_and_a_process_manager_stop_it_just_as_well(serve, number):
+    serving = serve("light:Shout").ready()
+    everyone = family(serving)
+    assert serving.stop(number) == 0
+    await gone(everyone)
+
+
+def test_a_port_in_use_is_said_at_once_and_nothing_is_started(run, project):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        shown = run("serve", "light:Shout", "--port", port)
+    assert (shown.returncode, shown.stdout) == (2, "")
+    assert shown.stderr == (
+        f"dumbwaiter: error: port {port} on 127.0.0.1 is in use;"
+        " choose another with --port N, or any free one with --port 0\n"
+    )
+    assert not (project / ".dumbwaiter").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ((), "no model to serve; name one, such as: dumbwaiter serve network:Infer"),
+        (("loud",), "no model 'loud' in the settings; name it MODULE:CLASS"),
+        (("light:Shout", "light.py:Shout"), "two models are named 'shout'; name one of them otherwise: NAME="),
+        (
+            ("light:Shout", "light:Add", "--weights", "w.pt"),
+            "which model has the weights 'w.pt'? write --weights",
+        ),
+        (("nowhere.py:Shout",), "'nowhere.py:Shout': no Python file at "),
+    ],
+)
+def test_a_wrong_command_line_says_what_to_write(run, arguments, complaint):
+    shown = run("serve", *arguments)
+    assert shown.returncode == 2
+    assert complaint in shown.stderr
+
+
+def test_a_model_of_the_settings_whose_name_cannot_be_a_queue_is_refused(run, project):
+    (project / "dumbwaiter.toml").write_text('[models."../x"]\ntarget = "light:Shout"\n')
+    shown = run("serve")
+    assert shown.returncode == 2
+    assert "'../x' cannot name a model: use letters, digits" in shown.stderr

@@ -1,0 +1,153 @@
+"""What people and programs see of `dumbwaiter serve`."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from dumbwaiter.cli.serve_view import ServeView
+from dumbwaiter.cli.status_pipe import Report
+from dumbwaiter.cli.supervisor import Child, Plan
+from dumbwaiter.config import Settings
+from dumbwaiter.models.contract import ModelSpec
+from dumbwaiter.testing import eventually
+from processes import Terminal
+
+TEXT = {"input": {"kind": "text"}}
+
+
+def view_of(*names, as_json=False, **settings):
+    specs = [ModelSpec(name=name, target=f"light:{name.title()}", project="/project") for name in names]
+    view = ServeView(Settings(broker="sqlite:/q.db", **settings), specs, as_json=as_json)
+    view.children = [Child(Plan("gateway", None, ())), *(Child(Plan(name, name, ())) for name in names)]
+    return view
+
+
+def report(view, name, state, **facts):
+    child = next(child for child in view.children if child.plan.name == name)
+    child.report = Report(state=state, **facts)
+    view.reported(child)
+
+
+def make_ready(view):
+    for child in view.children:
+        address = "http://127.0.0.1:8080" if child.plan.model is None else ""
+        report(view, child.plan.name, "ready", address=address, signature=TEXT if child.plan.model else {})
+
+
+def events(capsys):
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_the_addresses_are_printed_once_when_all_is_ready(capsys):
+    with view_of("cats", "a-model-with-a-long-name") as view:
+        report(view, "gateway", "ready", address="http://127.0.0.1:8080")
+        assert capsys.readouterr().out == ""
+        make_ready(view)
+        make_ready(view)
+    shown = capsys.readouterr().out
+    assert re.fullmatch(
+        r"""dumbwaiter is ready after [\d.]+ m?s
+
+  gateway                  http://127\.0\.0\.1:8080
+  cats                     light:Cats in /project
+  a-model-with-a-long-name light:A-Model-With-A-Long-Name in /project
+  broker                   sqlite:/q\.db
+
+Try it:
+  curl --data-binary 'some text' -H 'Content-Type: text/plain' http://127\.0\.0\.1:8080/v1/models/cats/predictions
+  curl --data-binary .* http://127\.0\.0\.1:8080/v1/models/a-model-with-a-long-name/predictions
+
+Ctrl-C stops it\.
+""",
+        shown,
+    )
+
+
+def test_without_a_terminal_it_says_what_it_loads_and_that_it_stopped(capsys):
+    with view_of("cats", "dogs") as view:
+        view.stopping(hurry=False)
+        view.stopping(hurry=True)
+    assert capsys.readouterr().err.splitlines() == [
+        "loading cats, dogs",
+        "stopping: requests under way may finish; Ctrl-C again hurries",
+        "hurrying",
+        "stopped",
+    ]
+
+
+def test_a_reason_is_told_once_and_again_when_it_changes_or_comes_back(capsys):
+    view = view_of("cats")
+    for reason in ("no weights", "no weights", "bad weights"):
+        report(view, "cats", "failing", reason=reason)
+    report(view, "cats", "ready")
+    report(view, "cats", "failing", reason="bad weights")
+    assert capsys.readouterr().err.splitlines() == [
+        "cats cannot serve: no weights",
+        "cats cannot serve: bad weights",
+        "cats cannot serve: bad weights",
+    ]
+
+
+def test_deaths_are_told_with_what_follows(capsys):
+    view = view_of("cats")
+    view.died(view.children[1], "was killed by SIGKILL", 0.5)
+    view.died(view.children[1], "exited with code 2", None)
+    assert capsys.readouterr().err.splitlines() == [
+        "cats was killed by SIGKILL; starting it again in 500 ms",
+        "cats exited with code 2; giving up",
+    ]
+
+
+@pytest.mark.parametrize(("log_format", "line"), [("auto", "cats | [b]said[/b]"), ("json", "[b]said[/b]")])
+def test_what_a_process_says_is_passed_on_as_it_is_with_its_name_unless_it_speaks_json(capsys, log_format, line):
+    view = view_of("cats", log_format=log_format)
+    view.said(view.children[1], "[b]said[/b]")
+    assert capsys.readouterr().err == f"{line}\n"
+
+
+def test_for_programs_each_event_is_one_line_of_json(capsys):
+    with view_of("cats", as_json=True) as view:
+        cats = view.children[1]
+        view.started(cats)
+        report(view, "cats", "starting")
+        report(view, "cats", "failing", reason="no weights")
+        report(view, "cats", "failing", reason="no weights")
+        view.died(cats, "exited with code 1", 0.5)
+        make_ready(view)
+        view.stopping(hurry=False)
+    *told, ready, stopping, stopped = events(capsys)
+    assert told == [
+        {"event": "started", "name": "cats", "pid": None},
+        {"event": "state", "name": "cats", "state": "failing", "reason": "no weights"},
+        {"event": "died", "name": "cats", "reason": "exited with code 1", "restart_in": 0.5},
+        {"event": "state", "name": "gateway", "state": "ready", "reason": ""},
+        {"event": "state", "name": "cats", "state": "ready", "reason": ""},
+    ]
+    assert (ready["event"], ready["gateway"], ready["broker"]) == ("ready", "http://127.0.0.1:8080", "sqlite:/q.db")
+    assert set(ready["models"]["cats"]) == {"target", "url", "curl", "signature"}
+    assert (stopping, stopped) == ({"event": "stopping", "hurry": False}, {"event": "stopped"})
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("broker", ["sqlite:queue.db", "memory:"])
+async def test_on_a_terminal_progress_shows_then_the_addresses_and_ctrl_c_ends_it_all(project, broker):
+    arguments = ("serve", "light:Picky", "light:Shout", "--port", "0", "--broker", broker)
+    terminal = Terminal(project, *arguments, COLUMNS="150")
+    try:
+        await eventually(lambda: "picky fails and tries again" in terminal.shown, within=30.0)
+        await eventually(lambda: "dumbwaiter serves what it can; picky cannot be loaded yet" in terminal.shown)
+        assert "/v1/models/shout/predictions" in terminal.shown, "what works can be used"
+        assert "/v1/models/picky/predictions" not in terminal.shown
+        (project / "weights").touch()
+        await eventually(lambda: "dumbwaiter is ready after" in terminal.shown, within=30.0)
+        await eventually(lambda: "/v1/models/picky/predictions" in terminal.shown)
+        assert "\x1b[?25h" in terminal.shown, "the cursor is back"
+        terminal.type("\x03")
+        await eventually(lambda: "stopping: requests under way may finish" in terminal.shown, within=20.0)
+    finally:
+        code = terminal.finish()
+    assert code == 0
+    assert terminal.shown.endswith("stopped\n")

@@ -1,0 +1,132 @@
+"""`dumbwaiter submit` and `dumbwaiter result`: straight on the queue, without a gateway."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+
+def lines_of(shown):
+    return [json.loads(line) for line in shown.stdout.splitlines()]
+
+
+def test_a_text_is_answered_as_it_is(served):
+    shown = served.run("submit", "shout", "two eggs")
+    assert (shown.returncode, shown.stdout, shown.stderr) == (0, "TWO EGGS\n", "")
+
+
+def test_a_file_and_standard_input_are_sent(served, tmp_path):
+    file = tmp_path / "order.txt"
+    file.write_text("from a file")
+    assert served.run("submit", "shout", str(file)).stdout == "FROM A FILE\n"
+    assert served.run("submit", "shout", "-", stdin="from a pipé".encode()).stdout == "FROM A PIPÉ\n"
+
+
+def test_a_json_value_is_sent_as_json(served):
+    assert served.run("submit", "add", "--data", '{"a": 1, "b": 2}').stdout == "3\n"
+    assert served.run("submit", "shout", "-d", '"a JSON string"').stdout == "A JSON STRING\n"
+
+
+def test_a_content_type_that_is_said_is_sent(served, tmp_path):
+    file = tmp_path / "numbers"
+    file.write_text('{"a": 1.5}')
+    assert served.run("submit", "add", "--content-type", "application/json", str(file)).stdout == "1.5\n"
+
+
+def test_many_answers_come_in_the_order_of_the_inputs_each_with_its_name(served):
+    texts = [f"text {number}" for number in range(50)]
+    shown = served.run("submit", "shout", *texts)
+    assert shown.returncode == 0
+    assert shown.stdout.splitlines() == [f"{text}\t{text.upper()}" for text in texts]
+
+
+def test_json_has_the_input_the_id_the_output_and_where_the_time_went(served):
+    (answer,) = lines_of(served.run("submit", "shout", "abc", "--json"))
+    assert (answer["input"], answer["status"], answer["output"]) == ("abc", "succeeded", "ABC")
+    assert len(answer["id"]) == 32
+    assert {"queued", "batched", "device"} <= set(answer["timings"])
+
+
+def test_a_failed_answer_is_told_with_its_reason_and_the_others_are_answered(served):
+    shown = served.run("submit", "add", "--data", "[1]", "--data", '{"a": 2}')
+    assert shown.returncode == 1
+    assert shown.stdout == '{"a": 2}\t2\n'
+    assert shown.stderr.startswith("dumbwaiter: error: [1]: bad-input: ")
+    failed, good = lines_of(served.run("submit", "add", "--json", "--data", "[1]", "--data", '{"a": 2}'))
+    assert (failed["status"], failed["error"]["code"]) == ("failed", "bad-input")
+    assert (good["status"], good["output"]) == ("succeeded", 2)
+
+
+def test_without_waiting_the_id_is_printed_and_the_result_is_fetched_later(served):
+    left = served.run("submit", "shout", "--no-wait", "later")
+    assert left.returncode == 0
+    fetched = served.run("result", "--wait", "30s", left.stdout.strip())
+    assert (fetched.returncode, fetched.stdout) == (0, "LATER\n")
+    (again,) = lines_of(served.run("result", "--json", left.stdout.strip()))
+    assert (again["id"], again["output"]) == (left.stdout.strip(), "LATER")
+
+
+def test_the_result_of_a_failure_makes_the_exit_code_1(served):
+    (left,) = lines_of(served.run("submit", "add", "--no-wait", "--json", "--data", "[1]"))
+    assert left["input"] == "[1]"
+    fetched = served.run("result", "--wait", "30s", left["id"])
+    assert (fetched.returncode, fetched.stdout) == (1, "")
+    assert "bad-input: " in fetched.stderr
+
+
+def test_a_result_that_is_not_there_says_what_that_may_mean(served):
+    shown = served.run("result", "0" * 32)
+    assert shown.returncode == 1
+    assert f"no result of '{'0' * 32}': it waits or runs still (then try --wait 30s), or no such" in shown.stderr
+
+
+def test_an_unknown_model_is_told_with_those_that_there_are(served):
+    shown = served.run("submit", "shot", "x", "y")
+    assert (shown.returncode, shown.stdout) == (1, "")
+    assert shown.stderr == ("dumbwaiter: error: no queue named 'shot'; there are: add, shout; did you mean 'shout'?\n")
+
+
+def test_without_any_queue_it_says_to_start_a_worker(run):
+    shown = run("submit", "shout", "x")
+    assert shown.returncode == 1
+    assert "no queue named 'shout'; there are none yet; start a worker first" in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["cat.jpg"], "no file named 'cat.jpg'; if it is a text, say --text; see: dumbwaiter submit --help"),
+        ([], "no input; give a file, - for standard input, a text, or --data JSON; see: dumbwaiter submit --help"),
+        (["--data", "{"], "--data '{' is not JSON: "),
+        (["x", "--wait", "soon"], "--wait': expected a duration such as 500ms, 30s, 2m or 1h, not 'soon'"),
+    ],
+)
+def test_wrong_inputs_are_refused_before_anything_is_sent(served, arguments, complaint):
+    shown = served.run("submit", "shout", "good", *arguments) if arguments else served.run("submit", "shout")
+    assert (shown.returncode, shown.stdout) == (2, "")
+    assert complaint in shown.stderr
+
+
+def test_a_file_that_cannot_be_read_fails_alone(served, tmp_path):
+    file = tmp_path / "gone.txt"
+    file.symlink_to("/proc/self/mem")  # it is there, and reading it fails, also for root
+    shown = served.run("submit", "shout", str(file), "good")
+    assert (shown.returncode, shown.stdout) == (1, "good\tGOOD\n")
+    assert f"{file}: cannot read {file}: " in shown.stderr
+
+
+def test_no_answer_in_time_is_told_and_the_worker_serves_on(serve):
+    serving = serve("light:Slow").ready()
+    shown = serving.run("submit", "slow", "2", "0", "--wait", "1s")
+    assert shown.returncode == 1
+    assert "dumbwaiter: error: 2: no answer to '" in shown.stderr
+    assert re.search(r"' from 'slow' within (1|0\.9\d*) s; it may still be waiting or running\n", shown.stderr)
+    assert serving.run("submit", "slow", "0", "--wait", "30s").stdout == "0\n"
+
+
+def test_a_broker_in_memory_cannot_be_looked_into(run):
+    shown = run("submit", "shout", "x", "--broker", "memory:")
+    assert shown.returncode == 2
+    assert "memory: lives within one `dumbwaiter serve`; no other process can look into it" in shown.stderr

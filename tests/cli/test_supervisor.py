@@ -1,0 +1,137 @@
+"""What dies is started again and answers again; what cannot start says why."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import psutil
+import pytest
+
+from dumbwaiter.cli.supervisor import Plan, Supervisor
+from dumbwaiter.config import Settings
+from dumbwaiter.testing import eventually
+from processes import family, gone, make_project, starting
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def victim(tmp_path_factory):
+    """One `serve` whose processes are killed by one test after the other; each waits until it answers again."""
+    with starting(make_project(tmp_path_factory.mktemp("victim"))) as start:
+        yield start("light:Shout").ready()
+
+
+@pytest.mark.parametrize("name", ["gateway", "shout"])
+def test_a_killed_process_is_started_again_and_answers_again(victim, name):
+    os.kill(victim.pids[name], signal.SIGKILL)
+    death = victim.event("died", name=name)
+    assert (death["reason"], death["restart_in"]) == ("was killed by SIGKILL", 0.5)
+    victim.pids[name] = victim.event("started", name=name)["pid"]
+    victim.event("state", name=name, state="ready")
+    answer = victim.predict("shout", "again")
+    assert (answer.status_code, answer.json()["output"]) == (200, "AGAIN")
+    assert f"{name} was killed by SIGKILL; starting it again in 500 ms" in victim.log_file.read_text()
+
+
+async def test_a_killed_runner_is_started_again_by_its_worker_which_lives_on(victim):
+    runners = psutil.Process(victim.pids["shout"]).children(recursive=True)
+    assert runners
+    for runner in runners:
+        runner.kill()
+    await gone(runners)
+    victim.event("state", name="shout", state="ready")
+    assert victim.predict("shout", "again").json()["output"] == "AGAIN"
+    assert psutil.pid_exists(victim.pids["shout"])
+
+
+async def test_when_serve_itself_is_killed_its_processes_end_by_themselves(serve):
+    serving = serve("light:Shout").ready()
+    everyone = family(serving)
+    assert len(everyone) >= 4, "serve, gateway, worker and runner"
+    serving.process.kill()
+    serving.process.wait()
+    await gone(everyone)
+
+
+async def test_a_constructor_that_raises_is_told_to_all_and_recovers_once_the_cause_is_gone(serve, project):
+    serving = serve("light:Picky", "light:Shout")
+    failing = serving.event("state", name="picky", state="failing")
+    assert failing["reason"].startswith("cannot load 'light:Picky': Picky() raised RuntimeError: no weights in this ")
+    assert 'raise RuntimeError("no weights in this house")' in failing["reason"], "and where it happened"
+    log = serving.log_file
+    await eventually(lambda: "model picky cannot be loaded (try 2): cannot load" in log.read_text(), within=20.0)
+    assert log.read_text().count("picky cannot serve: ") == 1, "the same reason is not told at each try"
+
+    serving.gateway = address_of(serving)
+    answer = serving.predict("picky", "abc")
+    assert answer.status_code == 503
+    assert "Picky() raised RuntimeError: no weights in this house" in answer.json()["detail"]
+    assert "Traceback" not in answer.text, "the caller need not know our code"
+
+    (project / "weights").touch()
+    serving.ready()
+    answer = await eventually(lambda: served_by(serving, "picky"), within=20.0, every=0.1)
+    assert answer.json()["output"] == "Abc"
+
+
+def address_of(serving):
+    """The gateway's address before all is ready: from its log line."""
+    return serving.log_file.read_text().partition("gateway listens on ")[2].partition("\n")[0]
+
+
+def served_by(serving, model):
+    """The answer, once the gateway has seen that the model works."""
+    answer = serving.predict(model, "abc")
+    return answer if answer.status_code == 200 else None
+
+
+def test_a_class_that_does_not_import_is_told_with_what_there_is(serve, project):
+    (project / "faulty.py").write_text("import no_such_module\n")
+    serving = serve("light:Shot", "faulty:Infer")
+    assert serving.event("state", name="shot", state="failing")["reason"].startswith(
+        "cannot load 'light:Shot': no class 'Shot' in light; it has Add, Picky, Shout, Slow; did you mean 'Shout'?"
+    )
+    serving = serve("faulty:Infer")
+    assert serving.event("state", name="infer", state="failing")["reason"].startswith(
+        "cannot load 'faulty:Infer': it imports 'no_such_module', which is not installed here"
+    )
+    assert serving.stop() == 0, "it can be stopped also while a model does not load"
+
+
+class Listener:
+    """Remembers what a supervisor tells."""
+
+    def __init__(self):
+        self.deaths = []
+        self.lines = []
+
+    def started(self, child):
+        assert child.process.pid
+
+    def reported(self, child):
+        assert child.report.state
+
+    def said(self, child, line):
+        self.lines.append(line)
+
+    def died(self, child, why, delay):
+        self.deaths.append((child.plan.name, why, delay))
+
+
+async def test_a_process_that_wrong_usage_ends_is_given_up_on_and_ends_all(project, monkeypatch):
+    monkeypatch.chdir(project)
+    listener = Listener()
+    plans = [Plan("wrong", None, ["gateway", "--no-such-option"]), Plan("right", "shout", ["worker", "light:Shout"])]
+    assert await Supervisor(plans, listener, Settings()).run() == 1
+    assert listener.deaths == [("wrong", "exited with code 2", None)]
+    assert "dumbwaiter: error: no such option '--no-such-option'; see: dumbwaiter gateway --help" in listener.lines
+
+
+async def test_lines_of_any_length_are_passed_on(project, monkeypatch):
+    monkeypatch.chdir(project)
+    listener = Listener()
+    option = "--" + "x" * 100_000
+    assert await Supervisor([Plan("wordy", None, ["gateway", option])], listener, Settings()).run() == 1
+    assert listener.lines == [f"dumbwaiter: error: no such option '{option}'; see: dumbwaiter gateway --help"]
