@@ -27,6 +27,15 @@ class Model:
 """
 
 
+SLEEPY = """
+import time
+
+class Model:
+    def __init__(self):
+        time.sleep(1000)
+"""
+
+
 async def started(folder: Path, code: str = SHOUT) -> RunnerProcess:
     (folder / "network.py").write_text(code)
     return await RunnerProcess.start(ModelSpec(name="dish", target="network:Model", project=str(folder)))
@@ -93,9 +102,7 @@ async def test_it_keeps_its_memory_unless_the_environment_says_otherwise(tmp_pat
 
 
 async def test_it_dies_with_its_consumer_whatever_it_is_doing(tmp_path: Path) -> None:
-    (tmp_path / "network.py").write_text(
-        "import time\n\n\nclass Model:\n    def __init__(self):\n        time.sleep(1000)\n"
-    )
+    (tmp_path / "network.py").write_text(SLEEPY)
     consumer = f"""
 import asyncio
 from dumbwaiter.models.contract import ModelSpec
@@ -108,7 +115,8 @@ async def main():
 
 asyncio.run(main())
 """
-    process = subprocess.Popen([sys.executable, "-c", consumer], stdout=subprocess.PIPE)
+    command = [sys.executable, "-c", consumer]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)  # noqa: ASYNC220 - its own thread waits for it
     assert process.stdout is not None
     runner = psutil.Process(int(await asyncio.to_thread(process.stdout.readline)))
     os.kill(process.pid, signal.SIGKILL)

@@ -239,6 +239,8 @@ class Consumer:
             self._on_status(self._status)
 
     async def _announce(self) -> None:
+        with contextlib.suppress(BlobError):  # housekeeping: the next worker to start tries again
+            await presence.forget_the_dead(self._store, self._spec.name)
         while True:
             self._announce_now.clear()
             try:
