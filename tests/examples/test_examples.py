@@ -23,7 +23,7 @@ STRANGERS = "a man is eating food", "someone eats a meal", "the stock market fel
 
 @pytest.fixture(scope="module")
 def resnet(tmp_path_factory):
-    """A ResNet-18 with weights of our own (no package brings any), as .safetensors and as .pth; and the class itself."""
+    """The folder of a ResNet-18's weights (random: no package brings any), as .safetensors and as .pth."""
     import torch
     from safetensors.torch import save_file
 
