@@ -12,6 +12,7 @@ from dumbwaiter.policies.batching import (
     LatencyCurve,
     Waiting,
     decide_batch,
+    decoders_wanted,
     hopeless,
     may_hold_answers,
     most_in_hand,
@@ -207,3 +208,10 @@ def test_answers_wait_for_the_next_one_while_the_device_has_work_for_longer_than
 @given(held_for=st.floats(LONG_HOLD, 1e3), ready=st.integers(0, 1000), each=st.floats(0.0, 100.0))
 def test_no_answer_is_held_longer_than_the_limit(held_for: float, ready: int, each: float) -> None:
     assert not may_hold_answers(held_for, ready=ready, seconds_each=each)
+
+
+def test_one_decoder_works_ahead_and_all_of_them_while_the_device_waits() -> None:
+    assert decoders_wanted(0, target=1, threads=4) == 4
+    assert decoders_wanted(7, target=8, threads=4) == 4
+    assert decoders_wanted(8, target=8, threads=4) == 1
+    assert decoders_wanted(1, target=1, threads=1) == 1

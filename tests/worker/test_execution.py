@@ -121,7 +121,7 @@ def test_the_message_is_the_error_and_not_a_note_added_to_it() -> None:
 
 
 def test_a_fault_can_be_sent_whatever_its_text_holds() -> None:
-    fault = describe_fault(ValueError("cannot open caf\udce9.jpg"))
-    assert fault.message == "ValueError: cannot open caf\\udce9.jpg"
+    fault = describe_fault(ValueError("cannot open menu\udce9.jpg"))
+    assert fault.message == "ValueError: cannot open menu\\udce9.jpg"
     assert msgspec.msgpack.encode(fault)
     assert len(describe_fault(ValueError("x" * 100_000)).message) == 2000

@@ -187,6 +187,15 @@ def most_in_hand(target: int, seconds_each: float, *, max_batch: int, decode_thr
     return max(1, decode_threads, min(MOST_SINGLES, by_time))
 
 
+def decoders_wanted(ready: int, *, target: int, threads: int) -> int:
+    """How many of the decode *threads* may work now, when *ready* inputs wait for a device that runs *target* at once.
+
+    One decodes ahead. The others help only while the device would have to wait for inputs: on a machine with few
+    cores they slow down the model otherwise, for nothing.
+    """
+    return threads if ready < target else 1
+
+
 def may_hold_answers(held_for: float, *, ready: int, seconds_each: float) -> bool:
     """Whether answers of a one-at-a-time model may wait for the next one, to travel and be settled together.
 

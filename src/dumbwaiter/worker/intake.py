@@ -5,12 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dumbwaiter.models.contract import LoadedModel
-from dumbwaiter.policies.batching import Waiting
+from dumbwaiter.policies.batching import Waiting, decoders_wanted
 from dumbwaiter.worker.pipe import Drain, Drop, Item, Predict, RunnerEnd, split
 from dumbwaiter.worker.recorder import FlightRecorder, State
 
@@ -30,7 +29,11 @@ class Decoded:
 
 
 class Intake:
-    """Reader thread and decode threads; the main thread takes from *ready* while holding *changed*."""
+    """Reader thread and decode threads; the main thread looks at *ready* and takes from it while holding *changed*.
+
+    Of the decode threads one works ahead, and the others only help while the device would have to wait: else they
+    would take the processor from the model. *target* is the batch size to aim at.
+    """
 
     def __init__(
         self,
@@ -47,11 +50,14 @@ class Intake:
         self._recorder = recorder
         self._on_bad_input = on_bad_input
         self._on_returned = on_returned
-        self._pool = None if model.cheap_decode else ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        self._threads = threads
+        self._threads = 0 if model.cheap_decode else threads
+        lock = threading.RLock()
+        self.changed = threading.Condition(lock)
+        self._work = threading.Condition(lock)
+        self._undecoded: deque[tuple[Item, memoryview]] = deque()
         self._dropped: set[int] = set()
-        self.changed = threading.Condition()
         self.ready: deque[Decoded] = deque()
+        self.target = 1
         self.decoding = 0
         self._draining = False
         self.ended = False
@@ -66,8 +72,26 @@ class Intake:
         return self._decode_seconds / max(1, min(self._threads, self.decoding))
 
     def start(self) -> None:
-        """Begin to read the pipe."""
+        """Begin to read the pipe, and to decode."""
         threading.Thread(target=self._read, name="reader", daemon=True).start()
+        for place in range(self._threads):
+            threading.Thread(target=self._decode_on, args=(place,), name=f"decode-{place}", daemon=True).start()
+
+    def take(self, places: Sequence[int]) -> list[Decoded]:
+        """Remove and return the inputs at *places* of *ready*. Call it while holding *changed*."""
+        if list(places) == list(range(len(places))):
+            taken = [self.ready.popleft() for _ in places]
+        else:
+            taken = [self.ready[place] for place in places]
+            chosen = set(places)
+            kept = [one for place, one in enumerate(self.ready) if place not in chosen]
+            self.ready.clear()
+            self.ready.extend(kept)
+        if self._undecoded:
+            self._work.notify_all()
+        return taken
+
+    # --- the reader thread ---
 
     def _read(self) -> None:
         try:
@@ -97,17 +121,62 @@ class Intake:
         with self.changed:
             self._dropped.difference_update(item.slot for item in items)  # the slot has a new owner
             self.decoding += len(items)
-        if self._pool is not None:
-            for item, body in pieces:
-                self._pool.submit(self._decode_one, item, body)
-        else:
-            self._hand_over(len(pieces), [done for done in (self._decode(*piece) for piece in pieces) if done])
+            if self._threads:
+                self._undecoded.extend(pieces)
+                self._work.notify_all()
+                return
+        self._hand_over(len(pieces), [done for done in (self._decode(*piece) for piece in pieces) if done])
 
-    def _decode_one(self, item: Item, body: memoryview) -> None:
-        started = time.monotonic()
-        done = self._decode(item, body)
-        self._decode_seconds += 0.1 * (time.monotonic() - started - self._decode_seconds)
-        self._hand_over(1, [done] if done else [])
+    def _drain(self) -> None:
+        with self.changed:
+            self._draining = True
+            self._return_everything()
+            self.changed.notify()
+
+    def _return_everything(self) -> None:
+        """Say at once what has not started, also while the device is busy with a batch."""
+        slots = [one.item.slot for one in self.ready] + [item.slot for item, _ in self._undecoded]
+        self.decoding -= len(self._undecoded)
+        self.ready.clear()
+        self._undecoded.clear()
+        self._on_returned(slots)
+
+    def _drop(self, slots: set[int]) -> None:
+        """Return those that wait; remember those being decoded just now; what runs or is done answers by itself."""
+        with self.changed:
+            waiting = [one for one in self.ready if one.item.slot in slots]
+            unseen = [piece for piece in self._undecoded if piece[0].slot in slots]
+            for one in waiting:
+                self.ready.remove(one)
+            for piece in unseen:
+                self._undecoded.remove(piece)
+            self.decoding -= len(unseen)
+            returned = [one.item.slot for one in waiting] + [item.slot for item, _ in unseen]
+            self._dropped |= slots.difference(returned)
+            self._on_returned(returned)
+
+    def _note_arrivals(self, count: int) -> None:
+        now = time.monotonic()
+        gap = (now - self._last_arrival) / count
+        self._last_arrival = now
+        self.arrival_gap = gap if self.arrival_gap is None else self.arrival_gap + 0.2 * (gap - self.arrival_gap)
+
+    # --- decoding ---
+
+    def _decode_on(self, place: int) -> None:
+        while True:
+            with self._work:
+                while not self._is_wanted(place):
+                    self._work.wait()
+                item, body = self._undecoded.popleft()
+            started = time.monotonic()
+            done = self._decode(item, body)
+            self._decode_seconds += 0.1 * (time.monotonic() - started - self._decode_seconds)
+            self._hand_over(1, [done] if done else [])
+
+    def _is_wanted(self, place: int) -> bool:
+        wanted = decoders_wanted(len(self.ready), target=self.target, threads=self._threads)
+        return bool(self._undecoded) and place < wanted
 
     def _decode(self, item: Item, body: memoryview) -> Decoded | None:
         self._recorder.mark(item.slot, State.DECODING, time.monotonic())
@@ -131,31 +200,3 @@ class Intake:
             if self._draining:
                 self._return_everything()
             self.changed.notify()
-
-    def _drain(self) -> None:
-        with self.changed:
-            self._draining = True
-            self._return_everything()
-            self.changed.notify()
-
-    def _return_everything(self) -> None:
-        """Say at once what has not started, also while the device is busy with a batch."""
-        slots = [one.item.slot for one in self.ready]
-        self.ready.clear()
-        self._on_returned(slots)
-
-    def _drop(self, slots: set[int]) -> None:
-        """Return those that wait; remember those still being decoded; what runs or is done answers by itself."""
-        with self.changed:
-            waiting = [one.item.slot for one in self.ready if one.item.slot in slots]
-            kept = [one for one in self.ready if one.item.slot not in slots]
-            self.ready.clear()
-            self.ready.extend(kept)
-            self._dropped |= slots.difference(waiting)
-            self._on_returned(waiting)
-
-    def _note_arrivals(self, count: int) -> None:
-        now = time.monotonic()
-        gap = (now - self._last_arrival) / count
-        self._last_arrival = now
-        self.arrival_gap = gap if self.arrival_gap is None else self.arrival_gap + 0.2 * (gap - self.arrival_gap)

@@ -73,9 +73,12 @@ class Runner:
         intake = self._intake
         with intake.changed:
             while not intake.ended:
+                intake.target = self._target
                 decision = self._decide()
                 if decision.run or decision.drop:
-                    return self._take(decision.run), self._take(decision.drop, decision.run)
+                    places = sorted([*decision.run, *decision.drop])
+                    taken = dict(zip(places, intake.take(places), strict=True))
+                    return [taken[place] for place in decision.run], [taken[place] for place in decision.drop]
                 if self._results:
                     self._flush()
                 intake.changed.wait(decision.wait)
@@ -89,7 +92,7 @@ class Runner:
             [one.waiting for one in intake.ready],
             now,
             curve=self._curve,
-            target=self._target,
+            target=intake.target,
             idle_since=now - (time.monotonic() - self._idle_since),
             decoding=intake.decoding,
             decode_gap=intake.decode_gap,
@@ -99,19 +102,6 @@ class Runner:
     @property
     def _target(self) -> int:
         return target_size(self._curve, self._model.max_batch)
-
-    def _take(self, indices: Sequence[int], gone: Sequence[int] = ()) -> list[Decoded]:
-        """Remove and return the inputs at *indices*, which were counted before *gone* were taken."""
-        ready = self._intake.ready
-        places = [index - sum(1 for other in gone if other < index) for index in indices]
-        if places == list(range(len(places))):
-            return [ready.popleft() for _ in places]
-        taken = [ready[place] for place in places]
-        chosen = set(places)
-        kept = [one for place, one in enumerate(ready) if place not in chosen]
-        ready.clear()
-        ready.extend(kept)
-        return taken
 
     def _execute(self, batch: list[Decoded]) -> None:
         started = time.monotonic()
