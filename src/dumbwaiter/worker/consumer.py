@@ -54,8 +54,13 @@ class Consumer:
         self._admission = admission or Unlimited()
         self._on_status = on_status
         self._hand = Hand()
-        self._settler = Settler(broker, store, self._hand, claim_threshold=options.claim_threshold)
-        self._keeper = RunnerKeeper(spec, self._hand, self._settler, options, on_state=self._note_state)
+        self._changed = asyncio.Event()
+        self._settler = Settler(
+            broker, store, self._hand, claim_threshold=options.claim_threshold, changed=self._changed
+        )
+        self._keeper = RunnerKeeper(
+            spec, self._hand, self._settler, options, changed=self._changed, on_state=self._note_state
+        )
         self._status = WorkerStatus(worker=f"{os.getpid()}-{secrets.token_hex(4)}", model=spec.name, state="loading")
         self._announce_now = asyncio.Event()
         self._last_was_full = False
@@ -114,9 +119,9 @@ class Consumer:
         while True:
             size = self._room()
             if size == 0:
-                self._keeper.changed.clear()
+                self._changed.clear()
                 if self._room() == 0:
-                    await self._keeper.changed.wait()
+                    await self._changed.wait()
                 continue
             try:
                 await self._pull_once(size)

@@ -33,7 +33,14 @@ class RunnerKeeper:
     """One runner at a time. *changed* is set whenever there may be reason to pull again."""
 
     def __init__(
-        self, spec: ModelSpec, hand: Hand, settler: Settler, options: WorkerOptions, *, on_state: OnState
+        self,
+        spec: ModelSpec,
+        hand: Hand,
+        settler: Settler,
+        options: WorkerOptions,
+        *,
+        changed: asyncio.Event,
+        on_state: OnState,
     ) -> None:
         self._spec = spec
         self._hand = hand
@@ -47,7 +54,7 @@ class RunnerKeeper:
         self._stopping = False
         self.ready = False
         self.helping = 1
-        self.changed = asyncio.Event()
+        self.changed = changed
 
     async def run(self) -> None:
         """Run one runner after the other until cancelled, with back-off when they do not live long."""

@@ -55,12 +55,18 @@ def failure(held: Held, fault: Fault, failure: Failure, *, max_deliveries: int, 
 
 
 class Settler:
-    """Settles outcomes in the background, several batches of them at once; settled() waits for all."""
+    """Settles outcomes in the background, several batches of them at once; settled() waits for all.
 
-    def __init__(self, broker: Broker, store: BlobStore, hand: Hand, *, claim_threshold: int) -> None:
+    *changed* is set after each of them: there may be reason to pull again.
+    """
+
+    def __init__(
+        self, broker: Broker, store: BlobStore, hand: Hand, *, claim_threshold: int, changed: asyncio.Event
+    ) -> None:
         self._broker = broker
         self._store = store
         self._hand = hand
+        self._changed = changed
         limit = broker.capabilities.max_message_nbytes
         self._threshold = claim_threshold if limit is None else min(claim_threshold, limit)
         self._at_once = asyncio.Semaphore(_AT_ONCE)
@@ -76,11 +82,15 @@ class Settler:
         if outcomes:
             task = asyncio.create_task(self._settle(outcomes))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(self._done)
 
     def hand_back(self, held: Iterable[Held]) -> None:
         """Back to the queue at once, uncounted: this delivery was not the message's fault."""
         self.settle([Outcome(one, None, Retry(delay=0.0, counted=False)) for one in held])
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._changed.set()  # whoever waits because we were behind
 
     async def settled(self) -> None:
         """Wait until nothing is left to settle."""

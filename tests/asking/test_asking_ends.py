@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from test_asking import GatedBroker, SmallBroker, nothing_in, request
 
-from dumbwaiter import asking
 from dumbwaiter.asking import Asker
 from dumbwaiter.blobs import open_store
 from dumbwaiter.brokers.memory import MemoryBroker
@@ -15,12 +15,12 @@ from dumbwaiter.errors import (
     BrokerClosedError,
     BrokerError,
     BrokerUnavailableError,
+    MessageTooLargeError,
     PredictionTimeoutError,
 )
 from dumbwaiter.message import Message
 from dumbwaiter.testing import eventually
 from echo_worker import serving
-from test_asking import GatedBroker, SmallBroker, nothing_in, request
 
 pytestmark = pytest.mark.anyio
 
@@ -72,7 +72,7 @@ async def test_an_inbox_that_is_lost_while_a_large_body_is_written_is_replaced(b
 
 
 async def test_an_inbox_that_cannot_be_read_for_a_while_is_tried_again(monkeypatch, caplog):
-    monkeypatch.setattr(asking, "FIRST_BACK_OFF", 0.001)
+    monkeypatch.setattr("dumbwaiter.asking.asker.FIRST_BACK_OFF", 0.001)
 
     class Stutters(MemoryBroker):
         async def open_inbox(self):
@@ -151,7 +151,7 @@ async def test_close_while_the_messages_of_a_batch_are_sent_one_by_one_tells_the
     class RefusesBatches(GatedBroker):
         async def send(self, queue, messages, *, delay=0.0):
             if len(messages) > 1:
-                raise asking.MessageTooLargeError(14, 10)
+                raise MessageTooLargeError(14, 10)
             await super().send(queue, messages, delay=delay)
 
     async with RefusesBatches() as broker:

@@ -1,19 +1,14 @@
-"""Request and reply over a broker: send a message, wait for its answer in an inbox. Gateways and clients share it.
-
-One Asker has one inbox and one task that reads it; answers are matched by correlation id. Messages sent in the same
-turn of the event loop travel in one ``send``, and while a ``send`` is on its way the next ones gather behind it.
-Nothing here retries a request: an error reaches whoever asked.
-"""
+"""The asker and its pending requests."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
+from dumbwaiter.asking.outbox import Entry, Outbox, fail
 from dumbwaiter.blobs.claimcheck import check_in, check_out, drop
 from dumbwaiter.errors import (
     BadInputError,
@@ -21,13 +16,11 @@ from dumbwaiter.errors import (
     BrokerClosedError,
     BrokerError,
     BrokerUnavailableError,
-    MessageTooLargeError,
     PredictionTimeoutError,
-    QueueNotFoundError,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from types import TracebackType
 
     from dumbwaiter.blobs.store import BlobStore
@@ -36,85 +29,10 @@ if TYPE_CHECKING:
 
 CLAIM_THRESHOLD = 256 * 1024
 """Bodies larger than this many bytes travel by claim check unless told otherwise."""
-MAX_SEND = 256
-"""At most this many messages in one send, so that a flood does not become one endless transaction."""
 READ_WAIT = 30.0
 FIRST_BACK_OFF, LAST_BACK_OFF = 0.05, 2.0
 
 _log = logging.getLogger("dumbwaiter.asking")
-
-
-class _Entry(NamedTuple):
-    message: Message
-    future: asyncio.Future[Any]
-    confirms: bool
-    """True: *future* is done when the broker has confirmed; False: only errors of the send reach it."""
-
-
-class _Outbox:
-    """Groups what is sent to one queue: one send on its way, the rest gathers behind it."""
-
-    def __init__(self, broker: Broker, unsent: Callable[[Message], None]) -> None:
-        self._broker = broker
-        self._unsent = unsent
-        self._entries: defaultdict[str, list[_Entry]] = defaultdict(list)
-        self._senders: dict[str, asyncio.Task[None]] = {}
-
-    def put(self, queue: str, entry: _Entry) -> None:
-        self._entries[queue].append(entry)
-        if queue not in self._senders:
-            self._senders[queue] = asyncio.get_running_loop().create_task(self._send(queue))
-
-    async def close(self) -> None:
-        senders = list(self._senders.values())
-        for sender in senders:
-            sender.cancel()
-        await asyncio.gather(*senders, return_exceptions=True)
-        for entry in (e for entries in self._entries.values() for e in entries):
-            _fail(entry.future, BrokerClosedError("closed before this message was sent"))
-        self._entries.clear()
-
-    async def _send(self, queue: str) -> None:
-        batch: list[_Entry] = []
-        try:
-            while entries := self._entries.pop(queue, None):
-                batch = entries[:MAX_SEND]
-                if len(entries) > MAX_SEND:
-                    self._entries[queue] = entries[MAX_SEND:]
-                await self._send_batch(queue, [entry for entry in batch if self._is_wanted(entry)])
-        except asyncio.CancelledError:
-            self._fail_all(batch, BrokerClosedError("closed while sending"))
-            raise
-        finally:
-            del self._senders[queue]
-
-    def _is_wanted(self, entry: _Entry) -> bool:
-        # Whoever gave up before the message left wants no answer, so the model need not run.
-        if entry.future.done():
-            self._unsent(entry.message)
-        return not entry.future.done()
-
-    async def _send_batch(self, queue: str, batch: list[_Entry]) -> None:
-        try:
-            await self._broker.send(queue, [entry.message for entry in batch])
-        except (MessageTooLargeError, QueueNotFoundError) as error:
-            if isinstance(error, MessageTooLargeError) and len(batch) > 1:
-                for entry in batch:  # nothing was sent yet; only the one that is too large shall suffer
-                    await self._send_batch(queue, [entry])
-                return
-            self._fail_all(batch, error)
-            for entry in batch:
-                self._unsent(entry.message)
-        except Exception as error:  # whatever it is, it belongs to those who asked
-            self._fail_all(batch, error)
-        else:
-            for entry in batch:
-                if entry.confirms and not entry.future.done():
-                    entry.future.set_result(None)
-
-    def _fail_all(self, batch: list[_Entry], error: Exception) -> None:
-        for entry in batch:
-            _fail(entry.future, error)
 
 
 class Pending:
@@ -143,7 +61,7 @@ class Pending:
 
     def fail(self, error: Exception) -> None:
         """Whoever waits gets *error*, unless the answer is here already."""
-        _fail(self._future, error)
+        fail(self._future, error)
 
     def forget(self) -> None:
         """Stop waiting; an answer that comes later is ignored."""
@@ -194,7 +112,7 @@ class Asker:
         self._broker = broker
         self._store = store
         self._claim_threshold = claim_threshold
-        self._outbox = _Outbox(broker, self._drop_soon)
+        self._outbox = Outbox(broker, self._drop_soon)
         self._waiters: dict[str, tuple[str, asyncio.Future[Message]]] = {}
         self._inbox: Inbox | None = None
         self._address: str | None = None
@@ -260,7 +178,7 @@ class Asker:
                 pending.forget()  # the error may keep this frame alive while the caller tries the same id again
                 raise
         else:
-            self._outbox.put(queue, _Entry(request, future, confirms=False))
+            self._outbox.put(queue, Entry(request, future, confirms=False))
         return pending
 
     async def send(self, queue: str, message: Message) -> None:
@@ -287,7 +205,7 @@ class Asker:
         waiters = list(self._waiters.values())
         doomed = [future for name, future in waiters if queue in (None, name) and not future.done()]
         for future in doomed:
-            _fail(future, error)
+            fail(future, error)
         return len(doomed)
 
     def waiting(self) -> set[str]:
@@ -296,7 +214,7 @@ class Asker:
 
     async def _confirmed(self, queue: str, message: Message) -> None:
         confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._outbox.put(queue, _Entry(message, confirmed, confirms=True))
+        self._outbox.put(queue, Entry(message, confirmed, confirms=True))
         await confirmed
 
     async def _ready_to_go(self, message: Message) -> Message:
@@ -375,11 +293,6 @@ class Asker:
             task = asyncio.get_running_loop().create_task(_drop(self._store, message))
             self._background.add(task)
             task.add_done_callback(self._background.discard)
-
-
-def _fail(future: asyncio.Future[Any], error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)
 
 
 def _see(future: asyncio.Future[Any]) -> None:

@@ -1,0 +1,11 @@
+"""Request and reply over a broker: send a message, wait for its answer in an inbox. Gateways and clients share it.
+
+One Asker has one inbox and one task that reads it; answers are matched by correlation id. Messages sent in the same
+turn of the event loop travel in one ``send``, and while a ``send`` is on its way the next ones gather behind it.
+Nothing here retries a request: an error reaches whoever asked.
+"""
+
+from dumbwaiter.asking.asker import CLAIM_THRESHOLD, Asker, Pending
+from dumbwaiter.asking.outbox import MAX_SEND
+
+__all__ = ["CLAIM_THRESHOLD", "MAX_SEND", "Asker", "Pending"]

@@ -1,0 +1,150 @@
+"""The broker is away for a while, or slow: the worker waits, says so, and goes on by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kitchen import QUEUE, kitchen
+
+from dumbwaiter.blobs import BlobStore, open_store
+from dumbwaiter.brokers.memory import MemoryBroker
+from dumbwaiter.errors import BrokerUnavailableError
+from dumbwaiter.message import Delivery, Message
+from dumbwaiter.testing import eventually
+from dumbwaiter.worker import consumer
+from dumbwaiter.worker.settling import _AT_ONCE
+
+pytestmark = pytest.mark.anyio
+
+SHOUT = """
+class Model:
+    def __call__(self, text: str) -> str:
+        return text.upper()
+"""
+SLOW = """
+import time
+
+class Model:
+    def __call__(self, text: str) -> str:
+        time.sleep(1.5)
+        return text.upper()
+"""
+
+
+class Away(MemoryBroker):
+    """*down* verbs raise BrokerUnavailableError as often as told; complete() waits while *gate* is shut."""
+
+    def __init__(self, lock_duration: float = 30.0, **down: int) -> None:
+        super().__init__("memory:", lock_duration=lock_duration)
+        self.down = down
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def create_queue(self, queue: str) -> None:
+        self._enter("create_queue")
+        await super().create_queue(queue)
+
+    async def receive(self, queue: str, **how: Any) -> list[Delivery]:
+        self._enter("receive")
+        return await super().receive(queue, **how)
+
+    async def renew_lock(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        self._enter("renew_lock")
+        return await super().renew_lock(deliveries)
+
+    async def complete(self, deliveries: Sequence[Delivery]) -> None:
+        await self.gate.wait()
+        await super().complete(deliveries)
+
+    def _enter(self, verb: str) -> None:
+        if self.down.get(verb, 0):
+            self.down[verb] -= 1
+            raise BrokerUnavailableError("the broker takes a nap")
+
+
+@pytest.fixture
+def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consumer, "back_off", lambda *_, **__: 0.001)
+
+
+async def test_a_broker_that_is_away_is_tried_again_until_it_is_back(tmp_path, caplog, in_a_hurry) -> None:
+    broker = Away(create_queue=3, receive=12)
+    async with kitchen(tmp_path, SHOUT, broker=broker) as it:
+        assert await it.output("soup") == "SOUP"
+    told = [record for record in caplog.records if "the broker is unavailable" in record.message]
+    assert [record.args[0].args[0] for record in told] == ["the broker takes a nap"] * 3, "the 1st and the 10th failure"
+
+
+async def test_locks_that_could_not_be_renewed_once_are_renewed_the_next_time(tmp_path) -> None:
+    broker = Away(lock_duration=1.0, renew_lock=1)
+    async with kitchen(tmp_path, SLOW, broker=broker) as it:
+        assert await it.output("soup") == "SOUP"
+        assert broker.down == {"renew_lock": 0}
+        await eventually(lambda: _ended(it.broker))
+        assert (await it.broker.stats(QUEUE)).dead == 0
+
+
+async def test_a_worker_that_was_behind_with_settling_pulls_again_when_it_has_caught_up(tmp_path) -> None:
+    """The runner has nothing left to say by then, so it must be the settling that wakes it."""
+    broker = Away()
+    async with kitchen(tmp_path, SHOUT, broker=broker) as it:
+        broker.gate.clear()
+        for number in range(3 * _AT_ONCE):
+            message = Message(body=b"soup", content_type="text/plain", id=f"dish-{number}")
+            await it.broker.send(QUEUE, [message])
+            if not it.consumer._settler.behind:
+                await eventually(lambda: it.consumer._hand.in_runner == 0)
+                await eventually(lambda count=number: it.consumer._settler.behind or len(it.consumer._hand) > count)
+        assert it.consumer._settler.behind
+        broker.gate.set()
+        await eventually(lambda: _ended(it.broker))
+        assert await it.output("pie") == "PIE"
+
+
+async def test_stopping_while_a_claim_check_is_fetched_hands_the_message_back_uncounted(tmp_path: Path) -> None:
+    store = SlowStore(open_store(f"file://{tmp_path}/blobs"))
+    async with kitchen(tmp_path, SHOUT, store=store) as it:
+        await store.put("claims/soup", b"soup")
+        message = Message(id="one", content_type="text/plain", data_ref="blob:claims/soup")
+        await it.broker.send(QUEUE, [message])
+        await asyncio.wait_for(store.asked.wait(), 10)
+        it.stop.set()
+        await it.running
+        (again,) = await it.broker.receive(QUEUE, max_messages=1, max_wait=5)
+        assert (again.message.id, again.delivery_count) == ("one", 1)
+
+
+class SlowStore(BlobStore):
+    """A store that never finds a claim check."""
+
+    def __init__(self, store: BlobStore) -> None:
+        self.url = store.url
+        self._store = store
+        self.asked = asyncio.Event()
+
+    async def put(self, key: str, data: bytes, *, durable: bool = True) -> None:
+        await self._store.put(key, data, durable=durable)
+
+    async def create(self, key: str, data: bytes) -> None:
+        await self._store.create(key, data)
+
+    async def get(self, key: str) -> bytes:
+        if key.startswith("claims/"):
+            self.asked.set()
+            await asyncio.Event().wait()
+        return await self._store.get(key)
+
+    async def list(self, prefix: str) -> list[str]:
+        return await self._store.list(prefix)
+
+    async def delete(self, key: str) -> None:
+        await self._store.delete(key)
+
+
+async def _ended(broker: MemoryBroker) -> bool:
+    stats = await broker.stats(QUEUE)
+    return stats.ready + stats.locked + stats.delayed == 0
