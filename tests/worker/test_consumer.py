@@ -189,6 +189,7 @@ async def test_locks_are_renewed_while_a_slow_model_runs(tmp_path: Path) -> None
     """
     async with kitchen(tmp_path, slow, lock_duration=0.6) as it:
         asking = asyncio.create_task(it.output("slow"))
+        await eventually(lambda: it.consumer._hand.in_runner == 1)
         while not asking.done():
             assert await it.broker.receive(QUEUE, max_messages=1, max_wait=0.1) == [] or asking.done()
         assert await asking == "slow"

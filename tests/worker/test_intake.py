@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,9 @@ from dumbwaiter.worker.recorder import FlightRecorder
 pytestmark = pytest.mark.anyio
 
 
+BODIES = [b"soup", b"salad", b"pie", b"cake", b"bad"]
+
+
 class Slow:
     """A model whose decoding takes as long as the test wants."""
 
@@ -26,11 +30,15 @@ class Slow:
 
     def __init__(self) -> None:
         self.begun: list[bytes] = []
-        self.may_finish = threading.Semaphore(0)
+        self._gates: defaultdict[bytes, threading.Event] = defaultdict(threading.Event)
+
+    def finish(self, *bodies: bytes) -> None:
+        for body in bodies:
+            self._gates[body].set()
 
     def decode(self, content_type: str | None, body: memoryview) -> Any:
         self.begun.append(bytes(body))
-        self.may_finish.acquire()
+        self._gates[bytes(body)].wait()
         if body == b"bad":
             raise BadInputError("not to my taste")
         return bytes(body)
@@ -73,8 +81,7 @@ class Desk:
 
     def close(self) -> None:
         self._ours.close()
-        for _ in range(20):
-            self.model.may_finish.release()
+        self.model.finish(*(bytes(body) for body in self.model.begun), *BODIES)
 
 
 @pytest.fixture
@@ -93,16 +100,14 @@ async def test_while_the_device_waits_all_threads_decode(desk: Desk) -> None:
 async def test_while_the_device_has_inputs_one_thread_decodes_ahead(desk: Desk) -> None:
     desk.predict(s1=b"soup", s2=b"salad")
     await eventually(lambda: len(desk.model.begun) == 2)
-    desk.model.may_finish.release()
-    await eventually(lambda: len(desk.ready()) == 1)
+    desk.model.finish(b"soup", b"salad")
+    await eventually(lambda: sorted(desk.ready()) == [1, 2])
     desk.predict(s3=b"pie", s4=b"cake")
-    desk.model.may_finish.release()
-    await eventually(lambda: len(desk.model.begun) == 3)
-    await eventually(lambda: len(desk.ready()) == 2)
-    assert len(desk.model.begun) == 3, "the second thread took the processor although nobody was waiting"
+    await eventually(lambda: desk.model.begun[2:] == [b"pie"])
     with desk.intake.changed:
+        assert desk.model.begun[2:] == [b"pie"], "the second thread took the processor although nobody was waiting"
         desk.intake.take([0, 1])
-    await eventually(lambda: len(desk.model.begun) == 4)
+    await eventually(lambda: desk.model.begun[2:] == [b"pie", b"cake"])
 
 
 async def test_draining_gives_back_at_once_also_what_was_not_decoded_yet(desk: Desk) -> None:
@@ -110,7 +115,7 @@ async def test_draining_gives_back_at_once_also_what_was_not_decoded_yet(desk: D
     await eventually(lambda: len(desk.model.begun) == 2)
     desk.send(Drain())
     await eventually(lambda: sorted(desk.returned) == [3, 4])
-    desk.model.may_finish.release(2)
+    desk.model.finish(b"soup", b"salad")
     await eventually(lambda: sorted(desk.returned) == [1, 2, 3, 4])
     assert desk.intake.decoding == 0
 
@@ -120,7 +125,7 @@ async def test_dropped_inputs_come_back_and_the_others_stay(desk: Desk) -> None:
     await eventually(lambda: len(desk.model.begun) == 2)
     desk.send(Drop([1, 3]))
     await eventually(lambda: desk.returned == [3])
-    desk.model.may_finish.release(3)
+    desk.model.finish(b"soup", b"salad", b"cake")
     await eventually(lambda: desk.returned == [3, 1])
     await eventually(lambda: sorted(desk.ready()) == [2, 4])
     assert b"pie" not in desk.model.begun, "it was dropped, so nobody need decode it"
@@ -131,23 +136,23 @@ async def test_a_slot_given_to_a_new_input_does_not_inherit_the_drop_of_the_old_
     await eventually(lambda: len(desk.model.begun) == 1)
     desk.send(Drop([7]))  # it has answered already: nothing to return
     desk.predict(s7=b"pie")
-    desk.model.may_finish.release(2)
+    desk.model.finish(b"soup", b"pie")
     await eventually(lambda: sorted(desk.ready()) == [1, 7])
     assert desk.returned == []
 
 
 async def test_a_bad_input_is_reported_and_the_rest_decoded(desk: Desk) -> None:
     desk.predict(s1=b"bad", s2=b"soup")
-    desk.model.may_finish.release(2)
-    await eventually(lambda: desk.ready() == [2])
+    desk.model.finish(b"bad", b"soup")
+    await eventually(lambda: desk.ready() == [2] and desk.bad)
     assert desk.bad == [1]
     assert desk.recorder.busy([1, 2]) == []
 
 
 async def test_inputs_are_taken_by_place_and_the_others_keep_their_order(desk: Desk) -> None:
+    desk.model.finish(b"soup")
     for slot in range(5):
         desk.predict(**{f"s{slot}": b"soup"})
-        desk.model.may_finish.release()
         await eventually(lambda count=slot + 1: len(desk.ready()) == count)
     with desk.intake.changed:
         taken = desk.intake.take([1, 3])
