@@ -98,6 +98,14 @@ async def test_redrive_all_sends_all_back_with_a_fresh_delivery_count(run, proje
     assert [(one.message.id, one.delivery_count) for one in deliveries] == [("first", 1), ("second", 1)]
 
 
+async def test_redrive_all_sends_back_hundreds(run, project, keys):
+    async with broker_of(project) as broker:
+        await broker.send("shout", [Message(body=b"wrong") for _ in range(250)])
+        await broker.dead_letter(await broker.receive("shout", max_messages=250, max_wait=5.0), reason="ValueError")
+    assert run("dead-letters", "redrive", "shout", "--all").stdout == "redriven 252\n"
+    assert await counts(project) == (252, 0)
+
+
 async def test_purge_with_yes_deletes_without_asking(run, project, keys):
     shown = run("dead-letters", "purge", "shout", keys[0], "--yes")
     assert (shown.returncode, shown.stdout) == (0, "purged 1\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,12 @@ from dumbwaiter.envelope import to_attributes
 from dumbwaiter.message import DeadLetter
 
 if TYPE_CHECKING:
+    from dumbwaiter.blobs import BlobStore
     from dumbwaiter.brokers.contract import Broker
     from dumbwaiter.config import Settings
 
 _EVERY = 1_000_000
+_AT_ONCE = 100
 
 
 @click.group("dead-letters", cls=Group)
@@ -157,11 +160,20 @@ async def _letter(settings: Settings, queue: str, key: str) -> DeadLetter:
 
 async def _redrive(settings: Settings, queue: str, keys: Sequence[str]) -> int:
     async with connected(settings) as (broker, store):
-        letters = await _chosen(broker, queue, keys) if keys else await broker.dead_letters(queue, limit=_EVERY)
-        # A kept result is written once: the failure that stands there would keep out what the next run brings.
-        for letter in letters:
-            await forget_failure(store, letter.message.id)
-        return await broker.redrive(queue, [letter.key for letter in letters])
+        if keys:
+            return await _send_back(broker, store, queue, await _chosen(broker, queue, keys))
+        started, count = time.time(), 0
+        # Some at a time, for bodies may be large; and without those that die again meanwhile.
+        while letters := [x for x in await broker.dead_letters(queue, limit=_AT_ONCE) if x.dead_at <= started]:
+            count += await _send_back(broker, store, queue, letters)
+        return count
+
+
+async def _send_back(broker: Broker, store: BlobStore, queue: str, letters: Sequence[DeadLetter]) -> int:
+    # A kept result is written once: the failure that stands there would keep out what the next run brings.
+    for letter in letters:
+        await forget_failure(store, letter.message.id)
+    return await broker.redrive(queue, [letter.key for letter in letters])
 
 
 async def _purge(settings: Settings, queue: str, keys: Sequence[str]) -> int:
