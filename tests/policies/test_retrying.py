@@ -14,6 +14,7 @@ from dumbwaiter.policies.retrying import (
     Retry,
     back_off,
     judge,
+    most_deliveries,
     must_be_alone,
 )
 
@@ -40,9 +41,19 @@ def test_a_missed_deadline_is_answered_and_leaves_no_dead_letter() -> None:
     assert judge(Fault.EXPIRED, 1, max_deliveries=3, luck=0.0) == Answer()
 
 
-@given(count=st.integers(1, 1000), luck=luck)
-def test_the_innocent_go_back_at_once_and_uncounted(count: int, luck: float) -> None:
-    assert judge(Fault.INNOCENT, count, max_deliveries=3, luck=luck) == Retry(delay=0.0, counted=False)
+@given(count=st.integers(1, 9), luck=luck)
+def test_whoever_waits_hears_the_reason_before_the_deadline_when_no_further_try_would_end_before_it(
+    count: int, luck: float
+) -> None:
+    delay = back_off(count, luck=luck)
+    assert judge(Fault.TRANSIENT, count, max_deliveries=3, luck=luck, time_left=1.9 * delay) == GiveUp()
+    assert judge(Fault.TRANSIENT, count, max_deliveries=3, luck=luck, time_left=2.1 * delay) == Retry(delay=delay)
+    assert judge(Fault.TRANSIENT, count, max_deliveries=3, luck=luck) == Retry(delay=delay)
+
+
+def test_a_message_may_be_delivered_as_often_as_the_most_patient_fault_allows() -> None:
+    assert most_deliveries(3) == TRANSIENT_DELIVERIES
+    assert most_deliveries(50) == 50
 
 
 @given(attempt=st.integers(1, 10_000), luck=luck)

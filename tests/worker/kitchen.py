@@ -17,13 +17,40 @@ from dumbwaiter.blobs.presence import WorkerStatus
 from dumbwaiter.blobs.store import BlobStore
 from dumbwaiter.brokers import open_broker
 from dumbwaiter.brokers.contract import Broker
+from dumbwaiter.devices.admission import Admission
 from dumbwaiter.message import Failure, Message
 from dumbwaiter.models.contract import ModelSpec
 from dumbwaiter.testing import eventually
 from dumbwaiter.worker import Consumer, WorkerOptions
-from dumbwaiter.worker.admission import Admission
 
 QUEUE = "dish"
+
+SHOUT = """
+class Model:
+    def __call__(self, text: str) -> str:
+        return text.upper()
+"""
+
+BATCHED = """
+import os, signal, time
+
+class Model:
+    max_batch = 8
+
+    def __call__(self, texts: list[str]) -> list[str]:
+        time.sleep(0.05)
+        if "segfault" in texts:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if "exit" in texts:
+            os._exit(3)
+        if "hang" in texts:
+            time.sleep(1000)
+        if "raise" in texts:
+            raise ValueError("I do not like this one")
+        if "short" in texts:
+            return texts[:-1]
+        return [ValueError("not this place") if text == "place" else f"{len(texts)}:{text}" for text in texts]
+"""
 
 
 @dataclass
@@ -97,4 +124,5 @@ async def kitchen(
             yield it
         finally:
             stop.set()
-            await running
+            if not running.cancelled():
+                await running

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from kitchen import QUEUE, Kitchen, kitchen
 
+from dumbwaiter.devices.admission import Admission, Grant
 from dumbwaiter.message import Message
 from dumbwaiter.testing import eventually
-from dumbwaiter.worker.admission import Admission, Grant
 
 pytestmark = pytest.mark.anyio
 
@@ -41,12 +41,14 @@ class Counting(Admission):
 
     async def acquire(self, want: int) -> Grant:
         await self.open.wait()
-        self.out += 1
-        return Grant(min(want, self.at_once), self)
+        size = min(want, self.at_once)
+        self.out += size
+        return Grant(size, self)
 
-    def release(self, grant: Grant) -> None:
-        self.out -= 1
-        self.sizes.append(grant.size)
+    def release(self, grant: Grant, count: int) -> None:
+        self.out -= count
+        if grant.outstanding == 0:
+            self.sizes.append(grant.size)
 
 
 async def test_without_a_grant_a_message_stays_in_the_queue_with_its_count_untouched(tmp_path: Path) -> None:
@@ -80,7 +82,7 @@ async def test_every_grant_is_given_back_however_its_messages_end(tmp_path: Path
         assert (await it.failure("exit")).code == "runner-crashed"
         await it.broker.send(QUEUE, [Message(body=b"slow", content_type="text/plain") for _ in range(8)])
         await eventually(lambda: _locked(it), within=10)
-    await eventually(lambda: admission.out == 0, what=f"{admission.out} grants to come back")
+    await eventually(lambda: admission.out == 0, what="every grant to come back")
 
 
 async def _ready(it: Kitchen, count: int) -> bool:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from kitchen import QUEUE, kitchen
+from kitchen import BATCHED, QUEUE, SHOUT, kitchen
 
 from dumbwaiter.answers import failure_of, timings_of
 from dumbwaiter.blobs.presence import workers_of
@@ -20,33 +20,6 @@ from dumbwaiter.testing import eventually
 from dumbwaiter.worker import WorkerOptions
 
 pytestmark = pytest.mark.anyio
-
-SHOUT = """
-class Model:
-    def __call__(self, text: str) -> str:
-        return text.upper()
-"""
-
-BATCHED = """
-import os, signal, time
-
-class Model:
-    max_batch = 8
-
-    def __call__(self, texts: list[str]) -> list[str]:
-        time.sleep(0.05)
-        if "segfault" in texts:
-            os.kill(os.getpid(), signal.SIGSEGV)
-        if "exit" in texts:
-            os._exit(3)
-        if "hang" in texts:
-            time.sleep(1000)
-        if "raise" in texts:
-            raise ValueError("I do not like this one")
-        if "short" in texts:
-            return texts[:-1]
-        return [ValueError("not this place") if text == "place" else f"{len(texts)}:{text}" for text in texts]
-"""
 
 
 async def test_a_request_is_answered_and_completed(tmp_path: Path) -> None:

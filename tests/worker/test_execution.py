@@ -43,21 +43,32 @@ def fail_on(*bad: int) -> Callable[[Sequence[Any]], list[Any]]:
     return predict
 
 
+def run_all(model: ScriptedModel, inputs: Sequence[Any]) -> list[Any]:
+    return run_batch(model, inputs, lambda _: None)
+
+
 def test_a_good_batch_is_one_call() -> None:
     model = ScriptedModel(fail_on())
-    assert run_batch(model, [1, 2, 3]) == [10, 20, 30]
+    assert run_all(model, [1, 2, 3]) == [10, 20, 30]
     assert model.sizes == [3]
 
 
+def test_it_is_said_before_each_call_who_runs() -> None:
+    """So that who kills or hangs the runner in a second attempt is blamed alone."""
+    places: list[range] = []
+    run_batch(ScriptedModel(fail_on(2)), [1, 2, 3], places.append)
+    assert places == [range(3), range(1), range(1, 2), range(2, 3)]
+
+
 def test_one_bad_member_fails_alone_and_its_mates_lose_nothing() -> None:
-    outputs = run_batch(ScriptedModel(fail_on(2)), [1, 2, 3])
+    outputs = run_all(ScriptedModel(fail_on(2)), [1, 2, 3])
     assert outputs[0] == 10
     assert outputs[2] == 30
     assert isinstance(outputs[1], ValueError)
 
 
 def test_an_exception_in_one_place_of_a_result_is_kept_there() -> None:
-    outputs = run_batch(ScriptedModel(lambda inputs: [1, TransientError("later"), 3]), [1, 2, 3])
+    outputs = run_all(ScriptedModel(lambda inputs: [1, TransientError("later"), 3]), [1, 2, 3])
     assert outputs[0] == 1
     assert isinstance(outputs[1], TransientError)
 
@@ -69,7 +80,7 @@ def test_out_of_memory_halves_the_batch_until_it_fits() -> None:
         return list(inputs)
 
     model = ScriptedModel(predict)
-    assert run_batch(model, list(range(8))) == list(range(8))
+    assert run_all(model, list(range(8))) == list(range(8))
     assert model.sizes == [8, 4, 2, 2, 4, 2, 2]
 
 
@@ -108,8 +119,8 @@ def test_out_of_host_memory_in_torch_halves_the_batch_too() -> None:
         return list(inputs)
 
     model = ScriptedModel(predict)
-    assert run_batch(model, [1, 2, 3]) == [1, 2, 3]
-    assert model.sizes == [3, 1, 2, 1, 1]
+    assert run_all(model, [1, 2, 3]) == [1, 2, 3]
+    assert model.sizes == [3, 2, 1, 1, 1]
 
 
 def test_the_message_is_the_error_and_not_a_note_added_to_it() -> None:

@@ -13,7 +13,7 @@ from kitchen import QUEUE, Kitchen, kitchen
 from dumbwaiter.blobs.local import LocalBlobStore
 from dumbwaiter.blobs.results import load_result
 from dumbwaiter.brokers.memory import MemoryBroker
-from dumbwaiter.errors import BlobError, BrokerUnavailableError
+from dumbwaiter.errors import BlobError, BrokerUnavailableError, LockLostError
 from dumbwaiter.message import Delivery, Message
 from dumbwaiter.testing import eventually
 from dumbwaiter.worker import WorkerOptions
@@ -205,3 +205,19 @@ async def _is_empty(it: Kitchen) -> bool:
     await asyncio.sleep(0)
     stats = await it.broker.stats(QUEUE)
     return stats.ready + stats.locked + stats.delayed == 0
+
+
+async def test_a_claim_check_stays_for_whoever_holds_the_message_by_now(tmp_path, broker, store) -> None:
+    async with kitchen(tmp_path, SHOUT, broker=broker, store=store) as it:
+        await store.put("claims/soup", b"soup")
+
+        async def lose(deliveries: Sequence[Delivery]) -> None:
+            raise LockLostError(deliveries)
+
+        broker.complete = lose  # another worker has received it meanwhile
+        inbox = await it.broker.open_inbox()
+        message = Message(content_type="text/plain", data_ref="blob:claims/soup", reply_to=inbox.address)
+        await it.broker.send(QUEUE, [message])
+        assert [answer.body for answer in await inbox.receive(max_messages=1, max_wait=10)] == [b"SOUP"]
+        await it.consumer._settler.settled()
+        assert await store.list("claims/") == ["claims/soup"]

@@ -11,11 +11,16 @@ from typing import Any, Protocol
 import msgspec
 
 
+LARGEST_BATCH = 2048
+"""No batch is larger; a worker holds at most two of them."""
+
+
 class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Which class to serve and how. *target* is ``module:Class``; *weights* a path or URI; times in seconds.
 
-    *max_batch* bounds a batched model's batch (None: the class's own ``max_batch`` or 32). *timeout* is how long one
-    batch may run before the runner counts as hung. *project* is the folder put first on sys.path.
+    *max_batch* bounds a batched model's batch (None: the class's own ``max_batch`` or 32), and so does
+    *latency_target*, the time that one batch should take at most. *timeout* is how long one batch may run before the
+    runner counts as hung. *project* is the folder put first on sys.path.
     """
 
     name: str
@@ -23,6 +28,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     weights: str | None = None
     project: str = "."
     max_batch: int | None = None
+    latency_target: float | None = None
     max_pixels: int = 50_000_000
     timeout: float = 120.0
     max_deliveries: int = 3

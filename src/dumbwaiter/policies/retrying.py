@@ -22,8 +22,6 @@ class Fault(Enum):
     TRANSIENT = "transient"
     UNKNOWN = "unknown"
     EXPIRED = "expired"
-    INNOCENT = "innocent"
-    """It was only in the same hands when something else went wrong: hand it back uncounted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +42,26 @@ class Answer:
     """Answer with the failure and complete: nobody needs to look at it again."""
 
 
-def judge(fault: Fault, delivery_count: int, *, max_deliveries: int, luck: float) -> Retry | GiveUp | Answer:
-    """Decide. *luck* in [0, 1) spreads the back-off, so that a crowd does not come back at once."""
+def judge(
+    fault: Fault, delivery_count: int, *, max_deliveries: int, luck: float, time_left: float | None = None
+) -> Retry | GiveUp | Answer:
+    """Decide. *luck* in [0, 1) spreads the back-off, so that a crowd does not come back at once.
+
+    *time_left* until the message's deadline, in seconds: whoever waits shall hear the reason before it, rather than
+    that time was up after it.
+    """
     if fault is Fault.EXPIRED:
         return Answer()
-    if fault is Fault.INNOCENT:
-        return Retry(delay=0.0, counted=False)
-    limit = max(max_deliveries, TRANSIENT_DELIVERIES) if fault is Fault.TRANSIENT else max_deliveries
+    limit = most_deliveries(max_deliveries) if fault is Fault.TRANSIENT else max_deliveries
     if fault is Fault.PERMANENT or delivery_count >= limit:
         return GiveUp()
-    return Retry(delay=back_off(delivery_count, luck=luck))
+    delay = back_off(delivery_count, luck=luck)
+    return GiveUp() if time_left is not None and delay > time_left / 2 else Retry(delay=delay)
+
+
+def most_deliveries(max_deliveries: int) -> int:
+    """How often a message may be delivered at all. One that was delivered more often was never given a verdict."""
+    return max(max_deliveries, TRANSIENT_DELIVERIES)
 
 
 def back_off(attempt: int, *, luck: float, first: float = FIRST_DELAY, longest: float = LONGEST_DELAY) -> float:

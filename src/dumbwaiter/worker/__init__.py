@@ -7,6 +7,7 @@ import signal
 
 from dumbwaiter.blobs.store import BlobStore
 from dumbwaiter.brokers.contract import Broker
+from dumbwaiter.devices.admission import Admission
 from dumbwaiter.models.contract import ModelSpec
 from dumbwaiter.worker.consumer import Consumer, OnStatus
 from dumbwaiter.worker.options import WorkerOptions
@@ -20,16 +21,19 @@ async def run_worker(
     spec: ModelSpec,
     options: WorkerOptions,
     *,
+    admission: Admission | None = None,
     on_status: OnStatus | None = None,
     stop: asyncio.Event | None = None,
+    hurry: asyncio.Event | None = None,
 ) -> int:
     """Serve *spec* on an open broker and store until *stop* is set; the process's exit code.
 
-    Without *stop*, SIGTERM and SIGINT stop it within options.grace; a second one makes it hurry.
+    It leaves within options.grace, at once when *hurry* is set. Without *stop*, SIGTERM and SIGINT stop it, and a
+    second one makes it hurry. *admission* grants what may be pulled (None: anything).
     """
-    consumer = Consumer(broker, store, spec, options, on_status=on_status)
+    consumer = Consumer(broker, store, spec, options, admission=admission, on_status=on_status)
     if stop is not None:
-        await consumer.run(stop)
+        await consumer.run(stop, hurry=hurry)
         return 0
     stop, hurry = asyncio.Event(), asyncio.Event()
 

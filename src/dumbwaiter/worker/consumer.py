@@ -19,17 +19,18 @@ from dumbwaiter.blobs.claimcheck import check_out
 from dumbwaiter.blobs.presence import WorkerStatus
 from dumbwaiter.blobs.store import BlobStore
 from dumbwaiter.brokers.contract import Broker
+from dumbwaiter.devices.admission import Admission, Unlimited
 from dumbwaiter.errors import BadInputError, BlobError, BrokerUnavailableError
 from dumbwaiter.message import Failure, Timings
 from dumbwaiter.models.contract import ModelSpec
 from dumbwaiter.policies.batching import pull_size, was_nearly_full
-from dumbwaiter.policies.retrying import TRANSIENT_DELIVERIES, Fault, back_off
-from dumbwaiter.worker.admission import Admission, Unlimited
+from dumbwaiter.policies.retrying import Fault, back_off, most_deliveries
 from dumbwaiter.worker.hand import Hand, Held
 from dumbwaiter.worker.keeper import RunnerKeeper
 from dumbwaiter.worker.options import WorkerOptions
 from dumbwaiter.worker.settling import Outcome, Settler, failure, renew
 
+_FETCHES_AT_ONCE = 4
 _log = logging.getLogger(__name__)
 OnStatus = Callable[[WorkerStatus], None]
 
@@ -73,12 +74,14 @@ class Consumer:
         stopping = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait({keeping, *chores, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            for task in (keeping, *chores):
-                if task.done():
-                    task.result()  # a fault of ours: raise it rather than serve on half dead
-        finally:
-            stopping.cancel()
+            faulty = [task for task in (keeping, *chores) if task.done()]
             await self._leave(keeping, chores, hurry)
+            for task in faulty:
+                task.result()  # a fault of ours: raise it rather than serve on half dead
+        finally:
+            # Also when this call was cancelled, while it left or before: nothing of ours may live on.
+            await _end(stopping, *chores, keeping)
+            await self._settler.close()
 
     async def _leave(
         self, keeping: asyncio.Task[None], chores: Sequence[asyncio.Task[None]], hurry: asyncio.Event | None
@@ -91,13 +94,11 @@ class Consumer:
         draining = asyncio.create_task(self._keeper.drain(self._options.grace * 0.8))
         hurrying = asyncio.create_task((hurry or asyncio.Event()).wait())
         await asyncio.wait({draining, hurrying}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (draining, hurrying, keeping):
-            await _end(task)
+        await _end(draining, hurrying, keeping)
         left = max(0.5, self._options.grace * 0.95 - (time.monotonic() - started))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._settler.settled(), left)
-        await _end(renewing)
-        await _end(announcing)
+        await _end(renewing, announcing)
         with contextlib.suppress(BlobError):
             await presence.withdraw(self._store, self._spec.name, self._status.worker)
 
@@ -133,7 +134,8 @@ class Consumer:
     def _room(self) -> int:
         if not self._keeper.ready or self._settler.behind:
             return 0
-        return pull_size(self._hand.in_runner, self._keeper.helping, last_was_full=self._last_was_full)
+        size = pull_size(self._hand.in_runner, self._keeper.helping, last_was_full=self._last_was_full)
+        return min(size, self._hand.room)
 
     async def _pull_once(self, size: int) -> None:
         grant = await self._admission.acquire(size)
@@ -150,32 +152,42 @@ class Consumer:
             await self._give_to_runner(self._hand.take(deliveries, grant))
 
     async def _give_to_runner(self, held: Sequence[Held]) -> None:
-        try:
-            good = await self._checked(held)
-        except asyncio.CancelledError:
-            # Told to stop while claim checks were fetched: nothing has started, so all of it goes back at once.
-            for one in held:
-                self._hand.pass_by_runner(one)
-            self._settler.hand_back(held)
-            raise
-        await self._keeper.send(good)
-
-    async def _checked(self, held: Sequence[Held]) -> list[Held]:
-        """Without those that are past saving; with the bodies of the others at hand."""
-        good: list[Held] = []
-        bad: list[Outcome] = []
+        """Those whose bodies are here at once, together; the others each as its claim check is fetched."""
         now = time.time()
-        for one in held:
-            outcome = self._past_saving(one, now)
-            if outcome is None and one.delivery.message.data_ref is not None:
-                outcome = await self._check_out(one)
+        verdicts = [(one, self._past_saving(one, now)) for one in held]
+        self._refuse([outcome for _, outcome in verdicts if outcome is not None])
+        good = [one for one, outcome in verdicts if outcome is None]
+        here = [one for one in good if one.delivery.message.data_ref is None]
+        elsewhere = [one for one in good if one.delivery.message.data_ref is not None]
+        try:
+            await self._keeper.send(here)
+            fetches = asyncio.Semaphore(_FETCHES_AT_ONCE)
+            await asyncio.gather(*(self._fetch_and_send(one, fetches) for one in elsewhere))
+        except asyncio.CancelledError:
+            # Told to stop while claim checks were fetched: what has not got to the runner goes back at once.
+            self._hand_back([one for one in elsewhere if one.waiting])
+            raise
+
+    async def _fetch_and_send(self, held: Held, fetches: asyncio.Semaphore) -> None:
+        async with fetches:
+            while self._hand.nbytes_in_runner >= self._options.max_nbytes_in_hand:
+                self._changed.clear()
+                await self._changed.wait()
+            outcome = await self._check_out(held)
             if outcome is None:
-                good.append(one)
+                await self._keeper.send([held])
             else:
-                self._hand.pass_by_runner(one)
-                bad.append(outcome)
-        self._settler.settle(bad)
-        return good
+                self._refuse([outcome])
+
+    def _refuse(self, outcomes: Sequence[Outcome]) -> None:
+        for one in outcomes:
+            self._hand.pass_by_runner(one.held)
+        self._settler.settle(outcomes)
+
+    def _hand_back(self, held: Sequence[Held]) -> None:
+        for one in held:
+            self._hand.pass_by_runner(one)
+        self._settler.hand_back(held)
 
     def _past_saving(self, held: Held, now: float) -> Outcome | None:
         message, count = held.delivery.message, held.delivery.delivery_count
@@ -183,8 +195,7 @@ class Consumer:
             late = now - message.deadline
             said = Failure(code="deadline-exceeded", message=f"received {late:.3f} s after its deadline")
             return self._failed(held, Fault.EXPIRED, said)
-        limit = max(self._spec.max_deliveries, TRANSIENT_DELIVERIES)
-        if count > limit:
+        if count > most_deliveries(self._spec.max_deliveries):
             said = Failure(
                 code="delivery-limit",
                 message=f"delivered {count} times without a verdict: whoever held it died, or lost its lock",
@@ -216,20 +227,22 @@ class Consumer:
     # --- locks and status ---
 
     async def _renew_locks(self) -> None:
-        every = self._broker.lock_duration / 3
+        usual, soon = self._broker.lock_duration / 3, self._broker.lock_duration / 12
+        pause = usual
         while True:
-            await asyncio.sleep(every)
-            held = self._hand.renewable()
+            await asyncio.sleep(pause)
+            held, pause = self._hand.renewable(), usual
             if not held:
                 continue
             try:
-                lost = await renew(held, self._broker)
+                lost, slots = self._hand.note_lost(await renew(held, self._broker))
             except BrokerUnavailableError as error:
-                _log.warning("%d lock(s) could not be renewed: %s", len(held), error)
+                _log.warning("%d lock(s) could not be renewed, trying again soon: %s", len(held), error)
+                pause = soon
                 continue
             if lost:
                 _log.warning("%d lock(s) lost; other workers have these messages by now", len(lost))
-                await self._keeper.forget([one.slot for one in lost if one.slot in self._hand.slots])
+                await self._keeper.forget(slots)
 
     def _note_state(self, state: str, reason: str, signature: dict[str, Any]) -> None:
         self._status = WorkerStatus(
@@ -256,7 +269,11 @@ class Consumer:
                 await asyncio.wait_for(self._announce_now.wait(), presence.ANNOUNCE_EVERY)
 
 
-async def _end(task: asyncio.Task[Any]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError, Exception):
-        await task
+async def _end(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel *tasks* and wait until they have ended; a fault of theirs is logged, for nobody else will see it."""
+    running = [task for task in tasks if not task.done()]
+    for task in running:
+        task.cancel()
+    for outcome in await asyncio.gather(*running, return_exceptions=True):
+        if isinstance(outcome, Exception):
+            _log.error("a part of the worker failed while it was stopped", exc_info=outcome)

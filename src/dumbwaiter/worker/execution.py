@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dumbwaiter.errors import BadInputError, PermanentError, TransientError
@@ -14,27 +14,36 @@ from dumbwaiter.models.importing import headline
 from dumbwaiter.policies.retrying import Fault as FaultKind
 from dumbwaiter.worker.pipe import Fault
 
+Starting = Callable[[range], None]
+
 _TRANSIENT_ERRNOS = {errno.EAGAIN, errno.ENOMEM, errno.ENOSPC, errno.EBUSY, errno.EMFILE, errno.ENFILE}
 _NO_MEMORY = ("DefaultCPUAllocator", "CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 _DETAIL_NCHARS = 16_000
 
 
-def run_batch(model: LoadedModel, inputs: Sequence[Any]) -> list[Any]:
+def run_batch(model: LoadedModel, inputs: Sequence[Any], starting: Starting, *, first: int = 0) -> list[Any]:
     """Outputs in order; an Exception in a place is that member's own failure.
 
     A batch that runs out of memory is halved, down to single inputs. A batch that raises anything else is run again
-    one by one, so that each member gets its own verdict and its mates lose nothing.
+    one by one, so that each member gets its own verdict and its mates lose nothing. *starting* hears before each call
+    of the model which places of the batch run now; *first* is the place of the first of *inputs*.
     """
+    starting(range(first, first + len(inputs)))
     try:
         return model.predict(inputs)
     except Exception as error:
         if len(inputs) == 1:
             return [error]
+        size = 1
         if is_out_of_memory(error):
             release_device_memory()
-            middle = len(inputs) // 2
-            return run_batch(model, inputs[:middle]) + run_batch(model, inputs[middle:])
-    return [output for single in inputs for output in run_batch(model, [single])]
+            size = (len(inputs) + 1) // 2
+    parts = range(0, len(inputs), size)
+    return [
+        output
+        for start in parts
+        for output in run_batch(model, inputs[start : start + size], starting, first=first + start)
+    ]
 
 
 def is_out_of_memory(error: BaseException) -> bool:

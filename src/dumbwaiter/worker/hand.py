@@ -1,30 +1,42 @@
-"""What a consumer has in hand: locked messages, the runner's slots for them, and the locks to renew."""
+"""What a consumer has in hand: locked messages, the runner's slots for them, and the locks to renew.
+
+A message is received, may be in the runner, is settled, and then is released. Its lock is renewed from the first moment
+until its settlement is on its way to the broker.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
 
+from dumbwaiter.devices.admission import Grant
 from dumbwaiter.message import Delivery
-from dumbwaiter.worker.admission import Grant
 from dumbwaiter.worker.recorder import SLOTS
+
+NOWHERE = -1
+"""The slot of a message that is not in the runner."""
 
 
 class Held:
     """One delivery in hand; *delivery* is replaced when its lock is renewed, *lost* set when the lock is gone.
 
-    *body* is the message's, or what its claim check stands for.
+    *body* is the message's, or what its claim check stands for, until the runner has it; *nbytes* its size.
+    *waiting* is set until it is given to the runner, or passed by it. *closing* is set when the broker is being told
+    how the message ends: from then on a lost lock is no news.
     """
 
-    __slots__ = ("body", "delivery", "grant", "lost", "received_at", "slot")
+    __slots__ = ("body", "closing", "delivery", "grant", "lost", "nbytes", "received_at", "slot", "waiting")
 
     def __init__(self, delivery: Delivery, grant: Grant, received_at: float) -> None:
         self.delivery = delivery
         self.body = delivery.message.body
+        self.nbytes = 0
         self.grant = grant
         self.received_at = received_at
-        self.slot = -1
+        self.slot = NOWHERE
         self.lost = False
+        self.waiting = True
+        self.closing = False
 
     def is_locked(self, now: float) -> bool:
         """Whether, as far as this process can tell, nobody else can hold the message at *now* (monotonic)."""
@@ -38,6 +50,7 @@ class Hand:
         self._free = list(range(SLOTS - 1, -1, -1))
         self._by_slot: dict[int, Held] = {}
         self._held: dict[int, Held] = {}
+        self.nbytes_in_runner = 0
 
     def __len__(self) -> int:
         return len(self._held)
@@ -46,6 +59,11 @@ class Hand:
     def in_runner(self) -> int:
         """How many inputs the runner has."""
         return len(self._by_slot)
+
+    @property
+    def room(self) -> int:
+        """How many more inputs the runner can have, whatever it wants."""
+        return len(self._free)
 
     @property
     def slots(self) -> list[int]:
@@ -60,21 +78,28 @@ class Hand:
             self._held[id(held)] = held
         return taken
 
-    def assign(self, held: Held) -> int:
-        """Give *held* a slot of the runner."""
+    def assign(self, held: Held) -> bytes:
+        """Give *held* a slot of the runner; its body, which nobody here needs any longer."""
+        held.waiting = False
         held.slot = self._free.pop()
         self._by_slot[held.slot] = held
-        return held.slot
+        body, held.body = held.body, b""
+        held.nbytes = len(body)
+        self.nbytes_in_runner += held.nbytes
+        return body
 
     def leave_runner(self, slot: int) -> Held:
         """The runner is done with *slot*; its message still waits to be settled."""
         held = self._by_slot.pop(slot)
         self._free.append(slot)
+        held.slot = NOWHERE
+        self.nbytes_in_runner -= held.nbytes
         held.grant.give_back(1)
         return held
 
     def pass_by_runner(self, held: Held) -> None:
         """*held* is in hand but will not run here: its part of the grant goes back."""
+        held.waiting = False
         held.grant.give_back(1)
 
     def empty_runner(self) -> list[Held]:
@@ -87,4 +112,11 @@ class Hand:
 
     def renewable(self) -> list[Held]:
         """Whose locks are still ours to renew."""
-        return [held for held in self._held.values() if not held.lost]
+        return [held for held in self._held.values() if not held.lost and not held.closing]
+
+    def note_lost(self, lost: Iterable[Held]) -> tuple[list[Held], list[int]]:
+        """Mark those whose lock is gone: those of which that is news, and the slots of the runner that they occupy."""
+        news = [held for held in lost if id(held) in self._held and not held.closing]
+        for held in news:
+            held.lost = True
+        return news, [held.slot for held in news if held.slot != NOWHERE]

@@ -74,11 +74,9 @@ class RunnerKeeper:
                 self._hand.pass_by_runner(one)
             self._settler.hand_back(held)
             return
-        for one in held:
-            self._hand.assign(one)
-        items = [_item(one) for one in held]
+        bodies = [self._hand.assign(one) for one in held]
         with contextlib.suppress(OSError):
-            await runner.pipe.send(Predict(items), [one.body for one in held])
+            await runner.pipe.send(Predict([_item(one) for one in held]), bodies)
 
     async def forget(self, slots: Sequence[int]) -> None:
         """Tell the runner not to start what is in *slots*: the locks are lost. It returns what it had not started."""
@@ -234,7 +232,7 @@ def _item(held: Held) -> Item:
     return Item(
         slot=held.slot,
         content_type=message.content_type,
-        nbytes=len(held.body),
+        nbytes=held.nbytes,
         deadline=message.deadline,
         received_at=held.received_at,
         alone=must_be_alone(held.delivery.delivery_count),

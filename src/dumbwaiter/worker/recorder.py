@@ -11,7 +11,9 @@ import os
 import struct
 from enum import IntEnum
 
-SLOTS = 1024
+from dumbwaiter.models.contract import LARGEST_BATCH
+
+SLOTS = 2 * LARGEST_BATCH
 _ENTRY = struct.Struct("<Bxxxxxxxd")
 _NBYTES = SLOTS * _ENTRY.size
 

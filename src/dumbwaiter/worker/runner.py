@@ -38,6 +38,7 @@ class Runner:
     def __init__(self, pipe: RunnerEnd, model: LoadedModel, spec: ModelSpec, recorder: FlightRecorder) -> None:
         self._pipe = pipe
         self._model = model
+        self._latency_target = spec.latency_target
         self._recorder = recorder
         self._curve = LatencyCurve()
         self._sending = threading.Lock()
@@ -101,15 +102,22 @@ class Runner:
 
     @property
     def _target(self) -> int:
-        return target_size(self._curve, self._model.max_batch)
+        return target_size(self._curve, self._model.max_batch, self._latency_target)
 
     def _execute(self, batch: list[Decoded]) -> None:
-        started = time.monotonic()
-        for one in batch:
-            self._recorder.mark(one.item.slot, State.RUNNING, started)
-        outputs = run_batch(self._model, [one.value for one in batch])
+        started, calls = time.monotonic(), 0
+
+        def starting(places: range) -> None:
+            nonlocal calls
+            calls += 1
+            now = time.monotonic()
+            for place, one in enumerate(batch):
+                self._recorder.mark(one.item.slot, State.RUNNING if place in places else State.IDLE, now)
+
+        outputs = run_batch(self._model, [one.value for one in batch], starting)
         ended = time.monotonic()
-        self._curve.observe(len(batch), ended - started)
+        if calls == 1:  # a batch that had to be run again says nothing of the usual time
+            self._curve.observe(len(batch), ended - started)
         for one, output in zip(batch, outputs, strict=True):
             self._answer(one.item, output, started, ended - started, len(batch))
         self._idle_since = time.monotonic()

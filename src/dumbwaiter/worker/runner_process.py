@@ -58,7 +58,7 @@ class RunnerProcess:
         arguments = [str(number) for number in (*fds, os.getpid())]
         try:
             process = subprocess.Popen(  # noqa: ASYNC220,S603 - forking takes about a millisecond; our own module
-                [sys.executable, "-m", "dumbwaiter.worker.runner", *arguments],
+                [sys.executable, "-P", "-m", "dumbwaiter.worker.runner", *arguments],
                 env={**_ALLOCATOR, **os.environ},
                 pass_fds=fds,
                 process_group=0,

@@ -49,8 +49,11 @@ def success(held: Held, body: bytes, content_type: str, timings: Timings) -> Out
 
 def failure(held: Held, fault: Fault, failure: Failure, *, max_deliveries: int, timings: Timings) -> Outcome:
     """An attempt failed: by the retry policy it is tried again, or answered, or answered and dead-lettered."""
-    end = judge(fault, held.delivery.delivery_count, max_deliveries=max_deliveries, luck=random.random())  # noqa: S311
-    answer = None if isinstance(end, Retry) else failed(held.delivery.message, failure, timings=timings)
+    message, count = held.delivery.message, held.delivery.delivery_count
+    time_left = None if message.deadline is None else message.deadline - time.time()
+    luck = random.random()  # noqa: S311 - nothing secret about it
+    end = judge(fault, count, max_deliveries=max_deliveries, time_left=time_left, luck=luck)
+    answer = None if isinstance(end, Retry) else failed(message, failure, timings=timings)
     return Outcome(held, answer, end, failure)
 
 
@@ -97,6 +100,13 @@ class Settler:
         while self._tasks:
             await asyncio.wait(self._tasks)
 
+    async def close(self) -> None:
+        """Settle nothing more: what is not settled comes back when its lock runs out, or the broker is closed."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     async def _settle(self, outcomes: Sequence[Outcome]) -> None:
         try:
             async with self._at_once:
@@ -125,7 +135,7 @@ class Settler:
         return [one for one in outcomes if not one.held.lost]
 
     async def _renew(self, outcomes: Sequence[Outcome]) -> None:
-        await renew([one.held for one in outcomes], self._broker)
+        self._hand.note_lost(await renew([one.held for one in outcomes], self._broker))
 
     async def _save(self, outcomes: Sequence[Outcome]) -> None:
         if outcomes:
@@ -171,14 +181,16 @@ class Settler:
             await self._drop_claims(answers)
 
     async def _finish(self, outcomes: Sequence[Outcome]) -> None:
+        for one in outcomes:
+            one.held.closing = True
         done = [one.held.delivery for one in outcomes if isinstance(one.end, Answer)]
-        if done:
-            await self._insist(self._broker.complete, done)
+        # Whoever holds by now what we had lost still needs its claim check.
+        lost = {delivery.lock_token for delivery in await self._insist(self._broker.complete, done)}
         for one in outcomes:
             if isinstance(one.end, GiveUp) and one.failure is not None:
                 await self._dead_letter(one.held.delivery, one.failure)
         await self._abandon([one for one in outcomes if isinstance(one.end, Retry)])
-        await self._drop_claims([one.held.delivery.message for one in outcomes if isinstance(one.end, Answer)])
+        await self._drop_claims([delivery.message for delivery in done if delivery.lock_token not in lost])
 
     async def _dead_letter(self, delivery: Delivery, failure: Failure) -> None:
         detail = f"{failure.message}\n{failure.detail}".strip()
@@ -194,6 +206,8 @@ class Settler:
         for one in outcomes:
             if isinstance(one.end, Retry):
                 groups[one.end].append(one.held.delivery)
+                if one.failure is not None:
+                    _tell_of_retry(one.held.delivery, one.failure, one.end)
         for retry, deliveries in groups.items():
 
             async def back(batch: Sequence[Delivery], retry: Retry = retry) -> None:
@@ -210,20 +224,32 @@ class Settler:
                 except BlobError as error:
                     _log.warning("the claim check of %s is left behind: %s", message.id, error)
 
-    async def _insist(self, verb: Callable[[Sequence[T]], Awaitable[None]], batch: Sequence[T]) -> None:
-        """Call *verb*; while the broker is unavailable try again until a lock's length has passed."""
+    async def _insist(self, verb: Callable[[Sequence[T]], Awaitable[None]], batch: Sequence[T]) -> list[Delivery]:
+        """Call *verb*; while the broker is unavailable try again until a lock's length has passed.
+
+        Returns the deliveries that others hold by now.
+        """
         give_up_at = time.monotonic() + self._broker.lock_duration
-        while True:
+        while batch:
             try:
                 await verb(batch)
             except LockLostError as error:
                 _log.warning("not settled, another worker has them: %s", error)
+                return list(error.deliveries)
             except BrokerUnavailableError:
                 if time.monotonic() > give_up_at:
                     raise
                 await asyncio.sleep(_RETRY_EVERY)
                 continue
-            return
+            break
+        return []
+
+
+def _tell_of_retry(delivery: Delivery, failure: Failure, retry: Retry) -> None:
+    _log.warning(
+        "attempt %d of %s failed, the next one in %.1f s: %s: %s",
+        *(delivery.delivery_count, delivery.message.id, retry.delay, failure.code, failure.message),
+    )
 
 
 def _put_off(outcome: Outcome, error: BlobError) -> None:
@@ -240,7 +266,7 @@ def _is_stored(held: Held) -> bool:
 
 
 async def renew(held: Sequence[Held], broker: Broker) -> list[Held]:
-    """Renew the locks of *held*; returns (and marks) those that are lost. Raises BrokerUnavailableError."""
+    """Renew the locks of *held*; returns those whose lock is lost. Raises BrokerUnavailableError."""
     deliveries = [one.delivery for one in held]
     lost: list[Delivery] = []
     try:
@@ -250,10 +276,7 @@ async def renew(held: Sequence[Held], broker: Broker) -> list[Held]:
     by_id = {(one.delivery.message.id, one.delivery.lock_token): one for one in held}
     for delivery, old in _pairs(renewed, deliveries, lost):
         by_id[old.message.id, old.lock_token].delivery = delivery
-    gone = [by_id[delivery.message.id, delivery.lock_token] for delivery in lost]
-    for one in gone:
-        one.lost = True
-    return gone
+    return [by_id[delivery.message.id, delivery.lock_token] for delivery in lost]
 
 
 def _pairs(

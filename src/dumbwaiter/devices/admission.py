@@ -1,4 +1,4 @@
-"""The seam for memory admission: a grant before each receive. No grant, no receive: the message stays in the queue.
+"""Admission: a grant before each receive. No grant, no receive: the message stays in the queue for whoever has room.
 
 A device without a ledger uses Unlimited, which always grants.
 """
@@ -13,19 +13,18 @@ class Grant:
 
     def __init__(self, size: int, admission: Admission) -> None:
         self.size = size
-        self._outstanding = size
+        self.outstanding = size
         self._admission = admission
 
     def give_back(self, count: int) -> None:
         """*count* of the messages no longer need the device."""
-        self._outstanding -= count
-        if self._outstanding == 0:
-            self._admission.release(self)
+        if count:
+            self.outstanding -= count
+            self._admission.release(self, count)
 
     def shrink_to(self, count: int) -> None:
         """Only *count* messages came: give back the rest."""
-        if count < self._outstanding:
-            self.give_back(self._outstanding - count)
+        self.give_back(max(0, self.outstanding - count))
 
 
 class Admission(ABC):
@@ -39,8 +38,8 @@ class Admission(ABC):
         """
 
     @abstractmethod
-    def release(self, grant: Grant) -> None:
-        """All of *grant* has been given back. Called once per grant."""
+    def release(self, grant: Grant, count: int) -> None:
+        """*count* messages of *grant* no longer need the device; ``grant.outstanding`` is what is left of it."""
 
 
 class Unlimited(Admission):
@@ -49,5 +48,5 @@ class Unlimited(Admission):
     async def acquire(self, want: int) -> Grant:
         return Grant(want, self)
 
-    def release(self, grant: Grant) -> None:
+    def release(self, grant: Grant, count: int) -> None:
         """Nothing to do: nothing was taken."""

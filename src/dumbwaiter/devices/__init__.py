@@ -1,0 +1,1 @@
+"""Devices: who may use how much of one, and when."""

@@ -1,0 +1,87 @@
+"""What is in hand: slots, bytes, grants and locks, from receive to settlement."""
+
+from __future__ import annotations
+
+import time
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dumbwaiter.devices.admission import Grant, Unlimited
+from dumbwaiter.message import Delivery, Message
+from dumbwaiter.worker.hand import NOWHERE, Hand, Held
+from dumbwaiter.worker.recorder import SLOTS
+
+
+def taken(hand: Hand, *bodies: bytes) -> list[Held]:
+    deliveries = [
+        Delivery(
+            message=Message(body=body),
+            queue="dish",
+            lock_token=f"token-{number}",
+            locked_until=time.monotonic() + 30,
+            delivery_count=1,
+        )
+        for number, body in enumerate(bodies)
+    ]
+    return hand.take(deliveries, Grant(len(bodies), Unlimited()))
+
+
+def test_locks_are_renewed_from_receive_until_the_settlement_is_on_its_way() -> None:
+    hand = Hand()
+    (held,) = taken(hand, b"soup")
+    assert hand.renewable() == [held]
+    hand.assign(held)
+    hand.leave_runner(held.slot)
+    assert hand.renewable() == [held], "its answer is being saved and told, which may take a while"
+    held.closing = True
+    assert hand.renewable() == []
+    hand.release(held)
+    assert len(hand) == 0
+
+
+def test_a_lock_lost_while_the_message_is_being_completed_is_no_news() -> None:
+    hand = Hand()
+    one, two, three = taken(hand, b"1", b"2", b"3")
+    for held in (one, two, three):
+        hand.assign(held)
+    slot = two.slot
+    hand.leave_runner(one.slot)
+    one.closing = True
+    hand.leave_runner(three.slot)
+    hand.release(three)
+    news, slots = hand.note_lost([one, two, three])
+    assert (news, slots) == ([two], [slot])
+    assert [held.lost for held in (one, two, three)] == [False, True, False]
+
+
+def test_a_message_that_has_left_the_runner_does_not_drag_out_the_next_owner_of_its_slot() -> None:
+    hand = Hand()
+    first, second = taken(hand, b"1", b"2")
+    hand.assign(first)
+    slot = first.slot
+    hand.leave_runner(slot)
+    hand.assign(second)
+    assert (first.slot, second.slot) == (NOWHERE, slot)
+    assert hand.note_lost([first]) == ([first], [])
+
+
+def test_bodies_are_counted_while_the_runner_has_them_and_kept_by_nobody_else() -> None:
+    hand = Hand()
+    one, two = taken(hand, b"soup", b"pie")
+    assert (hand.assign(one), hand.assign(two)) == (b"soup", b"pie")
+    assert (one.body, two.body, hand.nbytes_in_runner) == (b"", b"", 7)
+    hand.empty_runner()
+    assert hand.nbytes_in_runner == 0
+
+
+@given(st.lists(st.booleans(), max_size=60))
+def test_no_two_messages_share_a_slot_and_none_is_lost(moves: list[bool]) -> None:
+    hand = Hand()
+    for put_in in moves:
+        if put_in:
+            hand.assign(taken(hand, b"x")[0])
+        elif hand.slots:
+            hand.leave_runner(hand.slots[0])
+        assert len(set(hand.slots)) == hand.in_runner == hand.nbytes_in_runner
+        assert hand.in_runner + hand.room == SLOTS
