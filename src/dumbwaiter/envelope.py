@@ -65,11 +65,16 @@ def to_attributes(message: Message) -> dict[str, str]:
 def from_attributes(attributes: Mapping[str, str], body: bytes, *, fallback_id: str | None = None) -> Message:
     """Build a message from CloudEvents attributes (with or without a ``ce-`` prefix) and a body.
 
-    Structured mode is recognised by its content type. A missing id becomes *fallback_id* or a new one.
-    Raises BadInputError, naming the attribute, when one has a wrong form.
+    Structured mode is recognised by its content type; what *attributes* say wins over what the body says of itself.
+    A missing id becomes *fallback_id* or a new one. Raises BadInputError, naming the attribute, when one has a wrong
+    form.
     """
     message = _build(attributes, body, fallback_id)
-    return from_structured(body, fallback_id=fallback_id) if _is_structured(message.content_type) else message
+    if not is_structured(message.content_type):
+        return message
+    said = {_FIELD_NAMES.get(_attribute_of(name)) for name, value in attributes.items() if value is not None}
+    outer = {field: getattr(message, field) for field in said - {None, "content_type"} if field is not None}
+    return msgspec.structs.replace(from_structured(body, fallback_id=fallback_id), **outer)
 
 
 def to_structured(message: Message) -> bytes:
@@ -88,7 +93,7 @@ def from_structured(data: bytes, *, fallback_id: str | None = None) -> Message:
         event = msgspec.json.decode(data, type=dict[str, Any])
         inline, encoded = event.pop("data", None), event.pop("data_base64", None)
         message = _build(event, b"", fallback_id)
-        if _is_structured(message.content_type):
+        if is_structured(message.content_type):
             raise BadInputError("a CloudEvents JSON object inside another one is not a request")
         if encoded is not None:
             return msgspec.structs.replace(message, body=_decode_base64(encoded))
@@ -114,8 +119,9 @@ def _build(attributes: Mapping[str, Any], body: bytes, fallback_id: str | None) 
     return Message(body=body, extensions=extensions, **fields)
 
 
-def _is_structured(content_type: str | None) -> bool:
-    return content_type is not None and content_type.lower().startswith(STRUCTURED_CONTENT_TYPE)
+def is_structured(content_type: str | None) -> bool:
+    """Whether a body of *content_type* is a CloudEvents JSON object, which names its own id and reply address."""
+    return (content_type or "").partition(";")[0].strip().lower() == STRUCTURED_CONTENT_TYPE
 
 
 def _decode_base64(encoded: Any) -> bytes:

@@ -105,7 +105,7 @@ BAD = {
         JSON,
         400,
         "invalid-json",
-        "deeper than 200",
+        "nested too deeply",
     ),
     "NaN": ("total", b'{"input": [1, NaN]}', JSON, 400, "invalid-json", "not JSON"),
     "a number beyond all": ("total", b'{"input": [1e999]}', JSON, 422, "bad-input", "out of range"),

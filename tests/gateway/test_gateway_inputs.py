@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import json
 
 import pytest
 
-from dumbwaiter.gateway.inputs import DEEPEST, read_input
+from dumbwaiter.gateway.inputs import read_input
 from dumbwaiter.gateway.problems import ProblemError
 
 
@@ -79,15 +81,37 @@ def test_what_is_not_json_is_refused(body):
 def test_json_nested_too_deep_is_refused_and_brackets_in_text_do_not_count(pair):
     opening, closing = pair
     deep = opening * 2000 + b"1" + closing * 2000
-    assert "deeper" in refused("application/json", b'{"input": ' + deep + b"}").detail
+    assert "nested too deeply" in refused("application/json", b'{"input": ' + deep + b"}").detail
     fine = b'"' + b"[{" * 2000 + b'\\"["'
     assert read_input("application/json", b'{"input": ' + fine + b"}")[1] == fine
 
 
-def test_the_deepest_that_is_allowed_is_allowed():
-    value = b"[" * (DEEPEST - 1) + b"]" * (DEEPEST - 1)
-    assert read_input("application/json", b'{"input": ' + value + b"}")[1] == value
-    assert refused("application/json", b'{"input": [' + value + b"]}").status == 400
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[]" * 201 + b'"' + b'\\"' * 500_000,
+        b"[" + b"[]," * 3_000_000 + b"1]",
+        b'{"input": "' + b"[" * 10_000_000 + b'"}',
+        b'{"input": "' + b'\\"' * 3_000_000 + b'"}',
+    ],
+    ids=["quotes that never end", "brackets without end", "brackets in a text", "quotes in a text"],
+)
+@pytest.mark.timeout(5)
+def test_no_body_takes_more_time_than_reading_it(body):
+    """Each of these took a minute or gigabytes once."""
+    with contextlib.suppress(ProblemError):
+        read_input("application/json", body)
+
+
+@pytest.mark.parametrize("spelling", ["application/cloudevents+json", "Application/CloudEvents+JSON ; charset=utf-8"])
+def test_nobody_outside_may_write_whole_messages(spelling):
+    """Else a caller could choose the id, the reply address and the deadline of somebody else's request."""
+    event = b'{"id": "photo-17", "replyto": "an inbox", "data": "forged"}'
+    problem = refused(spelling, event)
+    assert (problem.status, problem.code) == (415, "unsupported-media-type")
+    assert "is for the queue" in problem.detail
+    url = f"data:{spelling.replace(' ', '')};base64,{base64.b64encode(event).decode()}"
+    assert refused("application/json", json.dumps({"input": url}).encode()).status == 415
 
 
 def test_many_shallow_lists_are_fine():

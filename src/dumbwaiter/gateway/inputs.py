@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 from urllib.parse import unquote_to_bytes
 
 import msgspec
 
+from dumbwaiter.envelope import STRUCTURED_CONTENT_TYPE, is_structured
 from dumbwaiter.gateway.problems import Problem, ProblemError
 
-DEEPEST = 200
-"""JSON nested deeper than this is refused: parsers further down the line may recurse."""
-
-_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 #: What curl --data-binary says when nobody told it: it means "unknown", for nobody sends pictures as a form.
 _UNTOLD = "application/x-www-form-urlencoded"
 
@@ -41,38 +37,36 @@ def read_input(content_type: str | None, body: bytes) -> tuple[str | None, bytes
     if base in ("", _UNTOLD):
         return None, body
     if base != "application/json":
-        return content_type, body
+        return _as_input(content_type, body)
     value = _input_of(body)
     if value.startswith(b'"data:'):
-        return read_data_url(_decode_text(value))
+        return _as_input(*read_data_url(_decode_text(value)))
     return "application/json", value
 
 
+def _as_input(content_type: str | None, body: bytes) -> tuple[str | None, bytes]:
+    # Such a body would be read as a whole message further down: with an id, a reply address and a deadline of its own.
+    if is_structured(content_type):
+        detail = f"{STRUCTURED_CONTENT_TYPE} is for the queue; send the data itself, with its own content type"
+        raise _problem(415, "unsupported-media-type", detail)
+    return content_type, body
+
+
 def _input_of(body: bytes) -> bytes:
-    _check_text_and_depth(body)
     try:
-        return bytes(_decode_request(body).input)
+        value = bytes(_decode_request(body).input)
+        if not value.isascii():
+            value.decode()
     except msgspec.ValidationError as error:
         detail = f'the JSON body must be {{"input": ...}}: {error}'
         raise _problem(422, "bad-input", detail) from None
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise _problem(400, "invalid-json", f"the body is not JSON: {error}") from None
-
-
-def _check_text_and_depth(body: bytes) -> None:
-    try:
-        if not body.isascii():
-            body.decode()
     except UnicodeDecodeError as error:
         raise _problem(400, "invalid-json", f"the body is not JSON in UTF-8: {error.reason}") from None
-    if body.count(b"[") + body.count(b"{") <= DEEPEST:
-        return
-    depth = 0
-    for token in _BRACKETS.finditer(body):
-        first = token[0][:1]
-        depth += (first in b"[{") - (first in b"]}")
-        if depth > DEEPEST:
-            raise _problem(400, "invalid-json", f"the JSON body is nested deeper than {DEEPEST} levels")
+    except RecursionError:
+        raise _problem(400, "invalid-json", "the JSON body is nested too deeply") from None
+    except msgspec.DecodeError as error:
+        raise _problem(400, "invalid-json", f"the body is not JSON: {error}") from None
+    return value
 
 
 def read_data_url(url: str) -> tuple[str, bytes]:
