@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -12,6 +15,8 @@ from kitchen import BATCHED, QUEUE, SHOUT, Kitchen, kitchen
 
 from dumbwaiter.answers import failure_of
 from dumbwaiter.blobs.presence import workers_of
+from dumbwaiter.blobs.results import load_result
+from dumbwaiter.errors import BlobNotFoundError
 from dumbwaiter.message import Message
 from dumbwaiter.testing import eventually
 from dumbwaiter.worker import WorkerOptions
@@ -162,3 +167,116 @@ async def test_a_worker_that_leaves_is_no_longer_listed(tmp_path: Path) -> None:
 
 async def _announced(it: Kitchen) -> bool:
     return [status.state for status in await workers_of(it.store, QUEUE)] == ["ready"]
+
+
+WILD = """
+import os, sys
+
+class Model:
+    def __call__(self, text: str) -> str:
+        if text == "close":
+            os.closerange(3, 256)
+        if text == "babble":
+            for fd in range(3, 30):
+                try:
+                    os.write(fd, b"\\xff" * 100)
+                except OSError:
+                    pass
+        if text == "fork":
+            os.fork()
+        return text.upper()
+"""
+
+
+async def test_a_runner_that_does_not_even_look_at_its_input_is_ended_as_hung(tmp_path: Path) -> None:
+    async with kitchen(tmp_path, SHOUT, timeout=0.5, max_deliveries=1) as it:
+        os.kill(it.runner_pid, signal.SIGSTOP)
+        assert (await it.failure("soup")).code == "runner-hung"
+        assert await it.output("pie") == "PIE"
+
+
+@pytest.mark.parametrize("text", ["close", "babble"])
+async def test_a_model_that_meddles_with_the_runners_descriptors_costs_its_runner_and_nothing_more(
+    tmp_path: Path, text: str
+) -> None:
+    async with kitchen(tmp_path, WILD, timeout=5.0, max_deliveries=1) as it:
+        failure = await it.failure(text)
+        assert failure.code == "runner-crashed", failure
+        assert await it.output("pie") == "PIE"
+        assert not it.running.done(), "the consumer lives"
+
+
+async def test_a_model_that_forks_and_goes_on_in_both_is_answered_once_and_serves_on(tmp_path: Path) -> None:
+    async with kitchen(tmp_path, WILD) as it:
+        runner = it.runner_pid
+        assert await it.output("fork") == "FORK"
+        assert await it.output("pie") == "PIE"
+        assert it.runner_pid == runner
+
+
+async def test_an_exit_while_decoding_is_that_inputs_own_failure(tmp_path: Path) -> None:
+    code = """
+        import msgspec
+
+        class Order(msgspec.Struct):
+            dish: str
+
+            def __post_init__(self):
+                if self.dish == "exit":
+                    raise SystemExit(3)
+
+        class Model:
+            def __call__(self, order: Order) -> str:
+                return order.dish.upper()
+    """
+    async with kitchen(tmp_path, code, max_deliveries=1) as it:
+        assert (await it.failure('{"dish": "exit"}')).code == "model-error"
+        assert await it.output('{"dish": "pie"}') == "PIE"
+
+
+async def test_from_its_second_delivery_on_a_message_has_the_runner_to_itself(tmp_path: Path) -> None:
+    code = """
+        import time
+
+        class Model:
+            max_batch = 8
+
+            def __call__(self, texts: list[str]) -> list[str]:
+                time.sleep(0.05)
+                return [f"{len(texts)} {text}" for text in texts]
+    """
+    async with kitchen(tmp_path, code, wait_ready=False) as it:
+        await eventually(lambda: _exists(it))
+        messages = [Message(id=f"{n}", body=b"soup", content_type="text/plain") for n in range(30)]
+        await it.broker.send(QUEUE, messages)
+        again = [one for one in await it.broker.receive(QUEUE, max_messages=3, max_wait=5) if one.message.id != "1"]
+        await it.broker.abandon(again)
+        together: list[int] = []
+
+        async def watch() -> None:
+            while True:
+                held = list(it.consumer._hand._by_slot.values())
+                if any(one.delivery.delivery_count > 1 for one in held):
+                    together.append(len(held))
+                await asyncio.sleep(0)
+
+        watching = asyncio.create_task(watch())
+        results = [await _result(it, message.id) for message in messages if message.id != "1"]
+        watching.cancel()
+        assert len(results) == 29
+        assert set(together) == {1}
+
+
+async def _exists(it: Kitchen) -> bool:
+    return QUEUE in await it.broker.queues()
+
+
+async def _result(it: Kitchen, request_id: str) -> Message:
+    async def there() -> Message | None:
+        with contextlib.suppress(BlobNotFoundError):
+            return await load_result(it.store, request_id)
+        return None
+
+    answer = await eventually(there, within=20)
+    assert answer is not None
+    return answer

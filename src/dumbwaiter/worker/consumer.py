@@ -24,7 +24,7 @@ from dumbwaiter.errors import BadInputError, BlobError, BrokerUnavailableError
 from dumbwaiter.message import Failure, Timings
 from dumbwaiter.models.contract import ModelSpec
 from dumbwaiter.policies.batching import pull_size, was_nearly_full
-from dumbwaiter.policies.retrying import Fault, back_off, most_deliveries
+from dumbwaiter.policies.retrying import Fault, back_off, most_deliveries, must_be_alone
 from dumbwaiter.worker.hand import Hand, Held
 from dumbwaiter.worker.keeper import RunnerKeeper
 from dumbwaiter.worker.options import WorkerOptions
@@ -157,27 +157,39 @@ class Consumer:
         verdicts = [(one, self._past_saving(one, now)) for one in held]
         self._refuse([outcome for _, outcome in verdicts if outcome is not None])
         good = [one for one, outcome in verdicts if outcome is None]
-        here = [one for one in good if one.delivery.message.data_ref is None]
-        elsewhere = [one for one in good if one.delivery.message.data_ref is not None]
+        company = [one for one in good if not must_be_alone(one.delivery.delivery_count)]
+        elsewhere = [one for one in company if one.delivery.message.data_ref is not None]
         try:
-            await self._keeper.send(here)
+            await self._keeper.send([one for one in company if one.delivery.message.data_ref is None])
             fetches = asyncio.Semaphore(_FETCHES_AT_ONCE)
             await asyncio.gather(*(self._fetch_and_send(one, fetches) for one in elsewhere))
+            for one in good:
+                if one.waiting:
+                    await self._run_alone(one)
         except asyncio.CancelledError:
-            # Told to stop while claim checks were fetched: what has not got to the runner goes back at once.
-            self._hand_back([one for one in elsewhere if one.waiting])
+            # Told to stop before all of them got to the runner: the rest goes back at once.
+            self._hand_back([one for one in good if one.waiting])
             raise
 
     async def _fetch_and_send(self, held: Held, fetches: asyncio.Semaphore) -> None:
         async with fetches:
-            while self._hand.nbytes_in_runner >= self._options.max_nbytes_in_hand:
-                self._changed.clear()
-                await self._changed.wait()
-            outcome = await self._check_out(held)
+            await self._until(lambda: self._hand.nbytes_in_runner < self._options.max_nbytes_in_hand)
+            outcome = None if held.delivery.message.data_ref is None else await self._check_out(held)
             if outcome is None:
                 await self._keeper.send([held])
             else:
                 self._refuse([outcome])
+
+    async def _run_alone(self, held: Held) -> None:
+        """Nothing else is decoded or run meanwhile: should the runner die, it is clear who has done it."""
+        await self._until(lambda: self._hand.in_runner == 0)
+        await self._fetch_and_send(held, asyncio.Semaphore(1))
+        await self._until(lambda: self._hand.in_runner == 0)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._changed.clear()
+            await self._changed.wait()
 
     def _refuse(self, outcomes: Sequence[Outcome]) -> None:
         for one in outcomes:

@@ -51,6 +51,8 @@ class Hand:
         self._by_slot: dict[int, Held] = {}
         self._held: dict[int, Held] = {}
         self.nbytes_in_runner = 0
+        self.given_at = 0.0
+        """When the runner was last given an input, on the monotonic clock."""
 
     def __len__(self) -> int:
         return len(self._held)
@@ -81,6 +83,7 @@ class Hand:
     def assign(self, held: Held) -> bytes:
         """Give *held* a slot of the runner; its body, which nobody here needs any longer."""
         held.waiting = False
+        self.given_at = time.monotonic()
         held.slot = self._free.pop()
         self._by_slot[held.slot] = held
         body, held.body = held.body, b""

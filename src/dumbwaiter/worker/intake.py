@@ -96,12 +96,15 @@ class Intake:
     def _read(self) -> None:
         try:
             self._heed()
-        except (EOFError, OSError):
-            pass  # the consumer is gone
+        except EOFError:
+            self.end(None)  # the consumer is gone
         except Exception as error:
-            # A fault of ours. A runner that is deaf must end, not look alive.
-            self.fault = error
+            self.end(error)
+
+    def end(self, fault: Exception | None) -> None:
+        """Take nothing more. A runner that is deaf or dumb must end, not look alive: *fault* is raised by its run()."""
         with self.changed:
+            self.fault = self.fault or fault
             self.ended = True
             self.changed.notify()
 
@@ -182,7 +185,7 @@ class Intake:
         self._recorder.mark(item.slot, State.DECODING, time.monotonic())
         try:
             value = self._model.decode(item.content_type, body)
-        except Exception as error:
+        except BaseException as error:  # also a SystemExit: it must not end this thread
             self._recorder.mark(item.slot, State.IDLE, 0.0)
             self._on_bad_input(item, error)
             return None

@@ -25,6 +25,11 @@ _log = logging.getLogger(__name__)
 _LOOK_EVERY = 0.25
 _LAST_WORDS = 0.5
 _HEALTHY_AFTER = 10.0
+_NONSENSE = CauseOfDeath(
+    code="runner-crashed",
+    message="the runner was killed because what it said could not be understood: the model writes to file descriptors "
+    "that are not its own, or forks and goes on in both processes",
+)
 
 OnState = Callable[[str, str, dict[str, Any]], None]
 
@@ -52,6 +57,7 @@ class RunnerKeeper:
         self._failures = 0
         self._load_failure = ""
         self._stopping = False
+        self._heard_at = 0.0
         self.ready = False
         self.helping = 1
         self.changed = changed
@@ -120,8 +126,6 @@ class RunnerKeeper:
             await asyncio.wait({reading, dying}, return_when=asyncio.FIRST_COMPLETED)
             if not reading.done():
                 await asyncio.wait({reading}, timeout=_LAST_WORDS)
-            if reading.done():
-                reading.result()
         finally:
             reading.cancel()
             dying.cancel()
@@ -130,9 +134,14 @@ class RunnerKeeper:
         while True:
             try:
                 meta, bodies = await runner.pipe.receive()
+                self._heed(meta, bodies)
             except (EOFError, OSError):
                 return
-            self._heed(meta, bodies)
+            except Exception as error:  # the model has written into the pipe, or has forked and speaks twice
+                _log.error("the runner of model %s talks nonsense: killing it", self._spec.name, exc_info=error)
+                runner.condemn(_NONSENSE)
+                return
+            self._heard_at = time.monotonic()
 
     def _heed(self, meta: FromRunner, bodies: memoryview) -> None:
         if isinstance(meta, Done):
@@ -211,13 +220,20 @@ class RunnerKeeper:
             outcomes.append(self._failed(held, Fault.UNKNOWN, said, Timings()))
         self._settler.settle(outcomes)
 
+    def _silent_for(self, runner: RunnerProcess, now: float) -> float:
+        """How long the runner's longest step has been going on; or, with inputs and no step, how long it was silent."""
+        if not self.ready:
+            return now - runner.started_at
+        slots = self._hand.slots
+        took = runner.recorder.longest(slots, now)
+        return took or (now - max(self._heard_at, self._hand.given_at) if slots else 0.0)
+
     async def _watch(self, runner: RunnerProcess) -> None:
         """Kill the runner when a step takes longer than the model's timeout, or loading longer than load_timeout."""
         every = min(_LOOK_EVERY, self._spec.timeout / 4)
         while runner.alive:
             await asyncio.sleep(every if self._hand.in_runner or not self.ready else _LOOK_EVERY)
-            now = time.monotonic()
-            took = runner.recorder.longest(self._hand.slots, now) if self.ready else now - runner.started_at
+            took = self._silent_for(runner, time.monotonic())
             if took > (self._spec.timeout if self.ready else self._options.load_timeout):
                 _log.error("model %s hangs since %.1f s: killing its runner", self._spec.name, took)
                 await runner.kill_hung(took)

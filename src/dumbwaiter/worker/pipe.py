@@ -17,6 +17,7 @@ from dumbwaiter.models.contract import ModelSpec
 
 _HEADER = struct.Struct("<IQ")
 _MAX_BUFFERS = 512
+_MOST_META_NBYTES = 256 * 1024 * 1024
 
 
 class Load(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -146,6 +147,10 @@ class RunnerEnd:
             if sent:
                 buffers[0] = memoryview(buffers[0])[sent:]
 
+    def close(self) -> None:
+        """Close this process's end."""
+        self._sock.close()
+
     def _exactly(self, nbytes: int) -> memoryview:
         whole = memoryview(bytearray(nbytes))
         got = 0
@@ -171,8 +176,10 @@ class ConsumerEnd:
         return cls(reader, writer)
 
     async def receive(self) -> tuple[FromRunner, memoryview]:
-        """The next frame. Raises EOFError or OSError when the runner is gone."""
+        """The next frame. Raises EOFError or OSError when the runner is gone, anything else when it talks nonsense."""
         meta_nbytes, bodies_nbytes = _HEADER.unpack(await self._reader.readexactly(_HEADER.size))
+        if meta_nbytes > _MOST_META_NBYTES:
+            raise ValueError(f"a frame that claims {meta_nbytes} bytes of metadata is none")
         meta = _decode_from_runner(await self._reader.readexactly(meta_nbytes))
         return meta, memoryview(await self._reader.readexactly(bodies_nbytes) if bodies_nbytes else b"")
 

@@ -81,8 +81,9 @@ class Runner:
                     taken = dict(zip(places, intake.take(places), strict=True))
                     return [taken[place] for place in decision.run], [taken[place] for place in decision.drop]
                 if self._results:
-                    self._flush()
-                intake.changed.wait(decision.wait)
+                    self._flush()  # which may find out that nobody listens any more
+                else:
+                    intake.changed.wait(decision.wait)
         return [], []
 
     def _decide(self) -> Decision:
@@ -163,8 +164,10 @@ class Runner:
             results, bodies = self._results, self._bodies
             self._results, self._bodies = [], []
             target = self._target
-            with contextlib.suppress(OSError):  # the reader thread sees the end of the pipe too, and ends the run
+            try:
                 self._pipe.send(Done(results, target, self._curve.predict(target) / target), bodies)
+            except OSError as error:
+                self._intake.end(error)
 
     def _hand_back(self, slots: list[int]) -> None:
         if not slots:
@@ -206,6 +209,7 @@ def main(argv: Sequence[str]) -> None:
     pipe_fd, recorder_fd, stacks_fd, parent = (int(argument) for argument in argv)
     prepare_process(stacks_fd, parent)
     pipe = RunnerEnd(socket.socket(fileno=pipe_fd))
+    os.register_at_fork(after_in_child=pipe.close)  # a model's child must not speak in its parent's name
     meta, _ = pipe.receive()
     if not isinstance(meta, Load):
         raise TypeError(f"the first frame must be Load, not {meta!r}")

@@ -38,6 +38,7 @@ class RunnerProcess:
         self._stacks = stacks
         self._oom_before = oom_kill_count()
         self._hung_for: float | None = None
+        self._verdict: CauseOfDeath | None = None
         self._died = asyncio.get_running_loop().create_future()
         self.pipe = pipe
         self.recorder = recorder
@@ -90,13 +91,18 @@ class RunnerProcess:
     async def died(self) -> CauseOfDeath:
         """Wait for the child's end; why it came."""
         returncode: int = await asyncio.shield(self._died)
-        return explain(
+        return self._verdict or explain(
             returncode,
             oom_before=self._oom_before,
             oom_after=oom_kill_count(),
             hung_for=self._hung_for,
             stacks=read_stacks(self._stacks),
         )
+
+    def condemn(self, why: CauseOfDeath) -> None:
+        """Kill the child at once; *why* is what died() will say."""
+        self._verdict = why
+        self._kill_group()
 
     async def kill_hung(self, hung_for: float) -> None:
         """Dump the stacks of its threads as evidence, then end it: SIGTERM, SIGKILL."""

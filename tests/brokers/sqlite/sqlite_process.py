@@ -67,11 +67,13 @@ async def ask(url: str) -> None:
 
 
 async def write(url: str, what: str, seconds: str = "0") -> None:
-    """Enter the turnstile, as a writer in a transaction does, and there ``stop`` or ``sleep``."""
+    """Enter the turnstile, as a writer in a transaction does, and there ``stop``, ``sleep`` or ``fork`` (a sleeper)."""
     with Turnstile(path_of(url), patience=1000.0):
         say("inside")
         if what == "stop":
             os.kill(os.getpid(), signal.SIGSTOP)
+        if what == "fork" and (orphan := os.fork()):
+            say("child", orphan)
         time.sleep(float(seconds))  # noqa: ASYNC251 - a writer blocks
     say("left")
 

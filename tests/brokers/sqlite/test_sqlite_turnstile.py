@@ -66,3 +66,14 @@ def test_the_holder_is_read_from_the_kernels_list_of_locks(tmp_path):
 def test_a_process_that_is_gone_has_no_state():
     assert state_of(os.getpid()) == "R"
     assert state_of(2**22 + 1) is None
+
+
+async def test_a_forked_child_does_not_hold_on_to_what_its_killed_parent_held(url, broker, child):
+    parent = child("write", url, "fork", "60")
+    assert await asyncio.to_thread(parent.line) == ["inside"]
+    orphan = int((await asyncio.to_thread(parent.line))[1])
+    parent.process.kill()
+    async with asyncio.timeout(20), SqliteBroker(url, lock_duration=5.0) as other:
+        await other.send("q", [Message(id="after")])
+    assert state_of(orphan) == "S", "the child lives on"
+    os.kill(orphan, signal.SIGKILL)

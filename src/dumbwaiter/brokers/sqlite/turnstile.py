@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+import weakref
 from pathlib import Path
 from typing import Self
 
@@ -34,6 +35,7 @@ class Turnstile:
         self._contended = threading.Event()
         self._closing = threading.Event()
         self._watcher: threading.Thread | None = None
+        _open_turnstiles.add(self)
 
     def __enter__(self) -> Self:
         try:
@@ -49,7 +51,13 @@ class Turnstile:
         """Close the descriptor."""
         self._closing.set()
         self._contended.set()
-        os.close(self._fd)
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Close the descriptor, if it is open."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def _wait(self) -> None:
         self._waiting_since = time.monotonic()
@@ -86,6 +94,18 @@ class Turnstile:
         )
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
+
+
+_open_turnstiles: weakref.WeakSet[Turnstile] = weakref.WeakSet()
+
+
+def _let_go_in_child() -> None:
+    # A forked child shares the lock itself: it would hold the turnstile after its parent was killed inside.
+    for turnstile in list(_open_turnstiles):
+        turnstile.let_go()
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)
 
 
 def holder_of(file: os.stat_result, locks: str) -> int | None:
