@@ -107,7 +107,7 @@ class Supervisor:
     async def _run_once(self, child: Child) -> int:
         """Start the process, pass on what it says, return its exit code."""
         readable, writable = os.pipe()
-        command = [sys.executable, "-m", "dumbwaiter", *child.plan.arguments, "--status-fd", str(writable)]
+        command = [sys.executable, "-P", "-m", "dumbwaiter", *child.plan.arguments, "--status-fd", str(writable)]
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
@@ -151,6 +151,8 @@ class Supervisor:
             try:
                 async for line in _lines(reader):
                     child.report = msgspec.json.decode(line, type=Report)
+                    # What the child wrote before this is in the other pipe by now, and is to be passed on before it.
+                    await asyncio.sleep(0)
                     child.ever_ready = child.ever_ready or child.report.state == "ready"
                     self._audience.reported(child)
             finally:

@@ -22,6 +22,8 @@ from dumbwaiter.worker.runner_process import RunnerProcess
 from dumbwaiter.worker.settling import Outcome, Settler, failure, success
 
 _log = logging.getLogger(__name__)
+#: Of its own, so that whoever shows the states of a worker in another way can silence it.
+_loading_log = logging.getLogger("dumbwaiter.worker.loading")
 _LOOK_EVERY = 0.25
 _LAST_WORDS = 0.5
 _HEALTHY_AFTER = 10.0
@@ -166,7 +168,7 @@ class RunnerKeeper:
         self._failures += 1
         why, _, trace = meta.message.partition("\n")
         facts = {"traceback": trace} if trace else {}
-        _log.error("model %s cannot be loaded (try %d): %s", self._spec.name, self._failures, why, extra=facts)
+        _loading_log.error("model %s cannot be loaded (try %d): %s", self._spec.name, self._failures, why, extra=facts)
         self._state("failing", meta.message)
 
     def _settle(self, meta: Done, bodies: memoryview) -> None:
@@ -205,11 +207,12 @@ class RunnerKeeper:
         suspects = runner.recorder.busy(slots) or slots
         if self._stopping:
             return
+        is_news = bool(slots) or not self._load_failure
         if not slots and not self._load_failure:
             self._failures += 1
             if time.monotonic() - runner.started_at < _HEALTHY_AFTER:
                 self._load_failure = cause.message
-        if slots or not self._load_failure:
+        if is_news:
             _log.error("%s (model %s); %d message(s) suspected", cause.message, self._spec.name, len(suspects))
         outcomes = []
         for slot in suspects:
