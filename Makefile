@@ -31,6 +31,7 @@ check: $(VENV)/.installed-dev  ## lint, types, layers, spelling, sizes
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 	$(BIN)/python tools/check_sizes.py src

@@ -148,12 +148,16 @@ class Target:
         """The row as Markdown."""
         value = figures.ratio(self.figure, self.reference) if self.reference else figures.median(self.figure)
         measured = self.form.format(value, figures.median(self.figure))
-        met, wanted = True, "none"
+        met, wanted = "\N{EN DASH}", "none"
         if self.at_least is not None:
-            met, wanted = value >= self.at_least, f"≥ {self.at_least:g}"
+            met, wanted = _yes_or_no(value >= self.at_least), f"≥ {self.at_least:g}"
         if self.at_most is not None:
-            met, wanted = value <= self.at_most, f"≤ {self.at_most:g}"
-        return f"| {self.what} | {measured} | {wanted} | {'yes' if met else '**no**'} |"
+            met, wanted = _yes_or_no(value <= self.at_most), f"≤ {self.at_most:g}"
+        return f"| {self.what} | {measured} | {wanted} | {met} |"
+
+
+def _yes_or_no(met: bool) -> str:
+    return "yes" if met else "**no**"
 
 
 OF_BARE = "{0:.3f} of the bare loop ({1:,.0f}/s)"

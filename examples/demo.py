@@ -3,7 +3,7 @@
 
 `make demo` runs it. It starts `dumbwaiter serve` with the classifier on a fresh broker in a temporary folder and a free
 port, classifies each photograph through both doors, shows where the time went, and stops everything. It exits with 1,
-and the log, if anything fails or a photograph is not recognised.
+and the log, if anything fails or a photograph is not recognised. Ctrl-C stops everything, too.
 """
 
 import io
@@ -26,7 +26,8 @@ from skimage import data
 from dumbwaiter import Client, Message
 from dumbwaiter.answers import raise_for_failure, timings_of
 
-MODEL = f"classifier={Path(__file__).parent / 'classifier' / 'network.py'}:Infer"
+MODEL = f"{Path(__file__).parent / 'classifier' / 'network.py'}:Infer"
+NAME = "infer"  # by default that of the class
 #: Photographs that scikit-image brings along, and a word that one of the five best classes must hold.
 PHOTOGRAPHS = {"chelsea": "cat", "coffee": "espresso", "rocket": "missile"}
 START_WITHIN = 300.0
@@ -43,8 +44,11 @@ def main():
         state = Path(folder)
         try:
             run(state)
-        except (DemoError, KeyboardInterrupt) as error:
-            console.print(f"\n[bold red]The demo failed:[/] {error or 'interrupted'}\n\nThe log of `dumbwaiter serve`:")
+        except KeyboardInterrupt:
+            console.print("interrupted; everything is stopped")
+            return 130
+        except DemoError as error:
+            console.print(f"\n[bold red]The demo failed:[/] {error}\n\nThe log of `dumbwaiter serve`:")
             log = state / "serve.log"
             console.print(log.read_text() if log.exists() else "(none)", markup=False, highlight=False)
             return 1
@@ -57,7 +61,7 @@ def run(state):
     with (state / "serve.log").open("w") as log:
         system = start(broker, blobs, log)
         try:
-            with console.status("starting the gateway and loading the network") as status:
+            with console.status("starting") as status:
                 ready = wait_until_ready(system, status)
             console.print(f"[bold]gateway[/]  {ready['gateway']}", highlight=False)
             console.print(f"[bold]queue[/]    {broker}", highlight=False, soft_wrap=True)
@@ -65,7 +69,7 @@ def run(state):
             with console.status("sending photographs") as status, Client(broker, blobs=blobs) as client:
                 for name, jpeg in photographs.items():
                     status.update(f"sending {name}.jpg ({len(jpeg) // 1024} KiB) by REST")
-                    answers.append((name, "REST", *by_rest(ready["models"]["classifier"]["url"], jpeg)))
+                    answers.append((name, "REST", *by_rest(ready["models"][NAME]["url"], jpeg)))
                     status.update(f"sending {name}.jpg ({len(jpeg) // 1024} KiB) straight to the queue")
                     answers.append((name, "queue", *by_queue(client, jpeg)))
             console.print(table_of(answers))
@@ -93,7 +97,8 @@ def start(broker, blobs, log):
 
 
 def wait_until_ready(system, status):
-    """The "ready" event of `dumbwaiter serve --json`; shows what it waits for."""
+    """The "ready" event of `dumbwaiter serve --json`; shows what is still awaited."""
+    awaited = {}
     watchdog = threading.Timer(START_WITHIN, system.terminate)
     watchdog.start()
     started_at = time.monotonic()
@@ -103,8 +108,9 @@ def wait_until_ready(system, status):
             if event["event"] == "ready":
                 console.print(f"The network is loaded; all is ready after {time.monotonic() - started_at:.1f} s.")
                 return event
-            if event["event"] == "state":
-                status.update(f"{event['name']} is {event['state']}")
+            if event["event"] in ("started", "state"):
+                awaited[event["name"]] = event.get("state", "starting")
+                status.update(", ".join(f"{name} is {state}" for name, state in awaited.items() if state != "ready"))
             if event.get("state") == "failing" or event["event"] == "died":
                 raise DemoError(f"{event['name']}: {event['reason']}")
     finally:
@@ -131,8 +137,8 @@ def by_rest(url, jpeg):
 def by_queue(client, jpeg):
     """Classes, timings and total seconds straight on the queue."""
     started_at = time.perf_counter()
-    message = Message(body=jpeg, content_type="image/jpeg", time=time.time(), subject="classifier")
-    answer = client.predict_message("classifier", message)
+    message = Message(body=jpeg, content_type="image/jpeg", time=time.time(), subject=NAME)
+    answer = client.predict_message(NAME, message)
     total = time.perf_counter() - started_at
     spent = timings_of(answer)
     return top(json.loads(raise_for_failure(answer).body)), (spent.queued, spent.batched, spent.device), total

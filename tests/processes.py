@@ -50,6 +50,8 @@ class Picky:
     """Its constructor raises until there is a file named weights."""
 
     def __init__(self):
+        with open("tries", "a") as tries:
+            tries.write("x")
         if not os.path.exists("weights"):
             raise RuntimeError("no weights in this house")
 

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dumbwaiter.config import Flag, Settings, load_settings, parse_duration, parse_size
+from dumbwaiter.config import (
+    Flag,
+    ModelSettings,
+    Settings,
+    load_settings,
+    parse_duration,
+    parse_size,
+    place_in_file,
+)
 from dumbwaiter.errors import ConfigError
 
 
@@ -103,14 +111,18 @@ def test_the_memory_broker_keeps_blobs_in_memory_too_unless_told_otherwise():
         ("[gateway]\nhost = 'x'\nprot = 80\n", 3, ["gateway.prot", "did you mean 'port'"]),
         ("\n[gatewy]\nport = 80\n", 2, ["gatewy", "did you mean 'gateway'"]),
         ("lock_duraton = 3\n", 1, ["lock_duraton", "did you mean 'lock_duration'"]),
-        ("[gateway]\nport = 'eighty'\n", 2, ["gateway.port", "int", "'eighty'"]),
-        ("[gateway]\n\nport = 99999\n", 3, ["gateway.port", "65535", "99999"]),
+        ("[gateway]\nport = 'eighty'\n", 2, ["gateway.port: expected a whole number from 0 to 65535, not 'eighty'"]),
+        ("[gateway]\n\nport = 99999\n", 3, ["gateway.port: expected a whole number from 0 to 65535, not 99999"]),
+        ("[models.a]\nmax_deliveries = 0\n", 2, ["expected a whole number from 1 on, not 0"]),
+        ("[models.a]\nmax_batch = 'many'\n", 2, ["models.a.max_batch: expected a whole number ", "not 'many'"]),
+        ("[models.a]\nweights = 7\n", 2, ["models.a.weights: expected a text, not 7"]),
+        ("[models.a]\nparameters = 7\n", 2, ["models.a.parameters: expected a table, not 7"]),
         ("[gateway]\nport = true\n", 2, ["gateway.port", "True"]),
         ("log_format = 'jsn'\n", 1, ["auto, human, json", "did you mean 'json'"]),
         ("[worker]\ngrace = '5 fortnights'\n", 2, ["worker.grace", "5 fortnights", "30s"]),
         ("[gateway]\nbody_limit = '5 apples'\n", 2, ["gateway.body_limit", "5 apples", "32MiB"]),
-        ("[worker]\ngrace = -1\n", 2, ["worker.grace", "-1"]),
-        ("lock_duration = 0\n", 1, ["lock_duration", "0"]),
+        ("[worker]\ngrace = -1\n", 2, ["worker.grace: expected a duration such as 500ms, 30s, 2m or 1h, not -1"]),
+        ("lock_duration = 0\n", 1, ["lock_duration: expected a duration ", ", above 0, not 0"]),
         ("[models.cats]\ntarget = 'a:B'\nmax_bach = 3\n", 3, ["models.cats.max_bach", "did you mean 'max_batch'"]),
         ("[models]\ncats = 'a:B'\n", 2, ["models.cats is a table", "[models.cats]"]),
         ("gateway = 5\n", 1, ["gateway is a table"]),
@@ -131,6 +143,22 @@ def test_a_wrong_key_or_value_is_named_with_its_line_and_the_nearest_right_one(t
 def test_keys_are_found_after_a_text_of_several_lines_that_looks_like_settings(tmp_path):
     file = write(tmp_path, "[models.a]\ntarget = '''\n[gateway]\nprot = 1\n'''\n[gateway]\nprot = 1\n")
     assert complaint().startswith(f"{file}:7: unknown setting 'gateway.prot'")
+
+
+def test_a_model_of_which_nothing_is_said_is_there(tmp_path):
+    write(tmp_path, "[models.a]\n[models.b]\ntarget = 'm:B'\n")
+    assert load().models["a"] == ModelSettings()
+    models = load({"DUMBWAITER_MODELS__A__TARGET": "m:A"}).models
+    assert (models["a"].target, models["b"].target) == ("m:A", "m:B")
+
+
+def test_the_line_of_a_setting_or_table_of_the_file_is_known(tmp_path, monkeypatch):
+    file = write(tmp_path, "[models.a]\ntarget = 'm:A'\n\n[models.b]\n")
+    assert place_in_file(("models", "b")) == f"{file}:4"
+    assert place_in_file(("models", "a", "target"), file) == f"{file}:2"
+    assert place_in_file(("models", "c")) is None
+    file.unlink()
+    assert place_in_file(("models", "b")) is None
 
 
 def test_a_wrong_variable_is_named():

@@ -309,7 +309,9 @@ def test_nesting_of_any_depth_is_a_message_or_bad_input(depth):
 
 
 def test_what_the_producer_says_beside_the_body_wins_over_what_the_body_says_of_itself():
-    event = b'{"id": "forged", "replyto": "another", "subject": "inner", "data": "soup", "datacontenttype": "text/plain"}'
+    event = (
+        b'{"id": "forged", "replyto": "another", "subject": "inner", "data": "soup", "datacontenttype": "text/plain"}'
+    )
     outside = {"datacontenttype": STRUCTURED_CONTENT_TYPE, "id": "mine", "replyto": "my inbox"}
     message = from_attributes(outside, event)
     assert (message.id, message.reply_to, message.subject) == ("mine", "my inbox", "inner")

@@ -14,8 +14,10 @@ from dumbwaiter.errors import (
     BlobNotFoundError,
     BrokerClosedError,
     BrokerError,
+    DeadLetterNotFoundError,
     DumbwaiterError,
     InboxGoneError,
+    InvalidQueueNameError,
     LockLostError,
     MessageTooLargeError,
     MissingExtraError,
@@ -46,6 +48,12 @@ def test_every_error_of_ours_is_a_dumbwaiter_error_and_ends_in_error():
             ["pip install 'dumbwaiter[torch]'"],
         ),
         (QueueNotFoundError("cats"), {"queue": "cats"}, ["'cats'", "start a worker", "create_queue('cats')"]),
+        (InvalidQueueNameError("a b"), {"name": "a b"}, ["'a b' cannot name a queue", "letters, digits", "at most 80"]),
+        (
+            DeadLetterNotFoundError("cats", ["1", "x"]),
+            {"queue": "cats", "names": ["1", "x"]},
+            ["no dead letter 1, x in queue 'cats'", "dumbwaiter dead-letters list cats"],
+        ),
         (MessageTooLargeError(9, 5), {"nbytes": 9, "limit": 5}, ["9 bytes", "limit of 5", "claim check"]),
         (InboxGoneError("a/1"), {"address": "a/1"}, ["'a/1'", "gone away"]),
         (BlobNotFoundError("k"), {"key": "k"}, ["no blob under 'k'"]),
@@ -76,6 +84,13 @@ def test_a_failed_prediction_says_code_and_message_and_carries_the_failure():
     error = PredictionError(failure)
     assert str(error) == "bad-input: not an image"
     assert error.failure is failure
+
+
+def test_errors_that_carry_values_say_of_which_type():
+    """A type checker resolves these names; to everybody else they cost no import."""
+    assert LockLostError.__init__.__annotations__["deliveries"] == "Sequence[Delivery]"
+    assert LockLostError.__init__.__annotations__["renewed"] == "Sequence[Delivery]"
+    assert PredictionError.__init__.__annotations__["failure"] == "Failure"
 
 
 def test_errors_can_be_caught_by_their_kind():

@@ -8,7 +8,7 @@ import time
 import msgspec
 import pytest
 
-from dumbwaiter.message import DeadLetter, Delivery, Failure, Message, QueueStats, Timings, new_id
+from dumbwaiter.message import DeadLetter, Delivery, Failure, Message, QueueStats, Timings, is_queue_name, new_id
 
 
 def test_ids_are_unique_and_carry_the_time():
@@ -35,6 +35,16 @@ def test_each_message_has_its_own_id_and_extensions():
     assert first.extensions is not second.extensions
 
 
+@pytest.mark.parametrize("name", ["a", "7", "infer", "Resnet-50_v2.1", "a-", "x" * 80])
+def test_a_name_for_a_queue_is_one_on_every_broker(name):
+    assert is_queue_name(name)
+
+
+@pytest.mark.parametrize("name", ["", ".a", "-a", "_a", "a b", "a/b", "a:b", "a\n", "a*", "naïve", "٣", "x" * 81])
+def test_other_names_are_refused(name):
+    assert not is_queue_name(name)
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -42,6 +52,7 @@ def test_each_message_has_its_own_id_and_extensions():
         Delivery(message=Message(), queue="q", lock_token="t", locked_until=0.0, delivery_count=1),
         DeadLetter(key="1", message=Message(), queue="q", reason="r", detail="", delivery_count=1, dead_at=0.0),
         QueueStats(ready=0, locked=0, delayed=0, dead=0, oldest_age=0.0),
+        QueueStats(ready=1, locked=0, delayed=0, dead=0, oldest_age=None),
         Failure(code="c", message="m"),
         Timings(),
     ],

@@ -13,7 +13,8 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -53,6 +54,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     grace: Seconds = 25.0
     claim_threshold: Nbytes = 256 * 1024
+    max_nbytes_in_hand: Nbytes = 256 * 1024 * 1024
     receive_wait: Seconds = 20.0
     load_timeout: Seconds = 600.0
 
@@ -63,7 +65,8 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     target: str | None = None
     weights: str | None = None
     project: str | None = None
-    max_batch: Count | None = None
+    max_batch: Annotated[int, msgspec.Meta(ge=1, le=2048)] | None = None
+    latency_target: Annotated[float | None, msgspec.Meta(extra={"unit": "duration"})] = None
     max_pixels: Count = 50_000_000
     timeout: Seconds = 120.0
     max_deliveries: Count = 3
@@ -130,6 +133,13 @@ def load_settings(
     return msgspec.convert(tree, Settings)
 
 
+def place_in_file(keys: Keys, path: str | Path | None = None) -> str | None:
+    """``FILE:LINE`` of a setting or table in the file that load_settings() reads; None if it is not in it."""
+    file = _find_file(path or os.environ.get("DUMBWAITER_CONFIG"))
+    line = _lines_of(file.read_text(encoding="utf-8")).get(keys) if file else None
+    return f"{file}:{line}" if line else None
+
+
 # --- sources ----------------------------------------------------------------
 
 
@@ -145,11 +155,12 @@ def _find_file(asked: str | Path | None) -> Path | None:
 def _from_file(file: Path) -> _Source:
     try:
         text = file.read_text(encoding="utf-8")
-        tree = tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"cannot read {file}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file}: not UTF-8 text: {error}") from None
+    try:
+        tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"at line (\d+)", str(error))
         number = line[1] if line else text.count("\n") + 1
@@ -205,7 +216,7 @@ def _flatten(tree: Mapping[str, Any], place: Callable[[Keys], str]) -> dict[Keys
     def walk(table: Mapping[str, Any], keys: Keys) -> None:
         for name, value in table.items():
             here = (*keys, name)
-            if not _is_table(here):
+            if not _is_table(here) or (len(here) > 1 and value == {}):  # a model of which nothing is said
                 flat[here] = value
             elif isinstance(value, Mapping):
                 walk(value, here)
@@ -259,16 +270,19 @@ def _split_key(dotted: str) -> Keys:
 def _checked(source: _Source, keys: Keys, value: Any) -> Any:
     """*value* as its setting's type, or ConfigError naming the place."""
     if _is_table(keys):
+        if value == {}:
+            return value
         raise ConfigError(f"{source.place(keys)}: {'.'.join(keys)} is a table of settings, not one value")
     owner, names = _owner_of(keys)
-    if names[0] not in owner or (len(names) > 1 and names[0] != "parameters"):
+    first = names[0]
+    if first not in owner or (len(names) > 1 and first != "parameters"):
         tables = ("gateway", "worker", "models") if names == keys else ()
-        near = did_you_mean(names[0], [*owner, *tables])
+        near = did_you_mean(first, [*owner, *tables])
         raise ConfigError(f"{source.place(keys)}: unknown setting {'.'.join(keys)!r}{near}")
-    if names[0] == "parameters" and source.text:
+    if first == "parameters" and source.text:
         return _json_or_text(value)
     try:
-        converted = _convert(value, owner[names[0]], strict=not source.text)
+        converted = _convert(value, owner[first], strict=not source.text)
     except ValueError as error:
         raise ConfigError(f"{source.place(keys)}: {'.'.join(keys)}: {error}") from None
     return _with_folder(keys, converted, source.folder)
@@ -276,10 +290,11 @@ def _checked(source: _Source, keys: Keys, value: Any) -> Any:
 
 def _owner_of(keys: Keys) -> tuple[dict[str, Any], Keys]:
     """The settings among which ``keys`` ends, by name with their types, and the rest of the keys."""
-    if keys[0] == "models" and len(keys) > 2:
+    first = keys[0]
+    if first == "models" and len(keys) > 2:
         return _types_of(ModelSettings), keys[2:]
-    if keys[0] in {"gateway", "worker"} and len(keys) > 1:
-        return _types_of(GatewaySettings if keys[0] == "gateway" else WorkerSettings), keys[1:]
+    if first in {"gateway", "worker"} and len(keys) > 1:
+        return _types_of(GatewaySettings if first == "gateway" else WorkerSettings), keys[1:]
     top = _types_of(Settings)
     for table in ("home", "gateway", "worker", "models"):
         del top[table]
@@ -298,9 +313,26 @@ def _convert(value: Any, annotation: Any, *, strict: bool) -> Any:
         raise ValueError(f"must be one of {', '.join(choices)}, not {value!r}{did_you_mean(str(value), choices)}")
     try:
         return msgspec.convert(value, annotation, strict=strict)
-    except msgspec.ValidationError as error:
-        text = str(error).replace("`", "").split(" - at")[0]
-        raise ValueError(f"{text[0].lower()}{text[1:]}: {value!r}") from None
+    except msgspec.ValidationError:
+        raise ValueError(f"expected {_in_words(annotation)}, not {value!r}") from None
+
+
+_WORDS = {int: "a whole number", float: "a number", str: "a text", dict: "a table", bool: "true or false"}
+_UNITS = {"duration": "a duration such as 500ms, 30s, 2m or 1h", "size": "a size such as 512, 100kB or 32MiB"}
+
+
+def _in_words(annotation: Any) -> str:
+    """What a setting of this type may be: ``a whole number from 0 to 65535``."""
+    if get_origin(annotation) in {Union, UnionType}:  # X | None: nobody can write None
+        return _in_words(get_args(annotation)[0])
+    kind, *metas = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
+    meta = metas[0] if metas else msgspec.Meta()
+    words = _UNITS.get(_unit_of(annotation) or "") or _WORDS.get(get_origin(kind) or kind, str(kind))
+    if meta.gt is not None:
+        return f"{words}, above {meta.gt:g}"
+    if meta.ge is None or (meta.ge == 0 and _unit_of(annotation)):
+        return words
+    return f"{words} from {meta.ge} {'on' if meta.le is None else f'to {meta.le}'}"
 
 
 def _unit_of(annotation: Any) -> str | None:
@@ -348,12 +380,12 @@ _SIZES |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 
 def parse_duration(text: str) -> float:
     """Seconds of ``"1.5"``, ``"500ms"``, ``"30s"``, ``"2m"``, ``"1h"``. Raises ValueError."""
-    return _quantity(text, _DURATIONS, "a duration such as 500ms, 30s, 2m or 1h")
+    return _quantity(text, _DURATIONS, _UNITS["duration"])
 
 
 def parse_size(text: str) -> int:
     """Bytes of ``"512"``, ``"100kB"``, ``"32MiB"``. Raises ValueError."""
-    return round(_quantity(text, _SIZES, "a size such as 512, 100kB or 32MiB"))
+    return round(_quantity(text, _SIZES, _UNITS["size"]))
 
 
 def _quantity(text: str, units: Mapping[str, float], wanted: str) -> float:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from dumbwaiter.message import Delivery, Failure
 
 
 class DumbwaiterError(Exception):
@@ -51,6 +53,28 @@ class QueueNotFoundError(BrokerError):
         super().__init__(f"no queue named {queue!r}; start a worker for it, or call create_queue({queue!r}) first")
 
 
+class InvalidQueueNameError(BrokerError):
+    """Not every broker could take this name for a queue."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(
+            f"{name!r} cannot name a queue: use letters, digits, '.', '_' and '-' (at most 80), "
+            "the first one a letter or digit"
+        )
+
+
+class DeadLetterNotFoundError(BrokerError):
+    """No such dead letters: *names* are neither keys nor message ids of any in *queue*."""
+
+    def __init__(self, queue: str, names: Sequence[str]) -> None:
+        self.queue = queue
+        self.names = list(names)
+        super().__init__(
+            f"no dead letter {', '.join(names)} in queue {queue!r}; see: dumbwaiter dead-letters list {queue}"
+        )
+
+
 class LockLostError(BrokerError):
     """Locks that this holder no longer has: another worker may hold these messages by now.
 
@@ -58,7 +82,7 @@ class LockLostError(BrokerError):
     and for renew_lock they are in *renewed*.
     """
 
-    def __init__(self, deliveries: Sequence[Any], renewed: Sequence[Any] = ()) -> None:
+    def __init__(self, deliveries: Sequence[Delivery], renewed: Sequence[Delivery] = ()) -> None:
         self.deliveries = list(deliveries)
         self.renewed = list(renewed)
         ids = ", ".join(d.message.id for d in self.deliveries[:3])
@@ -128,7 +152,7 @@ class BadInputError(PermanentError):
 class PredictionError(DumbwaiterError):
     """A request was answered with a failure. *failure* says what, why and how often it was tried."""
 
-    def __init__(self, failure: Any) -> None:
+    def __init__(self, failure: Failure) -> None:
         self.failure = failure
         super().__init__(f"{failure.code}: {failure.message}")
 

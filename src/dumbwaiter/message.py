@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import Mapping
 
 import msgspec
+
+MAX_QUEUE_NAME = 80
+_QUEUE_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_QUEUE_NAME - 1}}}")
+
+SYSTEM_QUEUES = "dumbwaiter."
+"""A queue whose name begins so is the system's own, and no model's."""
 
 PREDICTION_REQUESTED = "dumbwaiter.prediction.requested"
 PREDICTION_SUCCEEDED = "dumbwaiter.prediction.succeeded"
@@ -16,6 +23,16 @@ PREDICTION_FAILED = "dumbwaiter.prediction.failed"
 def new_id() -> str:
     """A new unique id that sorts by creation time: 12 hex digits of milliseconds, then 80 random bits."""
     return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+
+
+def is_queue_name(name: str) -> bool:
+    """Whether *name* can name a queue on every broker: letters, digits, ``.``, ``_`` and ``-``, at most 80.
+
+    The first one is a letter or digit. Each product takes this, or its adapter can map it there without two names
+    becoming one: SQS has 80 characters and no dots, Kafka and Service Bus these characters, NATS no dots, Pub/Sub wants
+    a letter first, and RabbitMQ and Redis take any text.
+    """
+    return _QUEUE_NAME.fullmatch(name) is not None
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -74,13 +91,17 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class QueueStats(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Counts of one queue now. *oldest_age* is the seconds that the oldest ready message has waited, 0.0 if none."""
+    """Counts of one queue now.
+
+    *oldest_age* is the seconds that the oldest ready message has waited, 0.0 if there is none, and None where the
+    broker cannot tell.
+    """
 
     ready: int
     locked: int
     delayed: int
     dead: int
-    oldest_age: float
+    oldest_age: float | None
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -22,9 +22,8 @@ def configure_logging(*, level: str = "info", log_format: str = "auto", stream: 
 
     ``auto`` is human on a terminal and human without colours elsewhere. Calling it again replaces the set-up.
     """
-    stream = stream or sys.stderr
-    handler = logging.StreamHandler(stream)
-    formatter = JsonFormatter() if log_format == "json" else HumanFormatter(colours=stream.isatty())
+    handler = logging.StreamHandler(stream or sys.stderr)
+    formatter = JsonFormatter() if log_format == "json" else HumanFormatter(colours=handler.stream.isatty())
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -8,6 +8,7 @@ import secrets
 
 import msgspec
 import pytest
+from slow_store import SlowStore
 
 from dumbwaiter.answers import succeeded
 from dumbwaiter.asking import MAX_SEND, Asker
@@ -163,6 +164,58 @@ async def test_no_answer_in_time_says_from_whom_and_for_how_long(broker):
         assert asker.waiting() == set()
 
 
+async def test_no_answer_in_time_shows_the_patience_that_was_asked_for(broker):
+    async with Asker(broker) as asker:
+        with pytest.raises(PredictionTimeoutError, match=r"from 'silent' within 0\.0123456 s; it may still be"):
+            await asker.ask("silent", request(), timeout=0.0123456)
+
+
+async def test_fetching_the_body_of_an_answer_counts_as_waiting(broker, store):
+    slow = SlowStore(store, "get")
+    async with serving(broker, store=store), Asker(broker, slow, claim_threshold=1000) as asker:
+        with pytest.raises(PredictionTimeoutError, match=r"no answer to 'r1' from 'echo' within 0\.2 s"):
+            await asker.ask("echo", request(body=b"x" * 200_000), timeout=0.2)
+        assert slow.begun == 1
+        slow.gate.set()
+        await eventually(lambda: nothing_in(store), what="the body that nobody waits for being dropped")
+
+
+async def test_a_handle_whose_body_takes_longer_than_one_wait_has_it_by_the_next(broker, store):
+    slow = SlowStore(store, "get")
+    async with serving(broker, store=store), Asker(broker, slow, claim_threshold=1000) as asker:
+        pending = await asker.begin("echo", request(body=b"x" * 200_000))
+        await eventually(pending.done)
+        with pytest.raises(PredictionTimeoutError, match=r"no answer to 'r1' from 'echo' within 0\.05 s"):
+            await pending.wait(0.05)
+        slow.gate.set()
+        assert len((await pending.wait(20)).body) == 200_000
+        assert len((await pending.wait(0)).body) == 200_000
+        assert slow.begun == 1
+
+
+async def test_a_body_whose_fetching_failed_is_fetched_again_by_the_next_wait(broker, store):
+    async with Asker(broker, store) as asker:
+        pending = await asker.begin("silent", request(), confirm=True)
+        asked = await received(broker)
+        answer = msgspec.structs.replace(answer_to(asked, b""), data_ref="blob:claims/body")
+        await broker.reply(asked.reply_to, [answer])
+        with pytest.raises(BlobError, match="no blob under 'claims/body'"):
+            await pending.wait(10)
+        await store.put("claims/body", b"body")
+        assert (await pending.wait(10)).body == b"body"
+
+
+async def test_a_large_body_that_took_too_long_to_write_leaves_nothing_behind(broker, store):
+    slow = SlowStore(store, "put")
+    async with Asker(broker, slow, claim_threshold=10) as asker:
+        with pytest.raises(PredictionTimeoutError, match=r"message 'r1' could not be sent within 0\.05 s"):
+            await asker.ask("silent", request(body=b"x" * 100), timeout=0.05)
+        assert slow.begun == 1
+        slow.gate.set()
+    assert await nothing_in(store)
+    assert (await broker.stats("silent")).ready == 0
+
+
 async def test_a_request_whose_inbox_does_not_open_in_time_was_not_sent():
     class Slow(MemoryBroker):
         async def open_inbox(self):
@@ -201,6 +254,15 @@ async def test_an_id_that_is_waited_for_is_refused_and_free_again_afterwards(bro
             await asker.ask("silent", request(), timeout=1)
         first.forget()
         await asker.begin("silent", request())
+
+
+async def test_a_large_request_whose_id_is_refused_leaves_nothing_behind(broker, store):
+    async with Asker(broker, store, claim_threshold=10) as asker:
+        first = await asker.begin("silent", request(), confirm=True)
+        with pytest.raises(ValueError, match="'r1' is being waited for already"):
+            await asker.ask("silent", request(body=b"x" * 100), timeout=1)
+        assert not first.done()
+    assert await nothing_in(store)
 
 
 async def test_an_unknown_queue_is_named_to_all_who_asked_it(broker, store):
@@ -249,6 +311,14 @@ async def test_only_the_message_that_is_too_large_suffers():
         assert (first.body, third.body) == (b"small", b"fine")
         assert isinstance(second, MessageTooLargeError)
         assert (second.nbytes, second.limit) == (14, 10)
+
+
+async def test_a_body_that_the_broker_does_not_take_travels_through_the_store(store):
+    async with SmallBroker() as broker, serving(broker, store=store) as worker, Asker(broker, store) as asker:
+        broker.gate.set()
+        body = b"larger than 10 bytes, and far below the threshold"
+        assert (await asker.ask("echo", request(body=body), timeout=20)).body == body
+    assert worker.requests[0].data_ref.startswith("blob:claims/r1-")
 
 
 async def test_an_error_of_the_broker_reaches_whoever_asked_and_the_next_one_is_sent():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from slow_store import SlowStore
 from test_asking import GatedBroker, SmallBroker, nothing_in, request
 
 from dumbwaiter.asking import Asker
@@ -91,6 +92,25 @@ async def test_an_inbox_that_cannot_be_read_for_a_while_is_tried_again(monkeypat
         assert (await asker.ask("echo", request(), timeout=10)).body == b"soup"
     assert caplog.text.count("cannot be read, trying again") == 2
     assert "restarting" in caplog.text
+
+
+async def test_a_fault_in_reading_the_inbox_is_logged_and_told_to_all_who_wait(broker, caplog):
+    async with Asker(broker) as asker:
+        pending = await asker.begin("silent", request(), confirm=True)
+
+        def misread(answers):
+            raise TypeError("a fault of ours")
+
+        asker._deliver = misread
+        await broker.reply(asker._address, [Message(correlation_id="r1")])
+        reason = r"the inbox memory-inbox-\w+ cannot be read \(TypeError: a fault of ours\); ask again"
+        with pytest.raises(BrokerUnavailableError, match=reason):
+            await pending.wait(10)
+        del asker._deliver
+        async with serving(broker):
+            assert (await asker.ask("echo", request(), timeout=10)).body == b"soup"
+    assert "reading the inbox memory-inbox-" in caplog.text
+    assert "Traceback" in caplog.text
 
 
 async def test_an_inbox_that_cannot_be_closed_does_not_hinder_the_end(broker, caplog):
@@ -187,29 +207,67 @@ async def test_close_while_the_inbox_opens_leaves_no_inbox_behind():
 
 
 async def test_close_while_a_large_body_is_written_sends_nothing(broker, store):
-    writing, go_on = asyncio.Event(), asyncio.Event()
-
-    class SlowToWrite:
-        def __getattr__(self, name):
-            return getattr(store, name)
-
-        async def put(self, key, data, *, durable):
-            writing.set()
-            await go_on.wait()
-            await store.put(key, data, durable=durable)
-
-    asker = Asker(broker, SlowToWrite(), claim_threshold=10)
+    slow = SlowStore(store, "put")
+    asker = Asker(broker, slow, claim_threshold=10)
     calls = [
         asyncio.create_task(asker.send("silent", request("sent", b"x" * 100))),
         asyncio.create_task(asker.ask("silent", request("asked", b"x" * 100), timeout=20)),
     ]
-    await writing.wait()
+    await eventually(lambda: slow.begun == 2)
     await asker.close()
-    go_on.set()
+    slow.gate.set()
     for call in calls:
         with pytest.raises(BrokerClosedError, match="can send no more"):
             await call
     assert (await broker.stats("silent")).ready == 0
+    await eventually(lambda: nothing_in(store), what="the claims of what was never sent being dropped")
+
+
+async def test_close_drops_the_claims_of_what_was_never_sent(store):
+    async with GatedBroker() as broker:
+        await broker.create_queue("echo")
+        asker = Asker(broker, store, claim_threshold=10)
+        first = asyncio.create_task(asker.send("echo", request("first")))
+        await eventually(lambda: broker.sends)
+        behind = [
+            asyncio.create_task(asker.send("echo", request("sent", b"x" * 100))),
+            asyncio.create_task(asker.ask("echo", request("asked", b"x" * 100), timeout=20)),
+        ]
+        await eventually(lambda: len(asker._outbox._entries["echo"]) == 2)
+        assert len(await store.list("claims/")) == 2
+        await asker.close()
+        assert await nothing_in(store)
+        for call in (first, *behind):
+            with pytest.raises(BrokerClosedError):
+                await call
+
+
+async def test_close_waits_for_the_blobs_that_are_being_dropped(broker, store):
+    slow = SlowStore(store, "delete")
+    asker = Asker(broker, slow)
+    await asker.begin("silent", request())
+    await store.put("claims/late", b"body")
+    await broker.reply(asker._address, [Message(correlation_id="nobody", data_ref="blob:claims/late")])
+    await eventually(lambda: slow.begun)
+    closing = asyncio.create_task(asker.close())
+    await eventually(asker._reader.done)
+    slow.gate.set()
+    await closing
+    assert await nothing_in(store)
+
+
+async def test_close_does_not_wait_for_ever_for_a_store_that_hangs(broker, store, monkeypatch):
+    monkeypatch.setattr("dumbwaiter.asking.asker.LAST_DROPS", 0.02)
+    hanging = SlowStore(store, "delete", "get")
+    asker = Asker(broker, hanging)
+    pending = await asker.begin("silent", request(), confirm=True)
+    claimed = Message(correlation_id="r1", data_ref="blob:claims/answer")
+    await broker.reply(asker._address, [claimed, Message(correlation_id="nobody", data_ref="blob:claims/late")])
+    waiting = asyncio.create_task(pending.wait(None))
+    await eventually(lambda: hanging.begun == 2)
+    await asker.close()
+    with pytest.raises(BrokerClosedError, match="closed while fetching the body of the answer"):
+        await waiting
 
 
 async def test_one_queue_can_be_failed_alone(broker):
@@ -235,8 +293,8 @@ async def test_a_blob_that_cannot_be_dropped_is_logged(broker, store, caplog):
             raise BlobError("read-only")
 
     async with Asker(broker, CannotDelete()) as asker:
-        address = (await asker.begin("silent", request()))._asker._address
-        await broker.reply(address, [Message(correlation_id="x", data_ref="blob:claims/stuck")])
+        await asker.begin("silent", request())
+        await broker.reply(asker._address, [Message(correlation_id="x", data_ref="blob:claims/stuck")])
         await eventually(lambda: "claims/stuck stays behind: read-only" in caplog.text)
 
 

@@ -14,6 +14,9 @@ from dumbwaiter.blobs.presence import (
     WorkerStatus,
     announce,
     forget_the_dead,
+    short_reason,
+    why_failing,
+    why_silent,
     withdraw,
     workers_of,
 )
@@ -114,3 +117,47 @@ async def test_any_name_of_a_model_or_worker_stays_below_workers(store: BlobStor
     assert len(await workers_of(store, "echo")) == 1
     await withdraw(store, name, "w1")
     assert await workers_of(store, name) == []
+
+
+async def test_a_model_fails_only_when_all_its_workers_do_and_the_latest_says_why():
+    old = status("w1", state="failing", reason="no weights", announced_at=1.0)
+    new = status("w2", state="failing", reason="no such file", announced_at=2.0)
+    assert why_failing([new, old]) == "no such file"
+    for other in ("loading", "ready", "draining"):
+        assert why_failing([old, status("w3", state=other)]) is None
+    assert why_failing([]) is None
+
+
+@pytest.mark.parametrize(
+    ("states", "reason"),
+    [
+        ([], "no worker of this model is running"),
+        (["ready"], "its worker is ready, so the model is busy or slow"),
+        (["ready", "ready", "loading"], "2 of its 3 workers are ready, so the model is busy or slow"),
+        (["loading"], "its worker is still loading the model"),
+        (["loading", "failing"], "one of its 2 workers is still loading the model"),
+        (["draining"], "its worker is stopping"),
+        (["draining", "failing"], "one of its 2 workers is stopping"),
+        (["failing", "failing"], "no worker can load the model: no weights"),
+    ],
+)
+async def test_why_a_model_is_silent(states, reason):
+    workers = [status(f"w{n}", state=state, reason="no weights") for n, state in enumerate(states)]
+    assert why_silent(workers) == reason
+
+
+@pytest.mark.parametrize(
+    ("reason", "short"),
+    [
+        ("", ""),
+        ("no weights", "no weights"),
+        ('Error(s) in loading:\n\tMissing key(s): "a",\n\t"b".', 'Error(s) in loading: Missing key(s): "a", "b".'),
+        ("it raised ValueError\nTraceback (most recent call last):\n  File /secret.py", "it raised ValueError"),
+        ("a group\n  + Exception Group Traceback (most recent call last):\n  | secret", "a group"),
+        ("x" * 400, "x" * 400),
+        ("x" * 401, "x" * 399 + "…"),
+    ],
+)
+async def test_a_reason_is_shown_whole_on_one_line_without_its_traceback(reason, short):
+    assert short_reason(reason) == short
+    assert why_failing([status(state="failing", reason=reason)]) == short

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
 from dumbwaiter.brokers import open_broker
 from dumbwaiter.message import Message
 from dumbwaiter.testing import eventually
-from processes import Terminal
+from processes import Terminal, run_on_terminal
 
 pytestmark = pytest.mark.anyio
 
-TRACEBACK = "Traceback (most recent call last):\n  File ...\nValueError: this text is wrong"
+TRACEBACK = (
+    "ValueError: this text is wrong\nTraceback (most recent call last):\n  File ...\nValueError: this text is wrong"
+)
 BODY = b"\xff\xd8 not text"
 
 
@@ -42,14 +45,37 @@ async def counts(project):
         return stats.ready, stats.dead
 
 
-async def test_list_shows_each_with_its_reason_and_the_last_line_of_its_detail(run, keys):
+async def test_list_shows_each_with_its_reason_and_the_first_line_of_its_detail(run, keys):
     shown = run("dead-letters", "list")
     assert shown.returncode == 0
     header, first, second = shown.stdout.splitlines()
     assert header.split() == ["queue", "key", "died", "tries", "reason", "detail"]
     assert first.split()[:2] == ["shout", keys[0]]
-    assert first.rstrip().endswith("1  ValueError  ValueError: this text is wrong")
-    assert second.rstrip().endswith("bad-input")
+    assert first.endswith("      1  ValueError  ValueError: this text is wrong")
+    assert second.endswith("      1  bad-input")
+
+
+LONG = "x" * 500
+
+
+@pytest.mark.parametrize(
+    ("detail", "piped", "on_terminal"),
+    [
+        (f"the runner died\nFatal Python error\n{LONG}", "the runner died", "the runner died"),
+        ("dumbwaiter.errors.TransientError: later\nTraceback", "later", "later"),
+        (LONG, LONG, f"{'x' * 119}…"),
+    ],
+)
+async def test_list_says_what_happened_and_cuts_it_only_on_a_terminal_and_says_so(
+    project, run, keys, detail, piped, on_terminal
+):
+    async with broker_of(project) as broker:
+        await broker.create_queue("cut")
+        await broker.send("cut", [Message(body=b"x")])
+        await broker.dead_letter(await broker.receive("cut", max_messages=1, max_wait=5.0), reason="y", detail=detail)
+    assert run("dead-letters", "list", "cut").stdout.endswith(f"      1  y       {piped}\n")
+    code, shown = run_on_terminal(project, "dead-letters", "list", "cut", COLUMNS="300")
+    assert (code, shown.rstrip().endswith(f"      1  y       {on_terminal}")) == (0, True), shown
 
 
 async def test_list_for_programs_has_all_there_is(run, keys):
@@ -72,6 +98,8 @@ async def test_show_tells_everything_in_full(run, keys):
     assert f"key:            {keys[0]}\n" in shown.stdout
     assert "reason:         ValueError\n" in shown.stdout
     assert "  File ...\n                ValueError: this text is wrong\n" in shown.stdout
+    assert re.search(r"\nattributes:     specversion: 1.0\n( {16}\w+: .+\n)+detail: ", shown.stdout)
+    assert "\n                datacontenttype: text/plain\n" in shown.stdout
     assert shown.stdout.endswith("body:           wrong\n")
 
 
@@ -125,7 +153,8 @@ async def test_purge_asks_first(project, keys, answer, code, left):
 
 async def test_purge_does_nothing_when_nobody_is_there_to_be_asked(run, project, keys):
     shown = run("dead-letters", "purge", "shout", "--all")
-    assert (shown.returncode, shown.stdout) == (130, "")
+    assert (shown.returncode, shown.stdout) == (2, "")
+    assert "nobody is there to be asked; say --yes; see: dumbwaiter dead-letters purge --help\n" in shown.stderr
     assert await counts(project) == (0, 2)
 
 

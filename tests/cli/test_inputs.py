@@ -38,6 +38,12 @@ def test_a_folder_is_refused_with_a_hint(tmp_path):
         message_of(str(tmp_path))
 
 
+def test_an_empty_argument_is_no_folder_and_no_text_unless_told_so():
+    with pytest.raises(click.UsageError, match="an input is empty: name a file"):
+        message_of("")
+    assert message_of("", as_text=True).body == b""
+
+
 def test_a_text_too_long_for_a_file_name_is_a_text():
     assert len(message_of("word " * 10_000).body) == 50_000
 

@@ -7,13 +7,14 @@ import time
 
 import pytest
 
-from dumbwaiter.cli.output import duration, local_time, preview, print_json, print_table
+from dumbwaiter.cli.output import duration, local_time, preview, print_json, print_json_line, print_table
 from processes import run_on_terminal
 
 
 def test_json_for_a_program_is_one_line(capsys):
-    print_json({"b": [1, 2], "a": "ü"})
-    assert capsys.readouterr().out == '{"b":[1,2],"a":"ü"}\n'
+    for show in (print_json, print_json_line):
+        show({"b": [1, 2], "a": "ü"})
+        assert capsys.readouterr().out == '{"b":[1,2],"a":"ü"}\n'
 
 
 def test_json_on_a_terminal_is_indented(project):
@@ -25,16 +26,17 @@ def test_json_on_a_terminal_is_indented(project):
 
 def test_a_table_aligns_its_columns_and_shows_no_markup(capsys):
     print_table(("queue", "ready"), [("a", 1), ("[bold]", 1000)], right=("ready",))
-    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
+    assert capsys.readouterr().out.splitlines() == [
         "queue   ready",
         "a           1",
         "[bold]   1000",
     ]
 
 
-def test_a_table_is_not_folded_where_a_program_reads_it(capsys):
-    print_table(("detail",), [("word " * 30,)])
-    assert len(capsys.readouterr().out.splitlines()) == 2
+def test_a_table_is_neither_folded_nor_padded_where_a_program_reads_it(capsys):
+    text = "word " * 100 + "end"
+    print_table(("key", "detail"), [(1, text), (1000, "")])
+    assert capsys.readouterr().out == f"key   detail\n1     {text}\n1000\n"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from dumbwaiter.brokers import open_broker
-from dumbwaiter.message import Message
+from dumbwaiter.cli.queues import oldest
+from dumbwaiter.message import Message, QueueStats
 
 pytestmark = pytest.mark.anyio
 
@@ -59,3 +60,10 @@ async def test_without_any_queue_it_says_how_one_comes_to_be(run, project):
         f"no queues on sqlite:{project}/.dumbwaiter/queue.db yet; a worker creates the queue of its model\n"
     )
     assert json.loads(run("queues", "--json").stdout) == []
+
+
+@pytest.mark.parametrize(
+    ("ready", "age", "shown"), [(0, 0.0, "-"), (0, None, "-"), (3, 12.5, "12.5 s"), (3, None, "?")]
+)
+async def test_the_age_of_what_waits_is_shown_and_a_broker_that_cannot_tell_it_is_no_zero(ready, age, shown):
+    assert oldest(QueueStats(ready=ready, locked=0, delayed=0, dead=0, oldest_age=age)) == shown

@@ -141,7 +141,12 @@ def test_each_line_says_what_it_sends(kinds):
 
 
 def test_a_model_that_says_nothing_of_its_input_gets_a_line_too():
-    assert curl_line("http://h:1", "m", {}).endswith(" http://h:1/v1/models/m/predictions")
+    assert curl_line("http://h:1", "m", {}, picture="cat.jpg").endswith(" http://h:1/v1/models/m/predictions")
+
+
+def test_a_picture_is_named_as_the_shell_reads_it():
+    line = curl_line("http://h:1", "m", {"input": {"kind": "image"}}, picture="my cat.jpg")
+    assert shlex.split(line)[2] == "@my cat.jpg"
 
 
 def test_a_name_is_quoted_for_the_url_and_the_shell():

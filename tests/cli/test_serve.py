@@ -150,6 +150,39 @@ def test_a_port_in_use_is_said_at_once_and_nothing_is_started(run, project):
     assert not (project / ".dumbwaiter").exists()
 
 
+def test_a_broker_that_cannot_be_opened_is_said_once_and_nothing_is_started(run):
+    shown = run("serve", "light:Shout", "--port", "0", "--broker", "sqlite:/proc/nowhere/queue.db")
+    assert (shown.returncode, shown.stdout) == (1, "")
+    assert shown.stderr == (
+        "dumbwaiter: error: cannot use the folder of /proc/nowhere/queue.db: No such file or directory;"
+        " choose one that this user may write to\n"
+    )
+
+
+@pytest.mark.parametrize("arguments", [("serve", "infer"), ("serve",), ("worker", "infer")])
+@pytest.mark.parametrize("more", ["", 'weights = "w.pt"\n'])
+def test_a_model_of_the_settings_without_a_target_is_named_with_its_line(run, project, arguments, more):
+    (project / "dumbwaiter.toml").write_text(f"\n[models.infer]\n{more}")
+    shown = run(*arguments)
+    assert shown.returncode == 2
+    assert shown.stderr == (
+        f'dumbwaiter: error: {project}/dumbwaiter.toml:2: models.infer has no target; write target = "MODULE:CLASS"\n'
+    )
+
+
+def test_a_model_of_the_variables_without_a_target_is_named(run):
+    shown = run("serve", "infer", DUMBWAITER_MODELS__INFER__WEIGHTS="w.pt")
+    assert shown.returncode == 2
+    assert shown.stderr.startswith("dumbwaiter: error: models.infer has no target; write target = ")
+
+
+def test_a_model_that_is_not_in_the_settings_is_told_with_the_nearest_one(run, project):
+    (project / "dumbwaiter.toml").write_text('[models.infer]\ntarget = "light:Shout"\n')
+    shown = run("serve", "infr")
+    assert shown.returncode == 2
+    assert "no model 'infr' in the settings; did you mean 'infer'?" in shown.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

@@ -85,9 +85,9 @@ def test_a_reason_is_told_once_and_again_when_it_changes_or_comes_back(capsys):
     report(view, "cats", "ready")
     report(view, "cats", "failing", reason="bad weights")
     assert capsys.readouterr().err.splitlines() == [
-        "cats cannot serve: no weights",
-        "cats cannot serve: bad weights",
-        "cats cannot serve: bad weights",
+        "cats cannot serve yet and is tried again: no weights",
+        "cats cannot serve yet and is tried again: bad weights",
+        "cats cannot serve yet and is tried again: bad weights",
     ]
 
 
@@ -129,6 +129,26 @@ def test_for_programs_each_event_is_one_line_of_json(capsys):
     assert (ready["event"], ready["gateway"], ready["broker"]) == ("ready", "http://127.0.0.1:8080", "sqlite:/q.db")
     assert set(ready["models"]["cats"]) == {"target", "url", "curl", "signature"}
     assert (stopping, stopped) == ({"event": "stopping", "hurry": False}, {"event": "stopped"})
+
+
+@pytest.mark.parametrize(
+    ("there", "named"),
+    [
+        ([], "YOUR.jpg"),
+        (["examples/cat.jpg"], "examples/cat.jpg"),
+        (["examples/cat.jpg", "cat.jpg"], "cat.jpg"),
+    ],
+)
+def test_the_picture_to_try_is_one_that_is_there(capsys, tmp_path, monkeypatch, there, named):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").mkdir()
+    for name in there:
+        (tmp_path / name).touch()
+    for as_json in (False, True):
+        view = view_of("cats", as_json=as_json)
+        report(view, "gateway", "ready", address="http://h:1")
+        report(view, "cats", "ready", signature={"input": {"kind": "image"}})
+        assert f"curl --data-binary @{named} -H 'Content-Type: image/jpeg' http://h:1/" in capsys.readouterr().out
 
 
 @pytest.mark.anyio

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 
 import pytest
+from PIL import Image
+
+from processes import run_on_terminal, starting
 
 
 def lines_of(shown):
@@ -88,16 +93,124 @@ def test_an_unknown_model_is_told_with_those_that_there_are(served):
     assert shown.stderr == ("dumbwaiter: error: no queue named 'shot'; there are: add, shout; did you mean 'shout'?\n")
 
 
-def test_without_any_queue_it_says_to_start_a_worker(run):
+def test_without_any_queue_it_says_where_it_looked_and_what_to_do(run, project):
     shown = run("submit", "shout", "x")
     assert shown.returncode == 1
-    assert "no queue named 'shout'; there are none yet; start a worker first" in shown.stderr
+    assert f"no queue named 'shout'; there are none yet on sqlite:{project}/.dumbwaiter/queue.db; " in shown.stderr
+    assert "; go to the project's folder, name its --broker, or start a worker first" in shown.stderr
+
+
+@pytest.fixture(scope="module")
+def resizing(tmp_path_factory):
+    """A `serve` of models that return pictures: one says so, the other does not. Beside them lie two pictures."""
+    folder = tmp_path_factory.mktemp("resizing")
+    (folder / "pictures.py").write_text(PICTURES)
+    for name in ("cat", "dog"):
+        Image.new("RGB", (8, 6)).save(folder / f"{name}.jpg")
+    with starting(folder) as start:
+        yield start("pictures:Resize", "pictures:Unsaid").ready()
+
+
+PICTURES = """
+from PIL.Image import Image
+
+class Resize:
+    def __call__(self, image: Image) -> Image:
+        open("called", "a").write("x")
+        return image.resize((4, 3))
+
+class Unsaid:
+    def __call__(self, image):
+        return image.resize((4, 3))
+"""
+
+
+def test_one_picture_goes_to_a_file_as_it_is_and_is_refused_on_a_terminal_before_it_is_sent(resizing):
+    shown = resizing.run("submit", "resize", "cat.jpg")
+    assert Image.open(io.BytesIO(shown.raw)).size == (4, 3)
+    (resizing.project / "called").unlink()
+    code, shown = run_on_terminal(resizing.project, "submit", "resize", "cat.jpg")
+    assert code == 1
+    assert shown == (
+        "dumbwaiter: error: the output is image/png, which is not for a terminal; write it to a file: … > FILE,"
+        " or say --json\n"
+    )
+    assert not (resizing.project / "called").exists()
+    code, shown = run_on_terminal(resizing.project, "submit", "unsaid", "cat.jpg")
+    assert code == 1
+    assert "the output is image/png, which is not for a terminal" in shown
+
+
+@pytest.mark.parametrize("model", ["resize", "unsaid"])
+def test_several_pictures_cannot_share_one_stream(resizing, model):
+    shown = resizing.run("submit", model, "cat.jpg", "dog.jpg")
+    assert (shown.returncode, shown.stdout) == (1, "")
+    assert shown.stderr == (
+        "dumbwaiter: error: the outputs are image/png, which cannot share one stream; say --output-dir DIR or --json,"
+        " or give one input at a time: … > FILE\n"
+    )
+    first, second = lines_of(resizing.run("submit", model, "--json", "cat.jpg", "dog.jpg"))
+    assert first["output"]["content_type"] == second["output"]["content_type"] == "image/png"
+    assert Image.open(io.BytesIO(base64.b64decode(first["output"]["base64"]))).size == (4, 3)
+
+
+def test_outputs_go_into_files_named_after_the_inputs(resizing, tmp_path):
+    shown = resizing.run("submit", "resize", "cat.jpg", "dog.jpg", "--output-dir", f"{tmp_path}/new/small")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout == f"{tmp_path}/new/small/cat.png\n{tmp_path}/new/small/dog.png\n"
+    with Image.open(tmp_path / "new" / "small" / "dog.png") as dog:
+        assert dog.size == (4, 3)
+
+
+def test_outputs_that_are_text_or_json_and_inputs_that_are_no_files_have_names_too(served, tmp_path):
+    shown = served.run("submit", "shout", "one", "two", "--output-dir", str(tmp_path))
+    assert shown.returncode == 0
+    assert (tmp_path / "input-1.txt").read_text() == "ONE"
+    assert (tmp_path / "input-2.txt").read_text() == "TWO"
+    assert served.run("submit", "add", "-d", '{"a": 1}', "--output-dir", f"{tmp_path}/x").returncode == 0
+    assert (tmp_path / "x" / "input-1.json").read_text() == "1"
+
+
+def test_no_file_is_ever_overwritten_and_that_is_known_before_anything_is_sent(resizing, tmp_path):
+    (tmp_path / "dog.png").write_text("mine")
+    shown = resizing.run("submit", "resize", "cat.jpg", "dog.jpg", "--output-dir", str(tmp_path))
+    assert (shown.returncode, shown.stdout) == (2, "")
+    assert f"the output of dog.jpg would be named as {tmp_path}/dog.png is; choose another --output-dir" in shown.stderr
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("dog.png", "mine")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["cat.jpg", "--json"], "--output-dir and --json exclude each other"),
+        (["cat.jpg", "--no-wait"], "--output-dir and --no-wait exclude each other"),
+        (["a text", "a text"], "a text is given twice, and --output-dir names outputs after the inputs"),
+        (["cat.jpg", "./cat.jpg"], "the output of ./cat.jpg would be named as that of cat.jpg is; choose another"),
+    ],
+)
+def test_what_an_output_folder_cannot_do_is_refused(resizing, tmp_path, arguments, complaint):
+    shown = resizing.run("submit", "resize", *arguments, "--output-dir", str(tmp_path))
+    assert (shown.returncode, shown.stdout) == (2, "")
+    assert complaint in shown.stderr
+
+
+def test_a_folder_that_cannot_be_made_is_named(resizing):
+    shown = resizing.run("submit", "resize", "cat.jpg", "--output-dir", "/proc/nowhere")
+    assert shown.returncode == 2
+    assert "--output-dir /proc/nowhere cannot be used: No such file or directory; see: " in shown.stderr
+
+
+def test_json_is_one_line_per_answer_on_a_terminal_too(served):
+    code, shown = run_on_terminal(served.project, "submit", "shout", "--json", "one", "two")
+    assert code == 0
+    assert [json.loads(line)["output"] for line in shown.splitlines()] == ["ONE", "TWO"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
         (["cat.jpg"], "no file named 'cat.jpg'; if it is a text, say --text; see: dumbwaiter submit --help"),
+        ([""], "an input is empty: name a file, - for standard input, or a text; is a variable unset? see: "),
         ([], "no input; give a file, - for standard input, a text, or --data JSON; see: dumbwaiter submit --help"),
         (["--data", "{"], "--data '{' is not JSON: "),
         (["x", "--wait", "soon"], "--wait': expected a duration such as 500ms, 30s, 2m or 1h, not 'soon'"),
@@ -122,7 +235,7 @@ def test_no_answer_in_time_is_told_and_the_worker_serves_on(serve):
     shown = serving.run("submit", "slow", "2", "0", "--wait", "1s")
     assert shown.returncode == 1
     assert "dumbwaiter: error: 2: no answer to '" in shown.stderr
-    assert re.search(r"' from 'slow' within (1|0\.9\d*) s; it may still be waiting or running\n", shown.stderr)
+    assert re.search(r"' from 'slow' within (1|0\.9\d*) s; it may still be waiting or running", shown.stderr)
     assert serving.run("submit", "slow", "0", "--wait", "30s").stdout == "0\n"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 
 import numpy as np
@@ -14,6 +15,7 @@ from dumbwaiter.answers import timings_of
 from dumbwaiter.brokers import open_broker
 from dumbwaiter.errors import (
     BadInputError,
+    BlobError,
     BrokerClosedError,
     ConfigError,
     PredictionError,
@@ -46,6 +48,38 @@ async def test_arrays_and_images_keep_their_shape(client):
     image = Image.new("RGB", (40, 30), (200, 100, 50))
     output = await client.predict("echo", image)
     assert (output.size, output.getpixel((1, 1))) == ((40, 30), (200, 100, 50))
+
+
+LARGE_ARRAY = np.zeros(100_000)
+
+
+@pytest.mark.parametrize("value", [Image.new("L", (4, 3)), LARGE_ARRAY], ids=["image", "array"])
+async def test_images_and_arrays_are_encoded_and_decoded_beside_the_event_loop(client, workplaces, value):
+    await client.predict("echo", value)
+    await (await client.submit("echo", value)).result(20)
+    kept = await client.submit("echo", value, keep=True)
+    await client.result(kept.id, 20)
+    here = threading.current_thread()
+    assert len(workplaces["sent"]) == len(workplaces["got"]) == 3
+    assert here not in workplaces["sent"] + workplaces["got"]
+
+
+async def test_a_file_is_read_beside_the_event_loop(client, workplaces, tmp_path):
+    file = tmp_path / "order.txt"
+    file.write_text("two eggs")
+    assert await client.predict("echo", file) == "two eggs"
+    assert threading.current_thread() not in workplaces["sent"]
+
+
+async def test_texts_bytes_and_json_are_encoded_at_once(client, workplaces):
+    for value in ("soup", b"\x00", {"a": 1}):
+        assert await client.predict("echo", value) == value
+    assert {*workplaces["sent"], *workplaces["got"]} == {threading.current_thread()}
+
+
+async def test_a_file_that_cannot_be_read_is_named(client, tmp_path):
+    with pytest.raises(BadInputError, match=r"cannot read .*nowhere: No such file"):
+        await client.predict("echo", tmp_path / "nowhere")
 
 
 async def test_a_request_says_what_it_is_and_until_when_it_matters(client, service):
@@ -142,6 +176,16 @@ async def test_without_patience_a_kept_result_that_is_there_is_still_read(client
         await client.result("never", timeout=0)
 
 
+async def test_reading_a_kept_result_counts_as_waiting(service):
+    class Hangs:
+        async def get(self, key):
+            await asyncio.Event().wait()
+
+    async with AsyncClient(service.url, blobs=Hangs()) as client:
+        with pytest.raises(PredictionTimeoutError, match=r"no result of 'slow' within 0\.05 s"):
+            await client.result("slow", timeout=0.05)
+
+
 async def test_kept_results_need_a_blob_store(service):
     async with AsyncClient(service.url) as client:
         for call in (client.submit("echo", 1, keep=True), client.result("x"), client.load_message("x")):
@@ -168,6 +212,22 @@ async def test_large_bodies_leave_no_blob_behind(client, service, keep):
         return len(await service.store.list("claims/")) == (1 if keep else 0)
 
     await eventually(nothing_left)
+
+
+async def test_a_large_answer_without_a_blob_store_says_what_to_give_the_client(service):
+    body = b"\x00" * 200_000
+    async with AsyncClient(service.url) as client:
+        handle = await client.submit("echo", body)
+        calls = [
+            lambda: client.predict("echo", body),
+            lambda: handle.result(20),
+            lambda: handle.result(20),
+            lambda: anext(client.map("echo", [body])),
+        ]
+        for call in calls:
+            with pytest.raises(BlobError, match=r"lies in the blob store; give this client.* blobs='file:"):
+                await call()
+        assert await client.predict("echo", b"small") == b"small"
 
 
 async def test_a_message_made_by_hand_goes_as_it_is(client, service):

@@ -17,6 +17,7 @@ from PIL import Image
 from dumbwaiter import Client
 from dumbwaiter.errors import (
     BadInputError,
+    BlobError,
     BrokerClosedError,
     BrokerUnavailableError,
     ConfigError,
@@ -45,6 +46,8 @@ def client_threads():
 def interrupt(service):
     """Call something that waits; press Ctrl-C once it does, and *count* requests wait in ``silent``."""
     threads = []
+    # Under nohup, or in the background of a script, it is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def during(call, count):
         def press():
@@ -59,6 +62,7 @@ def interrupt(service):
     yield during
     for thread in threads:
         thread.join()
+    signal.signal(signal.SIGINT, before)
 
 
 def functions_of_the_main_thread():
@@ -77,6 +81,26 @@ def test_arrays_and_images_keep_their_shape(client):
     array = np.arange(6, dtype=np.int16).reshape(2, 3)
     assert client.predict("echo", array).tolist() == array.tolist()
     assert client.predict("echo", Image.new("L", (4, 3), 9)).size == (4, 3)
+
+
+def test_values_are_encoded_and_decoded_in_the_calling_thread(client, workplaces):
+    assert client.predict("echo", Image.new("L", (4, 3), 9)).size == (4, 3)
+    assert workplaces["sent"] == workplaces["got"] == [threading.current_thread()]
+
+
+def test_a_large_answer_without_a_blob_store_says_what_to_give_the_client(service):
+    body = b"\x00" * 200_000
+    with Client(service.url) as client:
+        handle = client.submit("echo", body)
+        for call in (
+            lambda: client.predict("echo", body),
+            lambda: handle.result(20),
+            lambda: handle.result(20),
+            lambda: next(client.map("echo", [body])),
+        ):
+            with pytest.raises(BlobError, match=r"lies in the blob store; give this client.* blobs='file:"):
+                call()
+        assert client.predict("echo", b"small") == b"small"
 
 
 def test_errors_are_raised_where_the_call_was_made(client):

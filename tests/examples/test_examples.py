@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from PIL import Image
 
-from processes import Serving, environment, run_in, starting
+from dumbwaiter.testing import eventually
+from processes import Serving, environment, gone, run_in, starting
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -152,6 +157,28 @@ def test_the_demo_recognises_every_photograph_and_stops_everything():
         "everything is stopped",
     ):
         assert word in done.stdout
+
+
+@pytest.fixture
+def demo():
+    """The demo on its way, as a process group of its own."""
+    command = [sys.executable, str(EXAMPLES / "demo.py")]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "start_new_session": True}
+    with subprocess.Popen(command, text=True, env=environment(), **streams) as process:
+        yield process
+        process.kill()
+
+
+@pytest.mark.anyio
+async def test_an_interrupted_demo_says_so_in_one_line_and_leaves_nothing_running(demo):
+    whole = psutil.Process(demo.pid)
+    serve_and_its_two = 3
+    await eventually(lambda: len(whole.children(recursive=True)) >= serve_and_its_two, within=30.0, every=0.05)
+    everyone = [whole, *whole.children(recursive=True)]
+    os.killpg(demo.pid, signal.SIGINT)  # as a terminal does: `serve` hears it too
+    shown, _ = await asyncio.to_thread(demo.communicate, timeout=50)
+    assert (demo.returncode, shown) == (130, "interrupted; everything is stopped\n")
+    await gone(everyone)
 
 
 def test_a_photograph_of_the_examples_is_a_real_one():

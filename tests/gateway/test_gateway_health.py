@@ -19,27 +19,32 @@ pytestmark = pytest.mark.anyio
 class FragileBroker(MemoryBroker):
     """A broker that can go down, and come back without the inboxes it had."""
 
-    down = False
+    down = full = False
 
-    def check(self):
+    def require_up(self):
         if self.down:
             raise BrokerUnavailableError("amqp://secret-host refuses connections")
 
+    async def check(self):
+        self.require_up()
+        if self.full:
+            raise BrokerUnavailableError("the disk is full")
+
     async def queues(self):
-        self.check()
+        self.require_up()
         return await super().queues()
 
     async def send(self, queue, messages, *, delay=0.0):
-        self.check()
+        self.require_up()
         await super().send(queue, messages, delay=delay)
 
     async def open_inbox(self):
-        self.check()
+        self.require_up()
         inbox = await super().open_inbox()
         receive = inbox.receive
 
         async def fragile_receive(*, max_messages, max_wait):
-            self.check()
+            self.require_up()
             if inbox.address in self.lost:
                 raise InboxGoneError(inbox.address)
             return await receive(max_messages=max_messages, max_wait=min(max_wait, 0.05))
@@ -62,6 +67,36 @@ async def test_live_and_ready_when_all_is_well(broker, store):
         assert (await running.http.get("/v2/health/ready")).json() == {"ready": True}
 
 
+async def test_a_broker_that_can_be_read_and_not_written_is_not_ready(fragile, store):
+    fragile.full = True
+    async with gateway(fragile, store) as running:
+        response = await running.http.get("/v2/health/ready")
+        assert (response.status_code, response.json()["code"]) == (503, "not-ready")
+        assert response.json()["detail"] == "the disk is full"
+        assert (await running.http.get("/v1/models")).status_code == 200
+
+
+async def test_json_ends_with_a_newline_so_that_a_prompt_stays_apart(broker, store):
+    async with serving(broker), gateway(broker, store) as running:
+        responses = [await running.http.get(path) for path in ("/", "/v1/models", "/v2/health/ready", "/nothing")]
+        responses += [await running.predict(json={"input": 1}), await running.predict("unknown", content=b"1")]
+    for response in responses:
+        assert response.content.endswith(b"}\n"), response.url
+        assert int(response.headers["content-length"]) == len(response.content)
+
+
+async def test_queues_of_the_systems_own_are_no_models(broker, store):
+    await broker.create_queue("dumbwaiter.webhooks")
+    await broker.create_queue("dumbwaiter")
+    async with gateway(broker, store) as running:
+        assert (await running.http.get("/")).json()["models"] == ["dumbwaiter"]
+        assert [model["name"] for model in (await running.http.get("/v1/models")).json()["models"]] == ["dumbwaiter"]
+        response = await running.predict("dumbwaiter.webhooks", content=b"1")
+        assert (response.status_code, response.json()["code"]) == (404, "unknown-model")
+        assert response.json()["models"] == ["dumbwaiter"]
+    assert (await broker.stats("dumbwaiter.webhooks")).ready == 0
+
+
 async def test_the_index_names_routes_and_models(broker, store):
     await broker.create_queue("cats")
     async with gateway(broker, store) as running:
@@ -74,11 +109,13 @@ async def test_the_index_names_routes_and_models(broker, store):
 async def test_the_list_of_models_shows_their_workers(broker, store):
     await broker.create_queue("cats")
     await broker.create_queue("dogs")
-    await announce(store, WorkerStatus(worker="w", model="cats", state="failing", reason="no weights\nTraceback"))
+    await announce(
+        store, WorkerStatus(worker="w", model="cats", state="failing", reason="no weights\n for a\n or b\nTraceback")
+    )
     async with gateway(broker, store) as running:
         cats, dogs = (await running.http.get("/v1/models")).json()["models"]
     assert (cats["name"], dogs) == ("cats", {"name": "dogs", "workers": []})
-    assert (cats["workers"][0]["state"], cats["workers"][0]["reason"]) == ("failing", "no weights")
+    assert (cats["workers"][0]["state"], cats["workers"][0]["reason"]) == ("failing", "no weights for a or b")
 
 
 async def test_while_the_broker_is_down_callers_get_503_and_afterwards_all_is_well(fragile, store):

@@ -11,6 +11,7 @@ import pytest
 from gateway_running import gateway
 
 from dumbwaiter.blobs.presence import WorkerStatus, announce
+from dumbwaiter.errors import BlobError
 from dumbwaiter.testing import eventually
 from echo_worker import failure, output, serving
 
@@ -96,8 +97,74 @@ async def test_no_answer_within_the_callers_patience_is_504(broker, store):
     async with gateway(broker, store) as running:
         started = time.monotonic()
         response = await running.predict("slow", content=b"1", headers={"prefer": "wait=1"})
-    problem(response, 504, "no-answer-in-time")
+    document = problem(response, 504, "no-answer-in-time")
     assert 0.9 < time.monotonic() - started < 5
+    assert "from 'slow' within 1 s; it may still be waiting or running; no worker of this" in document["detail"]
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        (None, "no worker of this model is running"),
+        ("loading", "its worker is still loading the model"),
+        ("ready", "its worker is ready, so the model is busy or slow"),
+    ],
+)
+async def test_a_504_says_what_the_workers_of_the_model_are_doing(broker, store, state, reason):
+    await broker.create_queue("slow")
+    if state:
+        await announce(store, WorkerStatus(worker="w", model="slow", state=state))
+    async with gateway(broker, store, default_patience=0.2) as running:
+        document = problem(await running.predict("slow", content=b"1"), 504, "no-answer-in-time")
+    assert document["detail"].endswith(f" within 0.2 s; it may still be waiting or running; {reason}")
+
+
+async def test_without_a_look_at_the_workers_a_504_does_not_guess(broker):
+    class Unreadable:
+        async def list(self, prefix):
+            raise BlobError("no permission")
+
+    await broker.create_queue("slow")
+    async with gateway(broker, Unreadable(), default_patience=0.2) as running:
+        document = problem(await running.predict("slow", content=b"1"), 504, "no-answer-in-time")
+    assert document["detail"].endswith(" within 0.2 s; it may still be waiting or running")
+
+
+class SlowStore:
+    """*store*, whose *verb* takes *seconds*."""
+
+    def __init__(self, store, verb, seconds):
+        self._store = store
+        self._slow = (verb, seconds)
+
+    def __getattr__(self, name):
+        verb, seconds = getattr(self._store, name), self._slow[1]
+
+        async def slow(*arguments, **facts):
+            await asyncio.sleep(seconds)
+            return await verb(*arguments, **facts)
+
+        return slow if name == self._slow[0] else verb
+
+
+async def test_fetching_the_answer_from_a_store_that_hangs_ends_with_the_callers_patience(broker, store):
+    hanging = SlowStore(store, "get", 3600)
+    large = output(bytes(100_000), "image/png")
+    async with serving(broker, respond=large, store=store), gateway(broker, hanging, default_patience=0.3) as running:
+        problem(await running.predict(content=b"1"), 504, "no-answer-in-time")
+
+
+async def test_the_time_that_writing_the_request_took_is_not_granted_again(broker, store):
+    await broker.create_queue("slow")
+    limits = {"default_patience": 1.0, "claim_threshold": 10}
+    async with gateway(broker, SlowStore(store, "put", 0.9), **limits) as running:
+        large = asyncio.create_task(running.predict("slow", content=bytes(100)))
+        await asyncio.sleep(0.4)
+        later = asyncio.create_task(running.predict("slow", content=b"1"))
+        await asyncio.wait({large, later}, return_when=asyncio.FIRST_COMPLETED)
+        assert (large.done(), later.done()) == (True, False)
+        for request in (large, later):
+            problem(await request, 504, "no-answer-in-time")
 
 
 async def test_a_late_answer_is_ignored(broker, store):
@@ -136,8 +203,14 @@ async def test_a_failure_becomes_a_problem_without_its_traceback(broker, store, 
 async def test_an_unknown_model_is_404_and_names_those_that_exist(broker, store):
     async with serving(broker, "cats"), serving(broker, "dogs"), gateway(broker, store) as running:
         document = problem(await running.predict("birds", content=b"1" * 1000), 404, "unknown-model")
-    assert "'birds'" in document["detail"]
+    assert document["detail"] == "no model named 'birds'; known: cats, dogs"
     assert document["models"] == ["cats", "dogs"]
+
+
+async def test_a_name_that_is_nearly_a_models_is_404_with_a_suggestion(broker, store):
+    async with serving(broker, "cats"), gateway(broker, store) as running:
+        document = problem(await running.predict("cast", content=b"1"), 404, "unknown-model")
+    assert document["detail"] == "no model named 'cast'; known: cats; did you mean 'cats'?"
 
 
 async def test_a_model_that_appears_later_is_found_at_once(broker, store):
@@ -147,9 +220,11 @@ async def test_a_model_that_appears_later_is_found_at_once(broker, store):
             assert (await running.predict(content=b"1", headers=JPEG)).status_code == 200
 
 
-async def test_a_model_name_may_hold_spaces_and_percent_signs(broker, store):
-    async with serving(broker, "a b%"), gateway(broker, store) as running:
-        assert (await running.predict("a%20b%25", content=b"1", headers=JPEG)).status_code == 200
+async def test_a_model_name_may_be_percent_encoded(broker, store):
+    async with serving(broker), gateway(broker, store) as running:
+        assert (await running.predict("e%63ho", content=b"1", headers=JPEG)).status_code == 200
+        document = problem(await running.predict("a%20b%25", content=b"1"), 404, "unknown-model")
+    assert "no model named 'a b%'" in document["detail"]
 
 
 @pytest.mark.parametrize(
@@ -199,11 +274,11 @@ async def test_when_all_workers_fail_callers_get_503_with_the_reason_also_those_
             return (await broker.stats("broken")).ready == 1
 
         await eventually(has_arrived)
-        reason = "no weights at /w\nTraceback: secret"
+        reason = "no weights at /w:\n\tneither a\n\tnor b\nTraceback: secret"
         await announce(store, WorkerStatus(worker="w1", model="broken", state="failing", reason=reason))
         response = await asyncio.wait_for(waiting, 10)
         document = problem(response, 503, "model-failing")
-        assert "no weights at /w" in document["detail"]
+        assert document["detail"] == "model 'broken' cannot be loaded: no weights at /w: neither a nor b"
         assert "secret" not in response.text
         assert response.headers["retry-after"]
         started = time.monotonic()

@@ -113,7 +113,7 @@ def test_an_object_that_is_the_first_input_itself_may_come_alone():
     assert decode(inputs, {"k": 1}).by_position == [{"k": 1}]
     assert decode(inputs, {"data": {"a": 1}, "k": 2}).by_position == [{"a": 1}, 2]
     assert decode(inputs, {"data": 1, "z": 2}).by_position == [{"data": 1, "z": 2}]
-    assert complaint(inputs, b'{"a": ').startswith("the body is not valid JSON")
+    assert complaint(inputs, b'{"a": ').startswith("expected a JSON object with data, [k]; the body is not valid JSON")
 
 
 def test_a_text_that_looks_like_json_but_is_none_is_the_text():
@@ -151,6 +151,20 @@ def test_what_is_wrong_with_one_input_names_it():
 def test_a_body_that_cannot_be_an_object_is_refused_by_its_type():
     assert complaint(several(*PAIR), b"\x89PNG", "image/png") == (
         "expected a JSON object with a, b, [scale], got image/png"
+    )
+
+
+@pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "application/json", None])
+def test_a_body_that_is_no_object_is_told_what_to_send_whatever_its_type_says(content_type):
+    jpeg = as_file(photograph("chelsea"), "JPEG")
+    assert complaint(several(*PAIR), jpeg, content_type) == (
+        "expected a JSON object with a, b, [scale], got image/jpeg"
+    )
+    assert complaint(several(*PAIR), b"a=1", content_type) == (
+        "expected a JSON object with a, b, [scale]; the body is not valid JSON: invalid character (byte 0)"
+    )
+    assert (
+        complaint(several(*PAIR), b"7", content_type) == "expected a JSON object with a, b, [scale], got a JSON number"
     )
 
 

@@ -132,7 +132,7 @@ def test_a_model_may_ask_for_another_mode_or_the_files_own():
 def test_a_truncated_picture_is_an_error_and_never_half_a_picture(kind, kept):
     body = as_file(photograph("chelsea"), kind)
     said = complaint(body[: int(len(body) * kept)])
-    assert "damaged" in said or "truncated" in said or "is none" in said
+    assert "damaged" in said or "truncated" in said or "is not an image" in said
 
 
 def test_a_truncated_jpeg_says_how_much_is_missing():
@@ -144,7 +144,9 @@ def test_a_truncated_jpeg_says_how_much_is_missing():
 
 @pytest.mark.parametrize("body", [b"", b"hello", b"\x00" * 1000, b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"])
 def test_what_is_no_picture_is_named_so_and_postscript_is_never_run(body):
-    assert complaint(body) == "expected an image (JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF), but the body is none"
+    assert (
+        complaint(body) == "expected an image (JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF), but the body is not an image"
+    )
 
 
 def test_a_format_that_is_not_read_here_is_not_called_damaged_only():
@@ -293,3 +295,16 @@ def test_base64_of_a_photograph_survives_json():
     body = as_file(photograph("coffee"), "JPEG")
     url = f"data:image/jpeg;base64,{base64.b64encode(body).decode()}"
     assert difference(ImageCodec(max_pixels=LIMIT).from_json(url), decode(body)) == 0
+
+
+def test_a_progressive_jpeg_is_taken_and_one_with_hundreds_of_scans_is_not():
+    """Each scan goes over the whole picture again: a small file could keep a thread busy for minutes."""
+    file = io.BytesIO()
+    Image.effect_noise((64, 64), 50).convert("RGB").save(file, "JPEG", progressive=True)
+    honest = file.getvalue()
+    assert decode_image(honest, mode="RGB", max_pixels=10_000).size == (64, 64)
+    first_scan = honest.index(b"\xff\xda")
+    scan = honest[first_scan : honest.index(b"\xff\xc4", first_scan + 2)]
+    bomb = honest[:first_scan] + scan * 500 + honest[first_scan:]
+    with pytest.raises(BadInputError, match=r"the image has \d+ scans, more than the limit of 100; save it anew"):
+        decode_image(bomb, mode="RGB", max_pixels=10_000)

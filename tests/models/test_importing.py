@@ -146,3 +146,16 @@ def test_the_headline_is_the_error_and_not_the_notes_added_to_it():
     assert explain(error).endswith("ValueError: the reason\na note")
     assert headline(KeyError("x")) == "KeyError: 'x'"
     assert headline(ModelLoadError("x")) == "dumbwaiter.errors.ModelLoadError: x"
+
+
+def test_the_colours_of_an_error_are_left_out():
+    error = RuntimeError("\x1b[1mbold\x1b[0m words")
+    assert headline(error) == "RuntimeError: bold words"
+    assert explain(error) == "RuntimeError: bold words"
+
+
+def test_the_first_line_of_a_load_error_holds_all_that_the_error_says():
+    """torch's "Error(s) in loading state_dict:" names the missing keys on the lines after it."""
+    error = RuntimeError('Error(s) in loading state_dict for Net:\n\tMissing key(s): "fc.weight". \n\tUnexpected: "x".')
+    said = 'RuntimeError: Error(s) in loading state_dict for Net: Missing key(s): "fc.weight". Unexpected: "x".'
+    assert headline(error) == said

@@ -70,3 +70,4 @@ def test_long_and_broken_lines_are_shortened_to_one():
     assert one_line("a\n\tb   c") == "a b c"
     assert one_line("x" * 300, 10) == "xxxxxxx..."
     assert len(name_of("x" * 10_000)) < 80
+    assert one_line("\x1b[1;31mred\x1b[0m [1m text") == "red [1m text"

@@ -124,6 +124,13 @@ def test_a_damaged_file_is_named_with_the_reason(files, name, content):
     assert "cannot be read" in said or "hold more than tensors" in said
 
 
+def test_the_colours_of_torch_own_words_are_left_out(tmp_path):
+    torch.save({"layer": Hostile(tmp_path / "ran")}, tmp_path / "w.pth")
+    with pytest.raises(pickle.UnpicklingError, match="\x1b"):
+        torch.load(tmp_path / "w.pth", weights_only=True)
+    assert "\x1b" not in complaint("w.pth", tmp_path)
+
+
 def test_a_folder_that_is_called_as_weights_is_an_error_or_a_path(tmp_path):
     (tmp_path / "w.safetensors").mkdir()
     (tmp_path / "w.pth").mkdir()
@@ -159,6 +166,7 @@ def test_any_damage_is_a_load_error(files, name, changes, kept):
     ("uri", "said"),
     [
         ("missing.pth", "no weights at {folder}/missing.pth (from 'missing.pth'); give --weights a path, file:, "),
+        ("/no/such.pth", "no weights at /no/such.pth; give --weights a path, file:, "),
         ("file:///no/such.pth", "no weights at /no/such.pth (from 'file:///no/such.pth')"),
         ("~nobody-of-this-name/w.pth", "no weights at {folder}/~nobody-of-this-name/w.pth"),
         ("https://example.org/w.pth", "cannot read weights from 'https://example.org/w.pth': write a path, file:, "),

@@ -5,7 +5,9 @@ turn of the event loop travel in one ``send``, and while a ``send`` is on its wa
 Nothing here retries a request: an error reaches whoever asked.
 """
 
-from dumbwaiter.asking.asker import CLAIM_THRESHOLD, Asker, Pending
+from dumbwaiter.asking.asker import CLAIM_THRESHOLD, Asker
 from dumbwaiter.asking.outbox import MAX_SEND
+from dumbwaiter.asking.patience import Patience
+from dumbwaiter.asking.pending import Pending
 
-__all__ = ["CLAIM_THRESHOLD", "MAX_SEND", "Asker", "Pending"]
+__all__ = ["CLAIM_THRESHOLD", "MAX_SEND", "Asker", "Patience", "Pending"]

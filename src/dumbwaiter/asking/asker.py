@@ -1,15 +1,18 @@
-"""The asker and its pending requests."""
+"""The asker: one inbox, and one task that reads it."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import msgspec
 
 from dumbwaiter.asking.outbox import Entry, Outbox, fail
-from dumbwaiter.blobs.claimcheck import check_in, check_out, drop
+from dumbwaiter.asking.patience import Patience
+from dumbwaiter.asking.pending import Pending
+from dumbwaiter.blobs.claimcheck import check_in, check_out, claim_threshold_for, drop
 from dumbwaiter.errors import (
     BadInputError,
     BlobError,
@@ -20,7 +23,7 @@ from dumbwaiter.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Coroutine, Iterable
     from types import TracebackType
 
     from dumbwaiter.blobs.store import BlobStore
@@ -31,76 +34,20 @@ CLAIM_THRESHOLD = 256 * 1024
 """Bodies larger than this many bytes travel by claim check unless told otherwise."""
 READ_WAIT = 30.0
 FIRST_BACK_OFF, LAST_BACK_OFF = 0.05, 2.0
+LAST_DROPS = 2.0
+"""At most so many seconds close() waits for the blobs that are being dropped."""
+
+T = TypeVar("T")
 
 _log = logging.getLogger("dumbwaiter.asking")
-
-
-class Pending:
-    """A request on its way. Forgotten with the object: an answer that comes later is ignored."""
-
-    __slots__ = ("_answer", "_asker", "_collecting", "_future", "id", "queue")
-
-    def __init__(self, asker: Asker, id_: str, queue: str, future: asyncio.Future[Message]) -> None:
-        self.id = id_
-        self.queue = queue
-        self._asker = asker
-        self._future = future
-        self._answer: Message | None = None
-        self._collecting = asyncio.Lock()
-
-    def __del__(self) -> None:
-        self.forget()
-        if self._future.done():  # nobody is left to be told of an error, and asyncio shall not complain of that
-            _see(self._future)
-        else:
-            self._future.add_done_callback(_see)
-
-    def done(self) -> bool:
-        """Whether the answer, or the error instead of it, is here."""
-        return self._future.done()
-
-    def fail(self, error: Exception) -> None:
-        """Whoever waits gets *error*, unless the answer is here already."""
-        fail(self._future, error)
-
-    def forget(self) -> None:
-        """Stop waiting; an answer that comes later is ignored."""
-        waiters = self._asker._waiters  # noqa: SLF001 - two halves of one thing
-        _, future = waiters.get(self.id, (None, None))
-        if future is self._future:  # else a later request has this id by now
-            waiters.pop(self.id, None)
-
-    async def answer(self, timeout: float) -> Message:
-        """The answer, within *timeout* seconds; may be called once. Cancelling it, or the end of time, forgets the
-        request. Raises PredictionTimeoutError, and what the send or the inbox raised.
-        """
-        timer = asyncio.get_running_loop().call_later(timeout, self._expire, timeout)
-        try:
-            answer = await self._future
-        finally:
-            timer.cancel()
-            self.forget()
-        return answer if answer.data_ref is None else await self._asker.collect(answer)
-
-    async def wait(self, timeout: float | None) -> Message:
-        """The answer, within *timeout* seconds (None: however long it takes); may be called again and again."""
-        if self._answer is None:
-            await asyncio.wait({self._future}, timeout=timeout)
-            if not self._future.done():
-                raise _timeout(self, timeout or 0.0)
-            async with self._collecting:  # its blob can be fetched only once, however many wait here
-                if self._answer is None:
-                    self._answer = await self._asker.collect(self._future.result())
-        return self._answer
-
-    def _expire(self, timeout: float) -> None:
-        self.fail(_timeout(self, timeout))
 
 
 class Asker:
     """Asks models over *broker*. Use it in one event loop, with ``async with``; the inbox opens with the first request.
 
-    Bodies above *claim_threshold* bytes travel through *store* in both directions; without a store all travel inline.
+    Bodies above *claim_threshold* bytes, and those that the broker does not take, travel through *store*; without a
+    store all travel inline.
+
     When the broker loses the inbox, whoever waits gets BrokerUnavailableError and the next request opens another.
     """
 
@@ -111,14 +58,14 @@ class Asker:
         """Answers that came when nobody was waiting for them any more."""
         self._broker = broker
         self._store = store
-        self._claim_threshold = claim_threshold
+        self._claim_threshold = claim_threshold_for(broker.capabilities.max_message_nbytes, claim_threshold)
         self._outbox = Outbox(broker, self._drop_soon)
         self._waiters: dict[str, tuple[str, asyncio.Future[Message]]] = {}
         self._inbox: Inbox | None = None
         self._address: str | None = None
         self._reader: asyncio.Task[None] | None = None
         self._opening = asyncio.Lock()
-        self._background: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[Any]] = set()
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -130,14 +77,19 @@ class Asker:
         await self.close()
 
     async def close(self) -> None:
-        """Forget the inbox; whoever still waits gets BrokerClosedError. Closing twice is no error."""
+        """Forget the inbox; whoever still waits gets BrokerClosedError, and what was not sent yet never is.
+
+        Closing twice is no error.
+        """
         self._closed = True
         self.fail_waiting(BrokerClosedError("closed while waiting for the answer"))
         await self._outbox.close()
-        tasks = [*self._background, *([self._reader] if self._reader else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _cancel([self._reader] if self._reader else [])
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_DROPS):
+                while self._background:
+                    await asyncio.wait(self._background)
+        await _cancel(self._background)
         await self._close_inbox()
 
     async def ask(self, queue: str, message: Message, *, timeout: float) -> Message:
@@ -146,10 +98,9 @@ class Asker:
         Raises PredictionTimeoutError, QueueNotFoundError, MessageTooLargeError, BrokerUnavailableError, BlobError.
         A message that was not sent yet when this call is cancelled is never sent.
         """
-        loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + timeout
-        pending = await self.begin(queue, message, timeout=timeout)
-        return await pending.answer(give_up_at - loop.time())
+        patience = Patience(timeout)
+        pending = await self.begin(queue, message, timeout=patience)
+        return await pending.answer(patience)
 
     async def begin(self, queue: str, message: Message, *, timeout: float = 60.0, confirm: bool = False) -> Pending:
         """Put *message* on its way and return what its answer can be awaited on.
@@ -158,19 +109,22 @@ class Asker:
         a large body take at most *timeout* seconds. Raises as ask() does.
         """
         self._require_open()
+        given = message
         if self._address is None or (self._store is not None and len(message.body) > self._claim_threshold):
+            patience = Patience(timeout)
             try:
-                async with asyncio.timeout(timeout):
-                    message = await self._ready_to_go(message)
+                async with asyncio.timeout(patience.left):
+                    message = await self._ready_to_go(given)
             except TimeoutError:
-                raise PredictionTimeoutError(f"message {message.id!r} could not be sent within {timeout} s") from None
+                raise PredictionTimeoutError(f"message {given.id!r} could not be sent within {patience:g} s") from None
         id_ = message.correlation_id or message.id
         if id_ in self._waiters and not self._waiters[id_][1].done():
+            self._take_back(message, given)
             raise ValueError(f"an answer to {id_!r} is being waited for already; give each request an id of its own")
         request = msgspec.structs.replace(message, reply_to=self._address, correlation_id=id_)
         future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._waiters[id_] = (queue, future)
-        pending = Pending(self, id_, queue, future)
+        pending = Pending(id_, queue, future, forget=self._forget, collect=self._collect_soon)
         if confirm:
             try:
                 await self._confirmed(queue, request)
@@ -184,14 +138,21 @@ class Asker:
     async def send(self, queue: str, message: Message) -> None:
         """Send *message* as it is, asking for no answer here; return when the broker has confirmed it."""
         self._require_open()
-        message = await self._checked_in(message, durable=True)
+        checked_in = await self._checked_in(message, durable=True)
+        if self._closed:  # meanwhile
+            self._take_back(checked_in, message)
         self._require_open()
-        await self._confirmed(queue, message)
+        await self._confirmed(queue, checked_in)
 
     async def collect(self, answer: Message) -> Message:
         """*answer* with its body: one that came by claim check is fetched and its blob dropped. Raises BlobError."""
-        if answer.data_ref is None or self._store is None:
+        if answer.data_ref is None:
             return answer
+        if self._store is None:
+            raise BlobError(
+                f"the answer to {answer.correlation_id!r} is large and lies in the blob store; give this client the "
+                "store of the workers: blobs='file:/path/.dumbwaiter/blobs' or its URL"
+            )
         try:
             whole = await check_out(self._store, answer)
         except BadInputError as error:
@@ -212,6 +173,11 @@ class Asker:
         """The queues from which answers are being waited for."""
         return {queue for queue, _ in list(self._waiters.values())}
 
+    def _forget(self, id_: str, future: asyncio.Future[Message]) -> None:
+        _, waiting = self._waiters.get(id_, (None, None))
+        if waiting is future:  # else a later request has this id by now
+            self._waiters.pop(id_, None)
+
     async def _confirmed(self, queue: str, message: Message) -> None:
         confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._outbox.put(queue, Entry(message, confirmed, confirms=True))
@@ -224,15 +190,22 @@ class Asker:
             # Last, because the inbox may be lost while the body is being written.
             await self._reply_address()
         except BaseException:
-            if checked_in is not message:
-                self._drop_soon(checked_in)
+            self._take_back(checked_in, message)
             raise
         return checked_in
 
     async def _checked_in(self, message: Message, *, durable: bool) -> Message:
         if self._store is None or len(message.body) <= self._claim_threshold:
             return message
-        return await check_in(self._store, message, threshold=self._claim_threshold, durable=durable)
+        checking_in = asyncio.create_task(
+            check_in(self._store, message, threshold=self._claim_threshold, durable=durable)
+        )
+        try:
+            return await asyncio.shield(checking_in)
+        except asyncio.CancelledError:
+            # A store may finish what it has begun, and nobody else would know of that blob.
+            self._in_background(_drop_after(self._store, checking_in))
+            raise
 
     def _require_open(self) -> None:
         if self._closed:
@@ -252,6 +225,7 @@ class Asker:
 
     async def _read(self, inbox: Inbox) -> None:
         back_off = FIRST_BACK_OFF
+        fate = "is lost"
         try:
             while True:
                 try:
@@ -265,9 +239,12 @@ class Asker:
                     self._deliver(answers)
         except BrokerError as error:
             _log.warning("inbox %s is lost: %s", inbox.address, error)
+        except Exception as error:  # a fault of ours or of the adapter: whoever waits must not wait in vain
+            _log.exception("reading the inbox %s failed", inbox.address)
+            fate = f"cannot be read ({type(error).__name__}: {error})"
         finally:
             # No answer can reach those who gave this address any more; the next request opens another.
-            self.fail_waiting(BrokerUnavailableError(f"the inbox {inbox.address} is lost; ask again"))
+            self.fail_waiting(BrokerUnavailableError(f"the inbox {inbox.address} {fate}; ask again"))
             await self._close_inbox()
 
     async def _close_inbox(self) -> None:
@@ -287,24 +264,36 @@ class Asker:
             self.late += 1
             self._drop_soon(answer)
 
+    def _take_back(self, checked_in: Message, message: Message) -> None:
+        """*message* is not sent after all: drop what was checked in for it."""
+        if checked_in is not message:
+            self._drop_soon(checked_in)
+
+    def _collect_soon(self, answer: Message) -> asyncio.Task[Message]:
+        return self._in_background(self.collect(answer))
+
     def _drop_soon(self, message: Message) -> None:
         """Nobody will fetch the blob of *message* any more."""
         if message.data_ref is not None and self._store is not None:
-            task = asyncio.get_running_loop().create_task(_drop(self._store, message))
-            self._background.add(task)
-            task.add_done_callback(self._background.discard)
+            self._in_background(_drop(self._store, message))
+
+    def _in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
 
 
-def _see(future: asyncio.Future[Any]) -> None:
-    if not future.cancelled():
-        future.exception()
+async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    cancelled = list(tasks)
+    for task in cancelled:
+        task.cancel()
+    await asyncio.gather(*cancelled, return_exceptions=True)
 
 
-def _timeout(pending: Pending, seconds: float) -> PredictionTimeoutError:
-    asked = f"{pending.id!r} from {pending.queue!r}"
-    return PredictionTimeoutError(
-        f"no answer to {asked} within {round(seconds, 3):g} s; it may still be waiting or running"
-    )
+async def _drop_after(store: BlobStore, checking_in: asyncio.Task[Message]) -> None:
+    with contextlib.suppress(BlobError):
+        await _drop(store, await checking_in)
 
 
 async def _drop(store: BlobStore, message: Message) -> None:

@@ -50,6 +50,7 @@ class Outbox:
         await asyncio.gather(*senders, return_exceptions=True)
         for entry in (e for entries in self._entries.values() for e in entries):
             fail(entry.future, BrokerClosedError("closed before this message was sent"))
+            self._unsent(entry.message)
         self._entries.clear()
 
     async def _send(self, queue: str) -> None:

@@ -19,8 +19,21 @@ if TYPE_CHECKING:
     from dumbwaiter.blobs.store import BlobStore
     from dumbwaiter.message import Message
 
+ATTRIBUTES_NBYTES = 4096
+"""So much of what a broker takes is kept for a message's attributes, where it takes twice as much."""
+
 _SCHEME = "blob:"
 _FOLDER = "claims/"
+
+
+def claim_threshold_for(limit: int | None, wanted: int) -> int:
+    """The largest body that travels in a message: *wanted* bytes, or less where the broker's *limit* is near.
+
+    A tenth of *limit* (None: there is none), and at least 4 KiB or half of it, is left for the attributes.
+    """
+    if limit is None:
+        return wanted
+    return min(wanted, limit - max(limit // 10, min(ATTRIBUTES_NBYTES, limit // 2)))
 
 
 async def check_in(store: BlobStore, message: Message, *, threshold: int, durable: bool = True) -> Message:

@@ -15,10 +15,13 @@ from dumbwaiter.blobs.keys import safe_segment
 from dumbwaiter.errors import BlobNotFoundError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dumbwaiter.blobs.store import BlobStore
 
 ANNOUNCE_EVERY = 5.0
 STALE_AFTER = 20.0
+LONGEST_REASON = 400
 FORGOTTEN_AFTER = 600.0
 """A worker that has been silent for so many seconds is dead, and what it said is deleted."""
 
@@ -55,6 +58,45 @@ async def forget_the_dead(store: BlobStore, model: str) -> None:
 async def workers_of(store: BlobStore, model: str) -> list[WorkerStatus]:
     """The workers of *model* heard of within STALE_AFTER seconds."""
     return [status for _, status in await _said(store, model) if time.time() - status.announced_at < STALE_AFTER]
+
+
+def why_failing(workers: Sequence[WorkerStatus]) -> str | None:
+    """What the latest worker says, on one line, when all of *workers* fail; None when one does not, or there is none.
+
+    Pure; so is why_silent().
+    """
+    if not workers or any(status.state != "failing" for status in workers):
+        return None
+    return short_reason(max(workers, key=lambda status: status.announced_at).reason)
+
+
+def why_silent(workers: Sequence[WorkerStatus]) -> str:
+    """Why no answer may have come from *workers*, all those of a model: in words that go on a sentence."""
+    states = [status.state for status in workers]
+    if not states:
+        return "no worker of this model is running"
+    if "ready" in states:
+        return f"{_of(states, 'ready')} ready, so the model is busy or slow"
+    if "loading" in states:
+        return f"{_of(states, 'loading')} still loading the model"
+    if "draining" in states:
+        return f"{_of(states, 'draining')} stopping"
+    return f"no worker can load the model: {why_failing(workers)}"
+
+
+def short_reason(reason: str) -> str:
+    """*reason* on one line, without its traceback, shortened to LONGEST_REASON characters."""
+    lines = reason.strip().splitlines()
+    end = next((number for number, line in enumerate(lines) if "Traceback" in line), len(lines))
+    text = " ".join(" ".join(lines[:end]).split())
+    return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 1] + "…"
+
+
+def _of(states: Sequence[str], state: str) -> str:
+    count = states.count(state)
+    if len(states) == 1:
+        return "its worker is"
+    return f"one of its {len(states)} workers is" if count == 1 else f"{count} of its {len(states)} workers are"
 
 
 async def _said(store: BlobStore, model: str) -> list[tuple[str, WorkerStatus]]:

@@ -11,7 +11,7 @@ from dumbwaiter.errors import ConfigError
 if TYPE_CHECKING:
     from dumbwaiter.brokers.contract import Broker
 
-#: URL scheme -> "module:class". The class takes (url, *, lock_duration) and does no I/O before open().
+#: URL scheme -> "module:class" of a Broker.
 ADAPTERS = {
     "memory": "dumbwaiter.brokers.memory:MemoryBroker",
     "sqlite": "dumbwaiter.brokers.sqlite:SqliteBroker",
@@ -30,6 +30,5 @@ def open_broker(url: str, *, lock_duration: float | None = None) -> Broker:
         known = ", ".join(f"{name}:" for name in sorted(ADAPTERS))
         raise ConfigError(f"no broker for {url!r}: its scheme must be one of {known}")
     module, _, name = ADAPTERS[scheme].partition(":")
-    adapter = getattr(importlib.import_module(module), name)
-    broker: Broker = adapter(url, lock_duration=lock_duration or DEFAULT_LOCK_DURATION)
-    return broker
+    adapter: type[Broker] = getattr(importlib.import_module(module), name)
+    return adapter(url, lock_duration=lock_duration or DEFAULT_LOCK_DURATION)

@@ -9,6 +9,8 @@ Who does what:
 * A stale lock token never settles a message that someone else holds by now (fencing). Where the product would
   accept it, the adapter refuses.
 * A failed look-up raises; it never becomes 0 or an empty list.
+* Where a product cannot keep a delay (capabilities.send_delay, abandon_delay), the message is ready at once: handing
+  a message back must never fail for that. Whoever depends on a delay reads the capability.
 """
 
 from __future__ import annotations
@@ -16,17 +18,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import Self
 
 import msgspec
 
-from dumbwaiter.message import DeadLetter, Delivery, Message, QueueStats
+from dumbwaiter.errors import InvalidQueueNameError
+from dumbwaiter.message import DeadLetter, Delivery, Message, QueueStats, is_queue_name
 
 DEFAULT_LOCK_DURATION = 30.0
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
-    """What a product can do, as data. The runtime and the conformance suite read it; nobody tests for a product."""
+    """What a broker can do, as data. The runtime and the conformance suite read it; nobody tests for a product."""
 
     durable: bool
     """Confirmed messages survive kill -9 and restart of whatever holds them."""
@@ -35,12 +38,17 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     ordered: bool
     """Messages of equal priority are handed out in the order in which they were sent."""
     priority: bool
+    """A larger priority is served first."""
     abandon_delay: bool
+    """abandon keeps a *delay*; otherwise the message is ready at once."""
     send_delay: bool
+    """send keeps a *delay*; otherwise the messages are ready at once."""
     uncounted_abandon: bool
     """abandon(counted=False) takes back the delivery's count."""
     deduplication: bool
     """A second send of the same message id to the same queue is dropped for a while."""
+    oldest_age: bool
+    """stats tell the age of the oldest ready message; otherwise it is None."""
     max_message_nbytes: int | None
     """Largest body the broker takes; above it send raises MessageTooLargeError. None: no fixed limit."""
 
@@ -67,11 +75,18 @@ class Inbox(ABC):
 class Broker(ABC):
     """A message broker with peek-lock queues. Open it with ``async with``; see the module text for the rules.
 
-    *lock_duration* is how long a delivery stays locked unless renewed, in seconds.
+    *url* says where; *lock_duration* is how long a delivery stays locked unless renewed, in seconds. The constructor
+    does no I/O, and raises ConfigError for a URL that it cannot read.
+
+    *capabilities* are those of the server at hand, whose version and configuration they may depend on: they are final
+    once open() has returned. Until then they are what its adapter's class says, the usual.
     """
 
-    capabilities: ClassVar[Capabilities]
-    lock_duration: float
+    capabilities: Capabilities
+
+    def __init__(self, url: str, *, lock_duration: float = DEFAULT_LOCK_DURATION) -> None:
+        self.url = url
+        self.lock_duration = lock_duration
 
     @abstractmethod
     async def open(self) -> None:
@@ -94,11 +109,28 @@ class Broker(ABC):
     ) -> None:
         await self.close()
 
+    @abstractmethod
+    async def check(self) -> None:
+        """Return if this broker works now, its write path included; nothing is changed by it.
+
+        Raises BrokerUnavailableError. It may take as long as a send does: who is in a hurry sets a timeout.
+        """
+
     # --- queues ---
 
-    @abstractmethod
     async def create_queue(self, queue: str) -> None:
-        """Declare *queue* and its dead-letter queue. Idempotent."""
+        """Declare *queue* and its dead-letter queue. Idempotent.
+
+        Raises InvalidQueueNameError for a name that is_queue_name() refuses. A product that takes less than that has
+        an adapter that maps names there and back, no two to one.
+        """
+        if not is_queue_name(queue):
+            raise InvalidQueueNameError(queue)
+        await self._create_queue(queue)
+
+    @abstractmethod
+    async def _create_queue(self, queue: str) -> None:
+        """create_queue for a name that has been checked; adapters implement it, nobody else calls it."""
 
     @abstractmethod
     async def queues(self) -> list[str]:
@@ -149,11 +181,16 @@ class Broker(ABC):
 
     @abstractmethod
     async def stats(self, queue: str) -> QueueStats:
-        """Counts of *queue*, at most a second old. Raises; never guesses 0."""
+        """Counts of *queue*, at most a second old. Raises; never guesses 0 (see capabilities.oldest_age)."""
 
     @abstractmethod
-    async def dead_letters(self, queue: str, *, limit: int = 100) -> list[DeadLetter]:
-        """The oldest *limit* dead letters, without removing them."""
+    async def dead_letters(self, queue: str, *, limit: int = 100, after: str | None = None) -> list[DeadLetter]:
+        """The oldest *limit* dead letters, without removing them; only those behind the key *after*, unless None.
+
+        So they can be read page by page, for bodies may be large: the key of a page's last one leads to the next page,
+        also when that dead letter is gone by then. Fewer than *limit* means that there are no more; what dies meanwhile
+        may be met or not. Raises DeadLetterNotFoundError when *after* is no key at all.
+        """
 
     @abstractmethod
     async def redrive(self, queue: str, keys: Sequence[str] | None = None) -> int:
@@ -164,7 +201,10 @@ class Broker(ABC):
 
     @abstractmethod
     async def purge(self, queue: str, keys: Sequence[str] | None = None) -> int:
-        """Delete dead letters; all of them if *keys* is None. Returns how many."""
+        """Delete dead letters for good; all of them if *keys* is None. Returns how many.
+
+        Their ids are forgotten too: whoever sends one anew has a new wish (see capabilities.deduplication).
+        """
 
     # --- request-reply ---
 

@@ -48,6 +48,7 @@ class MemoryBroker(Broker):
         send_delay=True,
         uncounted_abandon=True,
         deduplication=True,
+        oldest_age=True,
         max_message_nbytes=None,
     )
 
@@ -56,7 +57,7 @@ class MemoryBroker(Broker):
         if parts.scheme != "memory" or parts.query or parts.fragment:
             raise ConfigError(f"not a memory broker's address: {url!r}; write memory: or memory://name")
         name = f"{parts.netloc}{parts.path}".strip("/")
-        self.lock_duration = lock_duration
+        super().__init__(url, lock_duration=lock_duration)
         self._server = _servers.setdefault(name, _Server()) if name else _Server()
         self._inboxes: list[MemoryInbox] = []
         self._is_open = False
@@ -75,7 +76,10 @@ class MemoryBroker(Broker):
             await inbox.close()
         self._inboxes.clear()
 
-    async def create_queue(self, queue: str) -> None:
+    async def check(self) -> None:
+        self._check_open()
+
+    async def _create_queue(self, queue: str) -> None:
         self._check_open()
         self._server.queues.setdefault(queue, _SharedQueue(queue))
 
@@ -141,10 +145,10 @@ class MemoryBroker(Broker):
         with shared.line.lock:
             return shared.state.stats(now=time.monotonic())
 
-    async def dead_letters(self, queue: str, *, limit: int = 100) -> list[DeadLetter]:
+    async def dead_letters(self, queue: str, *, limit: int = 100, after: str | None = None) -> list[DeadLetter]:
         shared = self._queue(queue)
         with shared.line.lock:
-            return shared.state.dead_letters(limit)
+            return shared.state.dead_letters(limit, after=after)
 
     async def redrive(self, queue: str, keys: Sequence[str] | None = None) -> int:
         shared = self._queue(queue)
@@ -156,7 +160,7 @@ class MemoryBroker(Broker):
     async def purge(self, queue: str, keys: Sequence[str] | None = None) -> int:
         shared = self._queue(queue)
         with shared.line.lock:
-            return shared.state.purge(keys, now=time.monotonic())
+            return shared.state.purge(keys)
 
     async def open_inbox(self) -> Inbox:
         self._check_open()

@@ -5,7 +5,7 @@
     send ──► DELAYED ──► READY ──take──► LOCKED ──complete──► (gone, its id remembered for a while)
                 ▲          ▲ ▲             │ │
                 │          │ └─lock expiry─┘ ├──dead_letter──► dead ──redrive──► READY
-                └──abandon(delay)──abandon───┘                  └──purge──► (gone)
+                └──abandon(delay)──abandon───┘                  └──purge──► (gone, its id forgotten)
 
 A lock that ran out still settles while nobody has taken the message since: its work is done, so why do it again.
 It cannot be renewed, though.
@@ -13,13 +13,15 @@ It cannot be renewed, though.
 
 from __future__ import annotations
 
-from bisect import insort
+import re
+from bisect import bisect_right, insort
 from collections import OrderedDict
 from enum import Enum, auto
 from heapq import heappop, heappush
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from dumbwaiter.errors import DeadLetterNotFoundError
 from dumbwaiter.message import DeadLetter, Delivery, Message, QueueStats
 
 if TYPE_CHECKING:
@@ -29,6 +31,9 @@ REMEMBER_SECONDS = 600.0
 """How long the id of a message that is gone keeps a resend of it out."""
 REMEMBER_COUNT = 100_000
 """At most so many ids are remembered, so that memory stays bounded (some 20 MB)."""
+
+
+_KEY = re.compile(r"[1-9][0-9]{0,17}")
 
 
 class _Place(Enum):
@@ -84,7 +89,9 @@ class MemoryQueue:
         self._by_token: dict[str, _Entry] = {}
         self._present: set[str] = set()
         self._gone: OrderedDict[str, float] = OrderedDict()
-        self._dead: OrderedDict[str, DeadLetter] = OrderedDict()
+        # By number, in the order in which they died.
+        self._deaths = 0
+        self._dead: dict[int, DeadLetter] = {}
 
     # --- sending and taking ---
 
@@ -141,9 +148,9 @@ class MemoryQueue:
         entry = self._pull(delivery)
         if entry is None:
             return False
-        key = str(entry.seq)
-        self._dead[key] = DeadLetter(
-            key=key,
+        self._deaths += 1
+        self._dead[self._deaths] = DeadLetter(
+            key=str(self._deaths),
             message=entry.message,
             queue=self.name,
             reason=reason,
@@ -195,9 +202,15 @@ class MemoryQueue:
             oldest_age=now - oldest,
         )
 
-    def dead_letters(self, limit: int) -> list[DeadLetter]:
-        """The oldest *limit* dead letters."""
-        return list(islice(self._dead.values(), max(limit, 0)))
+    def dead_letters(self, limit: int, *, after: str | None = None) -> list[DeadLetter]:
+        """The oldest *limit* dead letters; only those behind the key *after*, which may be gone. O(n) with *after*."""
+        if after is None:
+            return list(islice(self._dead.values(), max(limit, 0)))
+        if not _KEY.fullmatch(after):
+            raise DeadLetterNotFoundError(self.name, [after])
+        numbers = list(self._dead)
+        first = bisect_right(numbers, int(after))
+        return [self._dead[number] for number in numbers[first : first + max(limit, 0)]]
 
     def redrive(self, keys: Sequence[str] | None, *, now: float) -> int:
         """Append dead letters to the queue again, with a fresh delivery count; all if *keys* is None. How many."""
@@ -206,11 +219,10 @@ class MemoryQueue:
             self._append(letter.message, now, now)
         return len(letters)
 
-    def purge(self, keys: Sequence[str] | None, *, now: float) -> int:
-        """Delete dead letters, all if *keys* is None. How many."""
+    def purge(self, keys: Sequence[str] | None) -> int:
+        """Delete dead letters, all if *keys* is None, and forget their ids. How many."""
         letters = self._take_dead(keys)
-        for letter in letters:
-            self._remember(letter.message.id, now)
+        self._present.difference_update(letter.message.id for letter in letters)
         return len(letters)
 
     # --- moving entries ---
@@ -297,5 +309,5 @@ class MemoryQueue:
             self._gone.popitem(last=False)
 
     def _take_dead(self, keys: Sequence[str] | None) -> list[DeadLetter]:
-        wanted = list(self._dead) if keys is None else dict.fromkeys(keys)
-        return [self._dead.pop(key) for key in wanted if key in self._dead]
+        wanted = list(self._dead) if keys is None else [int(key) for key in keys if _KEY.fullmatch(key)]
+        return [self._dead.pop(number) for number in wanted if number in self._dead]

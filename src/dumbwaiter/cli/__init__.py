@@ -54,7 +54,24 @@ class _LazyGroup(Group):
             formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
 
+def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from dumbwaiter.cli.version import version  # noqa: PLC0415 - only where it is asked for
+
+        ctx.invoke(version, as_json=False)
+        ctx.exit()
+
+
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option(
+    "-V",
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Print the version and exit.",
+)
 def cli() -> None:
     """Serve deep networks through a message broker: requests wait in a queue, workers pull them when they can.
 

@@ -28,7 +28,7 @@ async def connected_broker(settings: Settings) -> AsyncIterator[Broker]:
         try:
             yield broker
         except QueueNotFoundError as error:
-            raise await _with_known(broker, error) from None
+            raise await _with_known(broker, error, settings.broker) from None
 
 
 @asynccontextmanager
@@ -38,7 +38,10 @@ async def connected(settings: Settings) -> AsyncIterator[tuple[Broker, BlobStore
         yield broker, open_store(settings.blobs)
 
 
-async def _with_known(broker: Broker, error: QueueNotFoundError) -> click.ClickException:
+async def _with_known(broker: Broker, error: QueueNotFoundError, url: str) -> click.ClickException:
     known = await broker.queues()
-    those = f"there are: {', '.join(known)}" if known else "there are none yet; start a worker first"
-    return click.ClickException(f"no queue named {error.queue!r}; {those}{did_you_mean(error.queue, known)}")
+    if known:
+        hint = f"there are: {', '.join(known)}{did_you_mean(error.queue, known)}"
+    else:
+        hint = f"there are none yet on {url}; go to the project's folder, name its --broker, or start a worker first"
+    return click.ClickException(f"no queue named {error.queue!r}; {hint}")

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dumbwaiter.blobs.results import forget_failure
 from dumbwaiter.cli.connect import connected, connected_broker
 from dumbwaiter.cli.options import Command, Group, current_settings, json_option, settings_options
-from dumbwaiter.cli.output import local_time, preview, print_json, print_table
+from dumbwaiter.cli.output import local_time, preview, print_json, print_table, shortened
+from dumbwaiter.dead_letters import find
+from dumbwaiter.dead_letters import purge as purge_
+from dumbwaiter.dead_letters import redrive as redrive_
 from dumbwaiter.envelope import to_attributes
 from dumbwaiter.message import DeadLetter
 
 if TYPE_CHECKING:
-    from dumbwaiter.blobs import BlobStore
-    from dumbwaiter.brokers.contract import Broker
     from dumbwaiter.config import Settings
-
-_EVERY = 1_000_000
-_AT_ONCE = 100
 
 
 @click.group("dead-letters", cls=Group)
@@ -60,7 +57,8 @@ def list_(names: tuple[str, ...], limit: int, as_json: bool) -> None:
     else:
         columns = ("queue", "key", "died", "tries", "reason", "detail")
         rows = [
-            (x.queue, x.key, local_time(x.dead_at), x.delivery_count, x.reason, _last_line(x.detail)) for x in letters
+            (x.queue, x.key, local_time(x.dead_at), x.delivery_count, x.reason, shortened(_first_line(x.detail)))
+            for x in letters
         ]
         print_table(columns, rows, right=("tries",))
 
@@ -86,7 +84,8 @@ def show(queue: str, key: str, body: bool, as_json: bool) -> None:
         print_json({**_as_data(letter), "body": preview(letter.message.body, 10_000)})
     else:
         for name, value in {**_as_data(letter), "body": preview(letter.message.body)}.items():
-            click.echo(f"{name + ':':<16}{_indented(str(value))}")
+            text = "\n".join(f"{key}: {one}" for key, one in value.items()) if isinstance(value, dict) else str(value)
+            click.echo(f"{name + ':':<16}{_indented(text)}".rstrip())
 
 
 @dead_letters.command(cls=Command, short_help="Send them back to their queue.")
@@ -127,10 +126,20 @@ def purge(queue: str, keys: tuple[str, ...], all_: bool, yes: bool, as_json: boo
     """
     _need_choice(keys, all_)
     what = f"{len(keys)} dead letter(s)" if keys else "all dead letters"
-    if not yes and not click.confirm(f"Delete {what} of {queue} for good?", err=True):
+    if not yes and not _confirmed(f"Delete {what} of {queue} for good?"):
         raise click.Abort
     count = asyncio.run(_purge(current_settings(), queue, keys))
     _report("purged", count, as_json)
+
+
+def _confirmed(question: str) -> bool:
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        click.echo(err=True)
+        raise click.UsageError("nobody is there to be asked; say --yes", click.get_current_context()) from None
 
 
 def _need_choice(keys: Sequence[str], all_: bool) -> None:
@@ -153,45 +162,19 @@ async def _letters(settings: Settings, names: Sequence[str], limit: int) -> list
         return found
 
 
-async def _letter(settings: Settings, queue: str, key: str) -> DeadLetter:
+async def _letter(settings: Settings, queue: str, name: str) -> DeadLetter:
     async with connected_broker(settings) as broker:
-        return (await _chosen(broker, queue, [key]))[0]
+        return (await find(broker, queue, [name]))[0]
 
 
-async def _redrive(settings: Settings, queue: str, keys: Sequence[str]) -> int:
+async def _redrive(settings: Settings, queue: str, names: Sequence[str]) -> int:
     async with connected(settings) as (broker, store):
-        if keys:
-            return await _send_back(broker, store, queue, await _chosen(broker, queue, keys))
-        started, count = time.time(), 0
-        # Some at a time, for bodies may be large; and without those that die again meanwhile.
-        while letters := [x for x in await broker.dead_letters(queue, limit=_AT_ONCE) if x.dead_at <= started]:
-            count += await _send_back(broker, store, queue, letters)
-        return count
+        return await redrive_(broker, store, queue, names or None)
 
 
-async def _send_back(broker: Broker, store: BlobStore, queue: str, letters: Sequence[DeadLetter]) -> int:
-    # A kept result is written once: the failure that stands there would keep out what the next run brings.
-    for letter in letters:
-        await forget_failure(store, letter.message.id)
-    return await broker.redrive(queue, [letter.key for letter in letters])
-
-
-async def _purge(settings: Settings, queue: str, keys: Sequence[str]) -> int:
-    async with connected_broker(settings) as broker:
-        chosen = [letter.key for letter in await _chosen(broker, queue, keys)] if keys else None
-        return await broker.purge(queue, chosen)
-
-
-async def _chosen(broker: Broker, queue: str, wanted: Sequence[str]) -> list[DeadLetter]:
-    """The dead letters with these keys or message ids. Nothing is done when one of them does not exist."""
-    letters = await broker.dead_letters(queue, limit=_EVERY)
-    by_name = {letter.message.id: letter for letter in letters} | {letter.key: letter for letter in letters}
-    missing = [name for name in wanted if name not in by_name]
-    if missing:
-        raise click.ClickException(
-            f"no dead letter {', '.join(missing)} in queue {queue!r}; see: dumbwaiter dead-letters list {queue}"
-        )
-    return [by_name[name] for name in wanted]
+async def _purge(settings: Settings, queue: str, names: Sequence[str]) -> int:
+    async with connected(settings) as (broker, store):
+        return await purge_(broker, store, queue, names or None)
 
 
 def _as_data(letter: DeadLetter) -> dict[str, Any]:
@@ -208,10 +191,10 @@ def _as_data(letter: DeadLetter) -> dict[str, Any]:
     }
 
 
-def _last_line(detail: str) -> str:
-    """The last line of a traceback says what happened."""
-    lines = detail.strip().splitlines()
-    return lines[-1].strip()[:120] if lines else ""
+def _first_line(detail: str) -> str:
+    """What happened; a traceback may follow. That it was an error of ours by type is known by the reason."""
+    line = detail.strip().partition("\n")[0].strip()
+    return re.sub(r"^dumbwaiter\.errors\.\w+: ", "", line)
 
 
 def _indented(text: str) -> str:

@@ -44,7 +44,7 @@ class Input(msgspec.Struct, frozen=True):
 def inputs_of(arguments: Sequence[str], values: Sequence[str], *, as_text: bool) -> list[Input]:
     """The inputs of a command line, in order: *arguments* (files, ``-``, texts), then the JSON *values*.
 
-    Raises click.UsageError for a missing file, a folder, a value that is not JSON, or nothing at all.
+    Raises click.UsageError for a missing file, a folder, an empty argument, a value that is not JSON, or no input.
     """
     inputs = [_input_of(argument, as_text=as_text) for argument in arguments]
     for value in values:
@@ -61,6 +61,8 @@ def inputs_of(arguments: Sequence[str], values: Sequence[str], *, as_text: bool)
 def _input_of(argument: str, *, as_text: bool) -> Input:
     if as_text:
         return Input(argument, argument.encode(), "text/plain")
+    if not argument:
+        raise click.UsageError("an input is empty: name a file, - for standard input, or a text; is a variable unset?")
     if argument == "-":
         return Input("-", sys.stdin.buffer.read())
     file = Path(argument)

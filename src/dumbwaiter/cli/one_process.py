@@ -44,7 +44,9 @@ class OneProcess:
             tells = [self._tell(child) for child in self.children]
             tasks = [asyncio.create_task(run_gateway_with(self._settings, broker, store, tells[0], stops[0]))]
             for spec, tell, stop in zip(self._specs, tells[1:], stops[1:], strict=True):
-                tasks.append(asyncio.create_task(run_worker_with(self._settings, spec, broker, store, tell, stop)))
+                tasks.append(
+                    asyncio.create_task(run_worker_with(self._settings, spec, broker, store, tell, stop, self.hurry))
+                )
             stopping = asyncio.create_task(self.stop.wait())
             await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()

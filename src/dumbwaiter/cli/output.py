@@ -18,19 +18,47 @@ def print_json(value: Any) -> None:
     print(data.decode(), flush=True)
 
 
+def print_json_line(value: Any) -> None:
+    """*value* as one line of JSON on stdout, also on a terminal: where each line is an answer or an event."""
+    print(msgspec.json.encode(value, enc_hook=str).decode(), flush=True)
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> None:
-    """A table on stdout; the columns in *right* are aligned to the right."""
+    """A table on stdout; the columns in *right* are aligned to the right. On a terminal the last one may be folded."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        _print_on_terminal(columns, cells, right)
+        return
+    # rich would fold, pad and cut to a width that no program has.
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    for row in [columns, *cells]:
+        aligned = (
+            cell.rjust(width) if name in right else cell.ljust(width)
+            for name, cell, width in zip(columns, row, widths, strict=True)
+        )
+        print("  ".join(aligned).rstrip(), flush=True)
+
+
+def _print_on_terminal(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str]) -> None:
     from rich.console import Console  # noqa: PLC0415 - 15 ms that --json need not pay
     from rich.table import Table  # noqa: PLC0415
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        table.add_column(
+            column,
+            justify="right" if column in right else "left",
+            overflow="fold",
+            no_wrap=column != columns[-1],
+        )
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
-    # Elsewhere than on a terminal rich would fold at 80 columns, which no program expects.
-    console = Console(soft_wrap=False, width=None if sys.stdout.isatty() else 200, highlight=False, markup=False)
-    console.print(table)
+        table.add_row(*row)
+    Console(highlight=False, markup=False).print(table)
+
+
+def shortened(text: str, limit: int = 120) -> str:
+    """*text*, cut to *limit* characters on a terminal; a cut is marked."""
+    return text if len(text) <= limit or not sys.stdout.isatty() else f"{text[: limit - 1]}…"
 
 
 def duration(seconds: float) -> str:

@@ -24,7 +24,7 @@ def queues(names: tuple[str, ...], as_json: bool) -> None:
       locked   are with a worker now
       delayed  become ready later
       dead     were given up on: see `dumbwaiter dead-letters`
-      oldest   how long the oldest ready message has waited
+      oldest   how long the oldest ready message has waited (?: this broker cannot tell)
 
     Examples:
       dumbwaiter queues
@@ -39,8 +39,15 @@ def queues(names: tuple[str, ...], as_json: bool) -> None:
         click.echo(f"no queues on {settings.broker} yet; a worker creates the queue of its model")
     else:
         columns = ("queue", "ready", "locked", "delayed", "dead", "oldest")
-        rows = [(n, s.ready, s.locked, s.delayed, s.dead, duration(s.oldest_age) if s.ready else "-") for n, s in stats]
+        rows = [(name, s.ready, s.locked, s.delayed, s.dead, oldest(s)) for name, s in stats]
         print_table(columns, rows, right=columns[1:])
+
+
+def oldest(stats: QueueStats) -> str:
+    """How long the oldest ready message has waited, for people."""
+    if not stats.ready:
+        return "-"
+    return "?" if stats.oldest_age is None else duration(stats.oldest_age)
 
 
 async def _stats(settings: Settings, names: tuple[str, ...]) -> list[tuple[str, QueueStats]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -86,8 +87,15 @@ def worker(model: str, weights: tuple[str, ...], status_fd: int | None) -> int:
     pipe = StatusPipe(status_fd)
     settings, (chosen,) = settings_and_models([model], weights)
     configure_logging(level=settings.log_level, log_format=settings.log_format)
+    if status_fd is not None and settings.log_format != "json":
+        hide_load_failures()
     tell = _show_tracebacks() if status_fd is None and settings.log_format != "json" else pipe.tell
     return asyncio.run(_worker(settings, spec_of(chosen.name, settings), tell))
+
+
+def hide_load_failures() -> None:
+    """The view of `serve` tells why a model does not load, once and with the place; the log would at each try."""
+    logging.getLogger("dumbwaiter.worker.loading").disabled = True
 
 
 def _show_tracebacks() -> Tell:
@@ -134,7 +142,13 @@ async def run_gateway_with(
 
 
 async def run_worker_with(
-    settings: Settings, spec: ModelSpec, broker: Broker, store: BlobStore, tell: Tell, stop: asyncio.Event | None
+    settings: Settings,
+    spec: ModelSpec,
+    broker: Broker,
+    store: BlobStore,
+    tell: Tell,
+    stop: asyncio.Event | None,
+    hurry: asyncio.Event | None = None,
 ) -> int:
     """Run a worker until *stop* (None: SIGTERM or SIGINT); *tell* hears of each of its states."""
     from dumbwaiter.worker import run_worker  # noqa: PLC0415 - a gateway need not import it
@@ -142,7 +156,7 @@ async def run_worker_with(
     def heard(status: WorkerStatus) -> None:
         tell(Report(state=status.state, reason=status.reason, signature=status.signature))
 
-    return await run_worker(broker, store, spec, worker_options(settings), on_status=heard, stop=stop)
+    return await run_worker(broker, store, spec, worker_options(settings), on_status=heard, stop=stop, hurry=hurry)
 
 
 def gateway_options(settings: Settings) -> GatewayOptions:

@@ -33,17 +33,17 @@ def prediction_url(address: str, model: str) -> str:
     return f"{address}/v1/models/{quote(model, safe='')}/predictions"
 
 
-def curl_line(address: str, model: str, signature: Mapping[str, Any]) -> str:
+def curl_line(address: str, model: str, signature: Mapping[str, Any], *, picture: str) -> str:
     """A command that asks *model* for a prediction, by what its *signature* says it takes.
 
-    It works as it stands; only a picture must lie there as cat.jpg.
+    It works as it stands, if *picture* is the name of a JPEG.
     """
     url = shlex.quote(prediction_url(address, model))
     takes: Mapping[str, Any] = signature.get("input", {})
     kind = takes.get("kind", "any")
     # A picture alone will do, too, where the other arguments have defaults.
     if kind == "image" or "image/jpeg" in takes.get("content_types", ()):
-        return f"curl --data-binary @cat.jpg -H 'Content-Type: image/jpeg' {url}"
+        return f"curl --data-binary @{shlex.quote(picture)} -H 'Content-Type: image/jpeg' {url}"
     if kind in {"text", "any"}:
         return f"curl --data-binary 'some text' -H 'Content-Type: text/plain' {url}"
     if kind == "bytes":

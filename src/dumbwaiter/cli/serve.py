@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,12 +14,15 @@ from dumbwaiter.brokers import open_broker
 from dumbwaiter.cli.one_process import OneProcess
 from dumbwaiter.cli.options import Command, given_config, given_flags, json_option, settings_options
 from dumbwaiter.cli.ports import usable_port
-from dumbwaiter.cli.runtimes import grace_option, host_option, port_option, weights_option
+from dumbwaiter.cli.runtimes import grace_option, hide_load_failures, host_option, port_option, weights_option
 from dumbwaiter.cli.serve_view import ServeView
 from dumbwaiter.cli.supervisor import Plan, Supervisor, gateway_grace
 from dumbwaiter.cli.targets import Chosen, settings_and_models, spec_of
 from dumbwaiter.config import Settings
 from dumbwaiter.observe import configure_logging
+
+if TYPE_CHECKING:
+    from dumbwaiter.brokers.contract import Broker
 
 
 @click.command(cls=Command)
@@ -49,17 +53,26 @@ def serve(models: tuple[str, ...], weights: tuple[str, ...], as_json: bool) -> i
     if not chosen:
         raise click.UsageError("no model to serve; name one, such as: dumbwaiter serve network:Infer")
     specs = [spec_of(model.name, settings) for model in chosen]
-    open_broker(settings.broker), open_store(settings.blobs)  # neither connects yet; a wrong URL is told here, once
+    broker, _ = open_broker(settings.broker), open_store(settings.blobs)  # neither connects yet
     port = usable_port(settings.gateway.host, settings.gateway.port)
+    asyncio.run(_try(broker))
     view = ServeView(settings, specs, as_json=as_json)
     with view:
         # Only now, for the progress line has to share stderr with the log.
         configure_logging(level=settings.log_level, log_format=settings.log_format)
         if settings.broker.startswith("memory:"):
+            if settings.log_format != "json":
+                hide_load_failures()
             one = OneProcess(settings, specs, view, port=port)
             view.children = one.children
             return asyncio.run(_until_signalled(one, view))
         return asyncio.run(_supervise(plans_of(settings, chosen, port), view, settings))
+
+
+async def _try(broker: Broker) -> None:
+    """Open and close it: what is wrong is told here, once, and not by each process at each of its tries."""
+    async with broker:
+        pass
 
 
 async def _supervise(plans: Sequence[Plan], view: ServeView, settings: Settings) -> int:

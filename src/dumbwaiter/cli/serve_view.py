@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from dumbwaiter.cli.output import duration, print_json
+from dumbwaiter.cli.output import duration, print_json_line
 from dumbwaiter.cli.sample_request import curl_line, prediction_url
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from dumbwaiter.config import Settings
     from dumbwaiter.models.contract import ModelSpec
 
+#: A picture to try a model with; the first that exists.
+_PICTURES = ("cat.jpg", "examples/cat.jpg")
 #: The states of a child that is not ready, in the words of the progress line.
 _WORDS = {"failing": "fails and tries again", "draining": "is stopping"}
 
@@ -70,7 +73,7 @@ class ServeView:
         if report.state != "starting" and self._last.get(name) != news:
             self._event("state", {"name": name, "state": report.state, "reason": report.reason})
             if report.state == "failing":
-                self._line(f"{name} cannot serve: {report.reason}")
+                self._line(f"{name} cannot serve yet and is tried again: {report.reason}")
             self._last[name] = news
         self._announce()
         self._update_progress(self._waiting_for())
@@ -99,7 +102,7 @@ class ServeView:
 
     def _event(self, event: str, facts: dict[str, Any]) -> None:
         if self._as_json:
-            print_json({"event": event, **facts})
+            print_json_line({"event": event, **facts})
 
     def _update_progress(self, text: str) -> None:
         if self._progress:
@@ -134,12 +137,14 @@ class ServeView:
         address = next(child.report.address for child in self.children if child.plan.model is None)
         signatures = {child.plan.model: child.report.signature for child in children}
         served = [spec for spec in self._specs if spec.name in signatures]
+        picture = next((name for name in _PICTURES if Path(name).is_file()), "YOUR.jpg")
+        curls = {spec.name: curl_line(address, spec.name, signatures[spec.name], picture=picture) for spec in served}
         if self._as_json:
             models = {
                 spec.name: {
                     "target": spec.target,
                     "url": prediction_url(address, spec.name),
-                    "curl": curl_line(address, spec.name, signatures[spec.name]),
+                    "curl": curls[spec.name],
                     "signature": signatures[spec.name],
                 }
                 for spec in served
@@ -152,7 +157,7 @@ class ServeView:
         width = max(12, *(len(name) for name, _ in facts))
         lines = [title, "", *(f"  {name:<{width}} {value}" for name, value in facts)]
         lines += ["", "Try it:"] if served else []
-        lines += [f"  {curl_line(address, spec.name, signatures[spec.name])}" for spec in served]
+        lines += [f"  {curl}" for curl in curls.values()]
         lines += ["", "Ctrl-C stops it."]
         print("\n".join(lines), flush=True)
 

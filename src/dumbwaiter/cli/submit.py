@@ -6,19 +6,21 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 
 from dumbwaiter.answers import failure_of, timings_of
 from dumbwaiter.cli.connect import connected
 from dumbwaiter.cli.inputs import Input, inputs_of
 from dumbwaiter.cli.options import Command, current_settings, json_option, settings_options
-from dumbwaiter.cli.output import print_json
+from dumbwaiter.cli.output import print_json_line
+from dumbwaiter.cli.putting import OutputFolder, Put, json_output, print_alone, print_beside_name, refuse_bytes
+from dumbwaiter.cli.watching import unless_failing, with_reason
 from dumbwaiter.client import AsyncClient
 from dumbwaiter.config import Settings, parse_duration
-from dumbwaiter.errors import BlobNotFoundError, DumbwaiterError, QueueNotFoundError
+from dumbwaiter.errors import BlobNotFoundError, DumbwaiterError, PredictionTimeoutError, QueueNotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,6 +44,12 @@ def _seconds(ctx: click.Context, parameter: click.Parameter, value: str) -> floa
 @click.option("--text", "as_text", is_flag=True, help="INPUTs are texts, even where they look like files.")
 @click.option("--content-type", metavar="TYPE", help="What the inputs are; by default guessed.")
 @click.option("--wait", callback=_seconds, default="60s", show_default=True, metavar="TIME", help="Longest wait.")
+@click.option(
+    "--output-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write outputs into files of DIR, named after the inputs.",
+)
 @click.option("--no-wait", is_flag=True, help="Print the id at once; fetch the kept result later with `result`.")
 @json_option
 @settings_options
@@ -49,9 +57,11 @@ def submit(
     model: str,
     arguments: tuple[str, ...],
     values: tuple[str, ...],
+    *,
     as_text: bool,
     content_type: str | None,
     wait: float,
+    output_dir: Path | None,
     no_wait: bool,
     as_json: bool,
 ) -> int:
@@ -65,14 +75,20 @@ def submit(
       dumbwaiter submit infer --json photos/*.jpg
       dumbwaiter submit embedder "a cat on a mat"
       dumbwaiter submit adder --data '{"a": 1, "b": 2}'
+      dumbwaiter submit resize --output-dir small photos/*.jpg
       id=$(dumbwaiter submit infer --no-wait cat.jpg); dumbwaiter result --wait 30s $id
 
     """
     settings = current_settings()
+    if output_dir is not None and (no_wait or as_json):
+        raise click.UsageError(f"--output-dir and {'--no-wait' if no_wait else '--json'} exclude each other")
     inputs = inputs_of(arguments, values, as_text=as_text)
     if no_wait:
         return asyncio.run(_leave(settings, model, inputs, content_type, as_json=as_json))
-    return asyncio.run(_ask(settings, model, inputs, content_type, wait=wait, as_json=as_json))
+    put = print_alone if len(inputs) == 1 else print_beside_name
+    if output_dir is not None:
+        put = OutputFolder(output_dir, inputs).put
+    return asyncio.run(_ask(settings, model, inputs, content_type, wait=wait, as_json=as_json, put=put))
 
 
 @click.command(cls=Command)
@@ -90,7 +106,7 @@ def result(id_: str, wait: float, as_json: bool) -> int:
 
     """
     answer = asyncio.run(_fetch(current_settings(), id_, wait))
-    return _show(id_, answer, as_json=as_json, alone=True)
+    return _show(id_, answer, as_json=as_json, put=print_alone)
 
 
 async def _leave(
@@ -101,25 +117,41 @@ async def _leave(
             message = given.message(model, content_type=content_type, patience=None)
             handle = await client.submit_message(model, message, keep=True)
             if as_json:
-                print_json({"input": given.name, "id": handle.id})
+                print_json_line({"input": given.name, "id": handle.id})
             else:
                 print(handle.id, flush=True)
     return 0
 
 
 async def _ask(
-    settings: Settings, model: str, inputs: Sequence[Input], content_type: str | None, *, wait: float, as_json: bool
+    settings: Settings,
+    model: str,
+    inputs: Sequence[Input],
+    content_type: str | None,
+    *,
+    wait: float,
+    as_json: bool,
+    put: Put,
 ) -> int:
     worst = 0
-    async with connected(settings) as (broker, store), AsyncClient(broker, blobs=store) as client:
+    async with (
+        connected(settings) as (broker, store),
+        AsyncClient(broker, blobs=store) as client,
+        unless_failing(store, model),
+    ):
+        if not as_json and put in (print_alone, print_beside_name):
+            await refuse_bytes(store, model, several=put is print_beside_name)
 
         async def ask(given: Input) -> Message:
             message = given.message(model, content_type=content_type, patience=wait)
-            return await client.predict_message(model, message, timeout=wait)
+            try:
+                return await client.predict_message(model, message, timeout=wait)
+            except PredictionTimeoutError as error:
+                raise await with_reason(store, model, error) from None
 
         with _progress(len(inputs)) as advance:
             async for given, task in _in_order(inputs, ask):
-                worst = max(worst, _show_outcome(given.name, task, as_json=as_json, alone=len(inputs) == 1))
+                worst = max(worst, _show_outcome(given.name, task, as_json=as_json, put=put))
                 advance()
     return worst
 
@@ -152,60 +184,38 @@ async def _fetch(settings: Settings, id_: str, wait: float) -> Message:
             ) from None
 
 
-def _show_outcome(name: str, task: asyncio.Task[Message], *, as_json: bool, alone: bool) -> int:
+def _show_outcome(name: str, task: asyncio.Task[Message], *, as_json: bool, put: Put) -> int:
     error = task.exception()
     if error is None:
-        return _show(name, task.result(), as_json=as_json, alone=alone)
+        return _show(name, task.result(), as_json=as_json, put=put)
     # Without its queue no other input can fare better; any other trouble may be this input's own.
     if isinstance(error, QueueNotFoundError) or not isinstance(error, DumbwaiterError | click.ClickException):
         raise error
     text = error.format_message() if isinstance(error, click.ClickException) else str(error)
     if as_json:
-        print_json({"input": name, "status": "failed", "error": {"code": type(error).__name__, "message": text}})
+        print_json_line({"input": name, "status": "failed", "error": {"code": type(error).__name__, "message": text}})
     else:
         _complain(name, text)
     return 1
 
 
-def _show(name: str, answer: Message, *, as_json: bool, alone: bool) -> int:
-    """Print one answer; 1 if it is a failure."""
+def _show(name: str, answer: Message, *, as_json: bool, put: Put) -> int:
+    """Print one answer, or *put* its output where it belongs; 1 if it is a failure."""
     failure = failure_of(answer)
     if as_json:
-        outcome = {"output": _json_output(answer)} if failure is None else {"error": failure}
+        outcome = {"output": json_output(answer)} if failure is None else {"error": failure}
         status = "succeeded" if failure is None else "failed"
         facts = {"input": name, "id": answer.correlation_id, "status": status}
-        print_json({**facts, **outcome, "timings": timings_of(answer)})
+        print_json_line({**facts, **outcome, "timings": timings_of(answer)})
     elif failure is not None:
         _complain(name, f"{failure.code}: {failure.message}")
     else:
-        _print_output(name, answer, alone=alone)
+        put(name, answer)
     return 0 if failure is None else 1
 
 
 def _complain(name: str, text: str) -> None:
     print(f"dumbwaiter: error: {name}: {text}", file=sys.stderr)
-
-
-def _print_output(name: str, answer: Message, *, alone: bool) -> None:
-    kind = (answer.content_type or "").partition(";")[0]
-    is_json, is_text = kind.endswith("json"), kind.startswith("text/")
-    if not alone:
-        sys.stdout.write(f"{name}\t")
-    elif not is_json and not is_text and sys.stdout.isatty():
-        raise click.ClickException(f"the output is {len(answer.body)} bytes of {kind}; write it to a file: … > FILE")
-    body = answer.body
-    if is_json and alone and sys.stdout.isatty():
-        body = msgspec.json.format(body, indent=2)
-    sys.stdout.flush()
-    sys.stdout.buffer.write(body + (b"" if alone and not is_json and not is_text else b"\n"))
-    sys.stdout.buffer.flush()
-
-
-def _json_output(answer: Message) -> Any:
-    kind = (answer.content_type or "").partition(";")[0]
-    if kind.endswith("json"):
-        return msgspec.Raw(answer.body)
-    return answer.body.decode() if kind.startswith("text/") else {"content_type": kind, "base64": answer.body}
 
 
 @contextmanager

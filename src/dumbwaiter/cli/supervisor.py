@@ -77,8 +77,12 @@ class Supervisor:
         await asyncio.wait({stopped, *keepers.values()}, return_when=asyncio.FIRST_COMPLETED)
         self.stop.set()
         await self._stop_all(keepers)
-        for keeper in keepers.values():
-            keeper.result()
+        for child, keeper in keepers.items():
+            if keeper.done():
+                keeper.result()
+            else:  # not even SIGKILL ends it, as when a device driver hangs
+                self._failed = True
+                self._audience.died(child, "cannot be killed: the kernel is still at work for it", None)
         return 1 if self._failed else 0
 
     async def _keep_alive(self, child: Child) -> None:

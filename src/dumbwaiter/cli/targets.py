@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from dumbwaiter.cli.options import current_settings
-from dumbwaiter.config import Settings, did_you_mean
+from dumbwaiter.cli.options import current_settings, given_config
+from dumbwaiter.config import Settings, did_you_mean, place_in_file
 from dumbwaiter.errors import ConfigError
+from dumbwaiter.message import SYSTEM_QUEUES, is_queue_name
 
 if TYPE_CHECKING:
     from dumbwaiter.models.contract import ModelSpec
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
@@ -50,9 +50,17 @@ def settings_and_models(arguments: Sequence[str], weights: Sequence[str] = ()) -
     settings = current_settings(flags)
     for name in names:
         if name not in settings.models or settings.models[name].target is None:
-            hint = did_you_mean(name, configured) or "; name it MODULE:CLASS, or write target = … under its settings"
-            raise click.UsageError(f"no model {name!r} in the settings{hint}")
+            raise _no_target(name, settings)
     return settings, [Chosen(name, argument, heavy.get(name)) for name, argument in names.items()]
+
+
+def _no_target(name: str, settings: Settings) -> Exception:
+    if name in settings.models:
+        place = place_in_file(("models", name), given_config())
+        where = f"{place}: " if place else ""
+        return ConfigError(f'{where}models.{name} has no target; write target = "MODULE:CLASS"')
+    hint = did_you_mean(name, settings.models) or "; name it MODULE:CLASS, or write target = … under its settings"
+    return click.UsageError(f"no model {name!r} in the settings{hint}")
 
 
 def split_argument(argument: str) -> tuple[str, str | None]:
@@ -72,8 +80,10 @@ def split_argument(argument: str) -> tuple[str, str | None]:
 
 def check_name(name: str) -> str:
     """*name* if it can name a model and its queue."""
-    if not _NAME.fullmatch(name):
-        raise click.UsageError(f"{name!r} cannot name a model: use letters, digits, '.', '_' and '-' (at most 100)")
+    if not is_queue_name(name):
+        raise click.UsageError(f"{name!r} cannot name a model: use letters, digits, '.', '_' and '-' (at most 80)")
+    if name.startswith(SYSTEM_QUEUES):
+        raise click.UsageError(f"{name!r} cannot name a model: names in {SYSTEM_QUEUES!r} are the system's own")
     return name
 
 
@@ -105,6 +115,7 @@ def spec_of(name: str, settings: Settings) -> ModelSpec:
         weights=model.weights,
         project=str(project),
         max_batch=model.max_batch,
+        latency_target=model.latency_target,
         max_pixels=model.max_pixels,
         timeout=model.timeout,
         max_deliveries=model.max_deliveries,

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import TYPE_CHECKING, Any, Self
 
-from dumbwaiter.asking import CLAIM_THRESHOLD, Asker, Pending
+from dumbwaiter.asking import CLAIM_THRESHOLD, Asker, Patience, Pending
 from dumbwaiter.blobs.results import load_result
 from dumbwaiter.blobs.store import open_store
 from dumbwaiter.brokers import open_broker
-from dumbwaiter.client.requests import build_request, deadline_after, read_answer
+from dumbwaiter.client.requests import build_request_aside, deadline_after, read_answer_aside
 from dumbwaiter.errors import BlobNotFoundError, BrokerClosedError, ConfigError, PredictionTimeoutError
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ class AsyncHandle:
 
         Raises PredictionError for a failure and PredictionTimeoutError when time is up.
         """
-        return read_answer(await self.message(timeout))
+        return await read_answer_aside(await self.message(timeout))
 
     async def message(self, timeout: float | None = None) -> Message:
         """The answer as it came, an output or a failure, with its timings (see dumbwaiter.answers)."""
@@ -111,9 +110,15 @@ class AsyncClient:
         *priority* is served first. Raises PredictionError, PredictionTimeoutError, QueueNotFoundError,
         BrokerUnavailableError.
         """
-        deadline = deadline_after(timeout, deadline)
-        request = build_request(model, input, content_type=content_type, deadline=deadline, priority=priority)
-        return read_answer(await self.predict_message(model, request, timeout=timeout))
+        timeout = Patience(timeout)
+        request = await build_request_aside(
+            model,
+            input,
+            content_type=content_type,
+            deadline=deadline_after(timeout, deadline),
+            priority=priority,
+        )
+        return await read_answer_aside(await self.predict_message(model, request, timeout=timeout))
 
     async def predict_message(self, model: str, message: Message, *, timeout: float = 60.0) -> Message:
         """The answer to *message* as it came: an output or a failure, with its timings. Nothing is set or decoded."""
@@ -133,7 +138,9 @@ class AsyncClient:
 
         With *keep* the worker stores the result as an object, and any process can fetch it by the handle's id.
         """
-        request = build_request(model, input, content_type=content_type, deadline=deadline, priority=priority)
+        request = await build_request_aside(
+            model, input, content_type=content_type, deadline=deadline, priority=priority
+        )
         return await self.submit_message(model, request, keep=keep)
 
     async def submit_message(self, model: str, message: Message, *, keep: bool = False) -> AsyncHandle:
@@ -150,23 +157,29 @@ class AsyncClient:
 
         Raises PredictionError for a failure and PredictionTimeoutError when there is none within *timeout* seconds.
         """
-        return read_answer(await self.result_message(id, timeout))
+        return await read_answer_aside(await self.result_message(id, timeout))
 
     async def result_message(self, id: str, timeout: float | None = None) -> Message:  # noqa: A002 - as in result
-        """As result(): the answer as it was stored."""
-        loop = asyncio.get_running_loop()
-        give_up_at = math.inf if timeout is None else loop.time() + timeout
+        """As result(): the answer as it was stored. Without any patience (0) it looks once."""
+        patience = None if timeout is None else Patience(timeout)
+        try:
+            async with asyncio.timeout(patience.left if patience else None):
+                return await self._stored(id, patience)
+        except TimeoutError:
+            raise PredictionTimeoutError(
+                f"no result of {id!r} within {timeout:g} s; it may still be waiting or running"
+            ) from None
+
+    async def _stored(self, id_: str, patience: Patience | None) -> Message:
         pause = FIRST_POLL
         while True:
             try:
-                return await self.load_message(id)
+                return await self.load_message(id_)
             except BlobNotFoundError:
-                left = give_up_at - loop.time()
-            if left <= 0.0:
-                raise PredictionTimeoutError(
-                    f"no result of {id!r} within {timeout:g} s; it may still be waiting or running"
-                )
-            await asyncio.sleep(min(pause, left))
+                if patience is not None and patience <= 0.0:
+                    raise TimeoutError from None
+            # Half of what is left, so that the last look comes just before the end.
+            await asyncio.sleep(pause if patience is None else min(pause, max(FIRST_POLL, patience.left / 2)))
             pause = min(1.5 * pause, LAST_POLL)
 
     async def load_message(self, id: str) -> Message:  # noqa: A002 - as in result

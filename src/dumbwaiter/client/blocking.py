@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import uvloop
 
-from dumbwaiter.asking import CLAIM_THRESHOLD
+from dumbwaiter.asking import CLAIM_THRESHOLD, Patience
 from dumbwaiter.client.asynchronous import AsyncClient, AsyncHandle
 from dumbwaiter.client.requests import build_request, deadline_after, read_answer
 from dumbwaiter.errors import BadInputError, BrokerClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Iterator
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
     from types import TracebackType
 
     from dumbwaiter.blobs.store import BlobStore
@@ -28,16 +28,19 @@ T = TypeVar("T")
 
 
 class Handle:
-    """A request that the broker has confirmed. Without ``keep`` it is forgotten with this object or its client."""
+    """A request that the broker has confirmed. Without ``keep`` it is forgotten with this object or its client.
 
-    def __init__(self, client: Client, handle: AsyncHandle) -> None:
+    *run* runs in the client's event loop what *handle* does there.
+    """
+
+    def __init__(self, handle: AsyncHandle, run: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
         self.id = handle.id
-        self._client = client
         self._handle = handle
+        self._run = run
 
     def done(self) -> bool:
         """Whether the result is here: result() would return, or raise PredictionError, at once."""
-        return self._client._run(self._handle.done())  # noqa: SLF001 - two halves of one thing
+        return bool(self._run(self._handle.done()))
 
     def result(self, timeout: float | None = None) -> Any:
         """The model's output, within *timeout* seconds (None: however long it takes). May be called again.
@@ -48,7 +51,8 @@ class Handle:
 
     def message(self, timeout: float | None = None) -> Message:
         """The answer as it came, an output or a failure, with its timings (see dumbwaiter.answers)."""
-        return self._client._run(self._handle.message(timeout))  # noqa: SLF001 - as above
+        answer: Message = self._run(self._handle.message(timeout))
+        return answer
 
 
 class Client:
@@ -105,6 +109,7 @@ class Client:
         priority: int = 0,
     ) -> Any:
         """The output of *model* for *input*, within *timeout* seconds; see AsyncClient.predict."""
+        timeout = Patience(timeout)
         deadline = deadline_after(timeout, deadline)
         request = build_request(model, input, content_type=content_type, deadline=deadline, priority=priority)
         return read_answer(self.predict_message(model, request, timeout=timeout))
@@ -129,7 +134,7 @@ class Client:
 
     def submit_message(self, model: str, message: Message, *, keep: bool = False) -> Handle:
         """As submit(), for a message made by hand."""
-        return Handle(self, self._run(self._async.submit_message(model, message, keep=keep)))
+        return Handle(self._run(self._async.submit_message(model, message, keep=keep)), self._run)
 
     def result(self, id: str, timeout: float | None = None) -> Any:  # noqa: A002 - what the handle calls it
         """The output of the request that was submitted, by any process, with ``keep=True``."""
@@ -165,6 +170,7 @@ class Client:
                 future.cancel()
 
     def _start(self, model: str, value: Any, timeout: float) -> Future[Message]:
+        timeout = Patience(timeout)
         try:
             request = build_request(model, value, deadline=deadline_after(timeout, None))
         except BadInputError as error:  # it belongs in this input's place

@@ -1,18 +1,26 @@
-"""From a Python value to a request message, and from an answer back to a value. Pure but for the clock."""
+"""From a Python value to a request message, and from an answer back to a value.
+
+Each comes twice: for a thread that may be busy for a while, and for an event loop that may not.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dumbwaiter.answers import raise_for_failure
 from dumbwaiter.message import Message, new_id
-from dumbwaiter.models.codecs import decode_output, encode_input
+from dumbwaiter.models.codecs import decode_output, encode_input, kind_of
+from dumbwaiter.models.content_types import parse_content_type
 
 if TYPE_CHECKING:
     from dumbwaiter.message import Message as Answer
 
 SOURCE = "/dumbwaiter/client"
+QUICK_NBYTES = 64 * 1024
+"""An array of up to so many bytes is decoded sooner than another thread could be asked to."""
 
 
 def build_request(
@@ -36,10 +44,29 @@ def build_request(
     )
 
 
+async def build_request_aside(
+    model: str, value: Any, *, content_type: str | None = None, deadline: float | None = None, priority: int = 0
+) -> Message:
+    """As build_request(). Files are read, and images, arrays and tensors encoded, in another thread."""
+
+    def build() -> Message:
+        return build_request(model, value, content_type=content_type, deadline=deadline, priority=priority)
+
+    is_slow = isinstance(value, Path) or kind_of(type(value)) in {"image", "array", "tensor"}
+    return await asyncio.to_thread(build) if is_slow else build()
+
+
 def read_answer(answer: Answer) -> Any:
     """The model's output as a Python value. Raises PredictionError when the answer is a failure."""
     raise_for_failure(answer)
     return decode_output(answer.content_type, answer.body)
+
+
+async def read_answer_aside(answer: Answer) -> Any:
+    """As read_answer(). Images and large arrays are decoded in another thread."""
+    kind = parse_content_type(answer.content_type)
+    is_slow = kind.is_image or (kind.is_npy and len(answer.body) > QUICK_NBYTES)
+    return await asyncio.to_thread(read_answer, answer) if is_slow else read_answer(answer)
 
 
 def deadline_after(timeout: float, deadline: float | None) -> float:

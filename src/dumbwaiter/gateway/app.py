@@ -83,7 +83,7 @@ class Gateway:
     async def _index(self, _request: Request) -> Response:
         routes = [f"{'POST' if 'POST' in (route.methods or ()) else 'GET'} {route.path}" for route in self._routes]
         try:
-            models = await self._broker.queues()
+            models = await self._catalogue.models()
         except BrokerError as error:
             return _respond(problem_of(error))
         return _json({"name": "dumbwaiter", "routes": routes, "models": models})
@@ -94,7 +94,7 @@ class Gateway:
     async def _ready(self, _request: Request) -> Response:
         try:
             async with asyncio.timeout(READY_WITHIN):
-                await self._broker.queues()
+                await self._broker.check()
         except TimeoutError:
             reason = f"the broker does not answer within {READY_WITHIN:g} s"
         except BrokerError as error:
@@ -116,7 +116,8 @@ def create_app(broker: Broker, store: BlobStore, options: GatewayOptions) -> ASG
 
 
 def _json(value: object) -> Response:
-    return Response(msgspec.json.encode(value), media_type="application/json")
+    # It ends with a newline, so that a shell's prompt comes on a line of its own.
+    return Response(msgspec.json.encode(value) + b"\n", media_type="application/json")
 
 
 def _respond(problem: Problem, *, close: bool = False) -> Response:

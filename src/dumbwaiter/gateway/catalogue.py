@@ -1,7 +1,8 @@
 """Which models exist and whether any worker can load them: read from the broker and the blob store, and remembered.
 
-A model exists when it has a queue. No workers at all is fine: the request waits for one (scale to zero). Only when
-every worker of a model says that it cannot load it, callers are told at once.
+A model exists when it has a queue; the system's own queues (``dumbwaiter.``...) are no models. No workers at all is
+fine: the request waits for one (scale to zero). Only when every worker of a model says that it cannot load it, callers
+are told at once.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from dumbwaiter.blobs.presence import WorkerStatus, workers_of
+from dumbwaiter.blobs.presence import WorkerStatus, short_reason, why_failing, why_silent, workers_of
+from dumbwaiter.config import did_you_mean
 from dumbwaiter.errors import BlobError
 from dumbwaiter.gateway.problems import Problem, ProblemError, one_line
+from dumbwaiter.message import SYSTEM_QUEUES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from dumbwaiter.blobs.store import BlobStore
     from dumbwaiter.brokers.contract import Broker
@@ -27,7 +30,7 @@ LOOK_EVERY = 1.0
 """Seconds between two looks at the workers of a model that is in use."""
 IN_USE_FOR = 10.0
 """A model counts as in use for this many seconds after a request, and while requests wait for it."""
-MOST_NAMES = 100
+MOST_NAMES, LONGEST_NAME = 100, 100
 
 _log = logging.getLogger("dumbwaiter.gateway")
 
@@ -50,7 +53,7 @@ class Catalogue:
         self._known: frozenset[str] = frozenset()
         self._lookup: asyncio.Task[list[str]] | None = None
         self._used_at: dict[str, float] = {}
-        self._failing: dict[str, str] = {}
+        self._seen: dict[str, list[WorkerStatus]] = {}
         self._look_now = asyncio.Event()
         self._watcher: asyncio.Task[None] | None = None
         self._store_is_down = False
@@ -62,10 +65,18 @@ class Catalogue:
             await asyncio.gather(self._watcher, return_exceptions=True)
             self._watcher = None
 
+    async def models(self) -> list[str]:
+        """Their names, sorted."""
+        # A flood of unknown names shares one look at the broker at a time.
+        if self._lookup is None or self._lookup.done():
+            self._lookup = asyncio.get_running_loop().create_task(self._broker.queues())
+        queues = await asyncio.shield(self._lookup)
+        return [queue for queue in queues if not queue.startswith(SYSTEM_QUEUES)]
+
     async def require(self, model: str) -> None:
         """Raises ProblemError (404, with the names of those that exist) for a model that has no queue."""
         if model not in self._known:
-            self._known = frozenset(await self._queues())
+            self._known = frozenset(await self.models())
             if model not in self._known:
                 raise ProblemError(_unknown(model, sorted(self._known)))
 
@@ -80,29 +91,28 @@ class Catalogue:
         self._used_at[model] = time.monotonic()
         if self._watcher is None or self._watcher.done():
             self._watcher = asyncio.get_running_loop().create_task(self._watch())
-        return self._failing.get(model)
+        return why_failing(self._seen.get(model, ()))
+
+    def silent_reason(self, model: str) -> str | None:
+        """Why *model* may not have answered, as of the last look at its workers; None without one."""
+        workers = self._seen.get(model)
+        return None if workers is None else why_silent(workers)
 
     async def overview(self) -> list[dict[str, Any]]:
         """Every model with its workers and what they say of themselves."""
-        models = await self._queues()
+        models = await self.models()
         workers = await asyncio.gather(*(workers_of(self._store, model) for model in models))
         return [
             {"name": model, "workers": [_outside_view(status) for status in statuses]}
             for model, statuses in zip(models, workers, strict=True)
         ]
 
-    async def _queues(self) -> list[str]:
-        # A flood of unknown names shares one look at the broker at a time.
-        if self._lookup is None or self._lookup.done():
-            self._lookup = asyncio.get_running_loop().create_task(self._broker.queues())
-        return await asyncio.shield(self._lookup)
-
     async def _watch(self) -> None:
         while True:
             self._look_now.clear()
             models = in_use(self._used_at, self._waiting(), now=time.monotonic())
             self._used_at = {model: self._used_at.get(model, 0.0) for model in models}
-            self._failing = {model: why for model, why in self._failing.items() if model in models}
+            self._seen = {model: workers for model, workers in self._seen.items() if model in models}
             await asyncio.gather(*(self._look_at(model) for model in models))
             try:
                 await asyncio.wait_for(self._look_now.wait(), LOOK_EVERY if models else None)
@@ -111,17 +121,16 @@ class Catalogue:
 
     async def _look_at(self, model: str) -> None:
         try:
-            reason = why_failing(await workers_of(self._store, model))
+            workers = await workers_of(self._store, model)
         except BlobError as error:
             if not self._store_is_down:
                 _log.warning("cannot see which workers are alive: %s", error)
             self._store_is_down = True
             return  # what was last seen stays
         self._store_is_down = False
-        if reason is None:
-            self._failing.pop(model, None)
-        else:
-            self._failing[model] = reason
+        self._seen[model] = workers
+        reason = why_failing(workers)
+        if reason is not None:
             self._on_failing(model, reason)
 
 
@@ -130,22 +139,15 @@ def in_use(used_at: dict[str, float], waiting: set[str], *, now: float) -> set[s
     return {model for model, at in used_at.items() if now - at < IN_USE_FOR} | waiting
 
 
-def why_failing(workers: Sequence[WorkerStatus]) -> str | None:
-    """What the latest worker says when all of them fail; None when one does not, or there is none."""
-    if not workers or any(status.state != "failing" for status in workers):
-        return None
-    return one_line(max(workers, key=lambda status: status.announced_at).reason)
-
-
 def _outside_view(status: WorkerStatus) -> dict[str, Any]:
     view: dict[str, Any] = msgspec.to_builtins(status)
-    return {**view, "reason": one_line(status.reason)}
+    return {**view, "reason": short_reason(status.reason)}
 
 
 def _unknown(model: str, known: list[str]) -> Problem:
     if known:
         shown = ", ".join(known[:MOST_NAMES]) + (", ..." if len(known) > MOST_NAMES else "")
-        detail = f"no model named {one_line(model)!r}; known: {shown}"
+        detail = f"no model named {one_line(model)!r}; known: {shown}{did_you_mean(model[:LONGEST_NAME], known)}"
     else:
         detail = f"no model named {one_line(model)!r}, and none at all yet: start a worker"
     return Problem(status=404, code="unknown-model", detail=detail, members={"models": known[:MOST_NAMES]})

@@ -73,7 +73,8 @@ def _prediction(output: bytes, timings: Timings, *, id_: str, model: str) -> byt
         predict_time=round(timings.device, 6),
         batch_size=timings.batch_size,
     )
-    return _encode(Prediction(id=id_, model=model, status="succeeded", output=msgspec.Raw(output), metrics=metrics))
+    prediction = Prediction(id=id_, model=model, status="succeeded", output=msgspec.Raw(output), metrics=metrics)
+    return _encode(prediction) + b"\n"
 
 
 def _as_json(content_type: str, body: bytes, accept: str) -> bytes | None:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from dumbwaiter.answers import raise_for_failure
-from dumbwaiter.errors import BlobError, BrokerError, DumbwaiterError, QueueNotFoundError
+from dumbwaiter.asking import Patience
+from dumbwaiter.errors import BlobError, BrokerError, DumbwaiterError, PredictionTimeoutError, QueueNotFoundError
 from dumbwaiter.gateway.inputs import read_input
 from dumbwaiter.gateway.outputs import write_answer
 from dumbwaiter.gateway.patience import patience_of
-from dumbwaiter.gateway.problems import ModelFailingError, Problem, ProblemError, encode, problem_of
+from dumbwaiter.gateway.problems import ModelFailingError, NoAnswerError, Problem, ProblemError, encode, problem_of
 from dumbwaiter.message import Message, new_id
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Predictions:
             raise ModelFailingError(model, reason)
 
     async def _predict(self, call: Call, body: bytes, receive: Receive) -> tuple[Headers, bytes]:
+        patience = Patience(call.patience)
         content_type, body = read_input(call.content_type, body)
         now = time.time()
         message = Message(
@@ -92,19 +94,29 @@ class Predictions:
             source=SOURCE,
             subject=call.model,
             time=now,
-            deadline=now + call.patience,
+            deadline=now + patience,
             trace_parent=call.trace_parent,
         )
-        try:
-            pending = await self._asker.begin(call.model, message, timeout=call.patience)
-            watch = asyncio.get_running_loop().create_task(_watch_caller(receive, pending))
-            answer = await pending.answer(call.patience)
-        except QueueNotFoundError:
-            self._catalogue.forget(call.model)
-            await self._catalogue.require(call.model)
-            raise
-        del watch  # it ends by itself: after the response receive() says that the exchange is over
+        answer = await self._ask(call.model, message, patience, receive)
         return write_answer(raise_for_failure(answer), id_=message.id, model=call.model, accept=call.accept)
+
+    async def _ask(self, model: str, message: Message, patience: Patience, receive: Receive) -> Message:
+        try:
+            pending = await self._asker.begin(model, message, timeout=patience)
+            # It ends by itself: after the response receive() says that the exchange is over.
+            watch = asyncio.get_running_loop().create_task(_watch_caller(receive, pending))
+            answer = await pending.answer(patience)
+        except QueueNotFoundError:
+            self._catalogue.forget(model)
+            await self._catalogue.require(model)
+            raise
+        except PredictionTimeoutError as error:
+            reason = self._catalogue.silent_reason(model)
+            if reason is None:
+                raise
+            raise NoAnswerError(error, reason) from None
+        del watch
+        return answer
 
     def _complain(self, error: DumbwaiterError) -> None:
         now = time.monotonic()

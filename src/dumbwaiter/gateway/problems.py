@@ -75,6 +75,14 @@ class ShuttingDownError(DumbwaiterError):
     """The gateway was told to stop and its grace is over."""
 
 
+class NoAnswerError(PredictionTimeoutError):
+    """No answer came in time; *reason* is what the model's workers say of themselves."""
+
+    def __init__(self, error: PredictionTimeoutError, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"{error}; {reason}")
+
+
 #: Errors whose own text may be shown outside: type, status, code, seconds until another try makes sense.
 _RULES: tuple[tuple[type[DumbwaiterError], int, str, int | None], ...] = (
     (PredictionTimeoutError, 504, "no-answer-in-time", None),
@@ -107,7 +115,7 @@ def encode(problem: Problem, *, close: bool = False) -> tuple[Headers, bytes]:
         "code": problem.code,
         **problem.members,
     }
-    body = msgspec.json.encode(document)
+    body = msgspec.json.encode(document) + b"\n"
     headers: Headers = [(b"content-type", CONTENT_TYPE), (b"content-length", str(len(body)).encode())]
     headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in problem.headers.items()]
     if problem.retry_after is not None:

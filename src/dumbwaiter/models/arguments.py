@@ -8,7 +8,7 @@ from typing import Any
 
 from dumbwaiter.errors import BadInputError
 from dumbwaiter.models.codecs_json import decode_json
-from dumbwaiter.models.content_types import JSON, ContentType
+from dumbwaiter.models.content_types import JSON, ContentType, sniff_image
 from dumbwaiter.models.input_codec import Buffer, InputCodec, name_of
 from dumbwaiter.models.signature import Parameter
 
@@ -67,11 +67,7 @@ class SeveralInputs:
         """The call's arguments. Raises BadInputError, naming what is missing, unknown or wrong."""
         if self._first is not None and not self._holds_arguments(content_type, body):
             return self._arguments({self._parameters[0].name: self._first.from_body(content_type, body)})
-        if not (content_type.is_json or content_type.unsaid or content_type.is_text):
-            raise BadInputError(f"expected a JSON object with {self._names()}, got {content_type.essence}")
-        values = decode_json(body)
-        if not isinstance(values, dict):
-            raise BadInputError(f"expected a JSON object with {self._names()}, got {name_of(values)}")
+        values = self._object(content_type, body)
         self._check_names(values)
         return self._arguments({name: self._one(name, value) for name, value in values.items()})
 
@@ -92,6 +88,19 @@ class SeveralInputs:
             return content_type.is_json
         first = self._parameters[0]
         return (first.name in value or not first.required) and set(value) <= set(self._codecs)
+
+    def _object(self, content_type: ContentType, body: Buffer) -> dict[str, Any]:
+        expected = f"expected a JSON object with {self._names()}"
+        if not (content_type.is_json or content_type.unsaid or content_type.is_text):
+            raise BadInputError(f"{expected}, got {content_type.essence}")
+        try:
+            values = decode_json(body)
+        except BadInputError as error:
+            sniffed = sniff_image(body)
+            raise BadInputError(f"{expected}, got {sniffed}" if sniffed else f"{expected}; {error}") from None
+        if not isinstance(values, dict):
+            raise BadInputError(f"{expected}, got {name_of(values)}")
+        return values
 
     def _check_names(self, values: dict[str, Any]) -> None:
         for name in values:

@@ -26,6 +26,7 @@ _PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
 _PNG_FORMS = {"PA": "RGBA", "RGBa": "RGBA", "La": "LA", "I": "I;16", "I;16B": "I;16", "I;16L": "I;16", "I;16N": "I;16"}
 _GREY_DEPTHS = ("I", "F")  # modes that hold 16 bits of grey as they are
 _ORIENTATION = 0x0112
+_MOST_SCANS = 100
 #: EXIF orientation -> Pillow's Transpose that undoes it.
 _UPRIGHT = {
     2: "FLIP_LEFT_RIGHT",
@@ -80,6 +81,8 @@ def decode_image(body: Buffer, *, mode: str | None, max_pixels: int) -> Image:
     try:
         image: Image = pillow.open(io.BytesIO(body), formats=_known_formats())
         _check_size(image.size, max_pixels)
+        if image.format == "JPEG":
+            _check_scans(body)
         image.load()
         return _in_mode(_upright(image, pillow), mode)
     except (BadInputError, MemoryError):
@@ -134,6 +137,13 @@ def _for_png(image: Image) -> Image:
     return whole.convert(mode)
 
 
+def _check_scans(body: Buffer) -> None:
+    # Each scan of a progressive JPEG goes over the whole picture again, and an encoder needs about ten of them.
+    scans = bytes(body).count(b"\xff\xda")
+    if scans > _MOST_SCANS:
+        raise BadInputError(f"the image has {scans} scans, more than the limit of {_MOST_SCANS}; save it anew")
+
+
 def _upright(image: Image, pillow: Any) -> Image:
     try:
         orientation = image.getexif().get(_ORIENTATION)
@@ -157,7 +167,7 @@ def _explain(error: Exception, content_type: str | None, max_pixels: int) -> str
     if type(error).__name__.startswith("DecompressionBomb"):
         return f"the image has more pixels than the limit of {max_pixels}: {one_line(error)}"
     if content_type is None and type(error).__name__ == "UnidentifiedImageError":
-        return f"expected {_EXPECTED}, but the body is none"
+        return f"expected {_EXPECTED}, but the body is not an image"
     if type(error).__name__ == "UnidentifiedImageError":
         return (
             f"expected {_EXPECTED}; this looks like {content_type}, but is damaged or of a kind that is not read here"

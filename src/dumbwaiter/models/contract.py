@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 import msgspec
 
-
 LARGEST_BATCH = 2048
 """No batch is larger; a worker holds at most two of them."""
 

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from dumbwaiter.errors import ModelLoadError
+from dumbwaiter.models.input_codec import one_line, without_colours
+
+_HEADLINE_NCHARS = 500
 
 
 def import_class(target: str, project: str | Path = ".") -> type:
@@ -36,14 +39,17 @@ def explain(error: BaseException) -> str:
     ours = (str(Path(__file__).parent), str(importlib.__file__), "<frozen importlib")
     shown = [frame for frame in frames if not frame.filename.startswith(ours)]
     lines = ["Traceback (most recent call last):\n", *traceback.format_list(shown[-12:])] if shown else []
-    return "".join([*lines, *traceback.format_exception_only(error)]).rstrip()
+    return without_colours("".join([*lines, *traceback.format_exception_only(error)])).rstrip()
 
 
 def headline(error: BaseException) -> str:
-    """Type and text of *error*, as a traceback ends; without the notes that were added to it."""
+    """Type and text of *error*, as a traceback ends, on one line; without its colours and notes.
+
+    All of the text, shortened: the first line of what torch says of weights that do not fit says nothing.
+    """
     summary = traceback.TracebackException(type(error), error, None)
     summary.__notes__ = None
-    return list(summary.format_exception_only())[-1].strip()
+    return one_line(without_colours(list(summary.format_exception_only())[-1]), _HEADLINE_NCHARS)
 
 
 def _put_first(folder: Path) -> None:

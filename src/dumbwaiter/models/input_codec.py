@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 from urllib.parse import unquote_to_bytes
@@ -37,9 +38,14 @@ class InputCodec(ABC):
         """JSON Schema of the JSON form."""
 
 
+def without_colours(text: str) -> str:
+    """*text* without the escape sequences that some libraries colour their errors with (ECMA-48's CSI)."""
+    return re.sub(r"\x1b\[[0-?]*[ -/]*[@-~]", "", text)
+
+
 def one_line(text: object, limit: int = 200) -> str:
-    """*text* for an error message: white space collapsed, at most *limit* characters."""
-    line = " ".join(str(text).split())
+    """*text* for an error message: white space collapsed, no colours, at most *limit* characters."""
+    line = " ".join(without_colours(str(text)).split())
     return line if len(line) <= limit else line[: limit - 3] + "..."
 
 

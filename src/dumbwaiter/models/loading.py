@@ -11,7 +11,7 @@ from dumbwaiter.errors import BadInputError, MissingExtraError, ModelLoadError, 
 from dumbwaiter.models.arguments import Arguments, SeveralInputs, SingleInput
 from dumbwaiter.models.codecs import encode_output, input_codec
 from dumbwaiter.models.content_types import parse_content_type
-from dumbwaiter.models.contract import LoadedModel, ModelSpec
+from dumbwaiter.models.contract import LARGEST_BATCH, LoadedModel, ModelSpec
 from dumbwaiter.models.importing import explain, headline, import_class
 from dumbwaiter.models.signature import Parameter, Signature, hints_of, read_signature
 from dumbwaiter.models.weights import resolve_weights
@@ -110,6 +110,8 @@ def _max_batch(cls: type, signature: Signature, spec: ModelSpec) -> int:
     wanted = spec.max_batch if spec.max_batch is not None else getattr(cls, "max_batch", DEFAULT_MAX_BATCH)
     if not isinstance(wanted, int) or isinstance(wanted, bool) or wanted < 1:
         raise ModelLoadError(f"cannot load {spec.target!r}: max_batch must be a whole number above 0, not {wanted!r}")
+    if wanted > LARGEST_BATCH:
+        raise ModelLoadError(f"cannot load {spec.target!r}: max_batch is {wanted}, but {LARGEST_BATCH} is the most")
     return wanted
 
 

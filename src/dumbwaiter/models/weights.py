@@ -36,7 +36,8 @@ def resolve_weights(uri: str, annotation: Any = None, *, project: Path | str = "
     plain = plain_type(annotation)
     if plain is str:
         return str(path)
-    if isinstance(plain, type) and issubclass(plain, os.PathLike):
+    # os.PathLike is a protocol of methods only, whatever pyright thinks.
+    if isinstance(plain, type) and issubclass(plain, os.PathLike):  # pyright: ignore[reportGeneralTypeIssues]
         return path
     return read_weights(path)
 
@@ -94,7 +95,8 @@ def _read_pickle(path: Path) -> Any:
 
 def _existing(path: Path, uri: str) -> Path:
     if not path.exists():
-        raise ModelLoadError(f"no weights at {path.absolute()} (from {uri!r}); give --weights {_FORMS}")
+        origin = "" if uri == str(path.absolute()) else f" (from {uri!r})"
+        raise ModelLoadError(f"no weights at {path.absolute()}{origin}; give --weights {_FORMS}")
     return path
 
 

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
 from dumbwaiter.answers import failed, succeeded
-from dumbwaiter.blobs.claimcheck import check_in, drop
+from dumbwaiter.blobs.claimcheck import check_in, claim_threshold_for, drop
 from dumbwaiter.blobs.results import save_result
 from dumbwaiter.blobs.store import BlobStore
 from dumbwaiter.brokers.contract import Broker
@@ -70,8 +70,7 @@ class Settler:
         self._store = store
         self._hand = hand
         self._changed = changed
-        limit = broker.capabilities.max_message_nbytes
-        self._threshold = claim_threshold if limit is None else min(claim_threshold, limit)
+        self._threshold = claim_threshold_for(broker.capabilities.max_message_nbytes, claim_threshold)
         self._at_once = asyncio.Semaphore(_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
 

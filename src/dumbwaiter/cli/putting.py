@@ -1,0 +1,129 @@
+"""Where the outputs that ``dumbwaiter submit`` gets go: to stdout as they are, into JSON, or into files of a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import mimetypes
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from dumbwaiter.blobs.presence import workers_of
+from dumbwaiter.cli.inputs import Input
+from dumbwaiter.errors import BlobError
+
+if TYPE_CHECKING:
+    from dumbwaiter.blobs import BlobStore
+    from dumbwaiter.message import Message
+
+Put = Callable[[str, "Message"], None]
+"""Takes the name of an input and the answer that holds its output."""
+_BINARY = {"image": "image/png", "bytes": "bytes", "array": "application/x-npy", "tensor": "application/x-npy"}
+_SUFFIXES = {"application/x-npy": ".npy", "image/jpeg": ".jpg", "text/plain": ".txt"}
+
+
+def print_alone(_: str, answer: Message) -> None:
+    """The only output, as it is. On a terminal JSON is indented, and bytes raise click.ClickException."""
+    body = answer.body
+    if _is_binary(answer):
+        if sys.stdout.isatty():
+            raise _refusal(_kind_of(answer), several=False)
+    elif _is_json(answer) and sys.stdout.isatty():
+        body = msgspec.json.format(body, indent=2)
+    _write(body if _is_binary(answer) else body + b"\n")
+
+
+def print_beside_name(name: str, answer: Message) -> None:
+    """One of several outputs, on a line with its input's *name*. Raises click.ClickException for bytes."""
+    if _is_binary(answer):
+        raise _refusal(_kind_of(answer), several=True)
+    _write(f"{name}\t".encode(errors="surrogateescape") + answer.body + b"\n")
+
+
+class OutputFolder:
+    """Outputs as files of *folder*, named after the *inputs*. None is ever overwritten.
+
+    Raises click.UsageError when two would have one name, or when one of that name is there already.
+    """
+
+    def __init__(self, folder: Path, inputs: Sequence[Input]) -> None:
+        self._folder = folder
+        self._stems: dict[str, str] = {}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            taken = {file.stem: str(file) for file in folder.iterdir()}
+        except OSError as error:
+            raise click.UsageError(f"--output-dir {folder} cannot be used: {error.strerror}") from None
+        for number, given in enumerate(inputs, start=1):
+            stem = given.file.stem if given.file is not None else f"input-{number}"
+            if given.name in self._stems:
+                raise click.UsageError(f"{given.name} is given twice, and --output-dir names outputs after the inputs")
+            if stem in taken:
+                raise click.UsageError(
+                    f"the output of {given.name} would be named as {taken[stem]} is; choose another --output-dir"
+                )
+            self._stems[given.name] = stem
+            taken[stem] = f"that of {given.name}"
+
+    def put(self, name: str, answer: Message) -> None:
+        """Write the output of the input *name* and print the file's name. Raises click.ClickException."""
+        kind = _kind_of(answer)
+        suffix = _SUFFIXES.get(kind) or mimetypes.guess_extension(kind) or ".bin"
+        path = self._folder / f"{self._stems[name]}{suffix}"
+        try:
+            with path.open("xb") as file:
+                file.write(answer.body)
+        except OSError as error:
+            raise click.ClickException(f"cannot write {path}: {error.strerror}") from None
+        print(path, flush=True)
+
+
+async def refuse_bytes(store: BlobStore, model: str, *, several: bool) -> None:
+    """Raise click.ClickException if *model* says that its outputs are bytes, and stdout is not for them."""
+    if not several and not sys.stdout.isatty():
+        return
+    with contextlib.suppress(BlobError):  # then the first output tells
+        for status in await workers_of(store, model):
+            output: dict[str, Any] = status.signature.get("output", {})
+            if output.get("kind") in _BINARY and not status.signature.get("streaming"):
+                raise _refusal(_BINARY[output["kind"]], several=several)
+
+
+def json_output(answer: Message) -> Any:
+    """The output for a place in JSON: JSON as it is, text as a string, bytes in base64 with their type."""
+    if _is_json(answer):
+        return msgspec.Raw(answer.body)
+    return {"content_type": _kind_of(answer), "base64": answer.body} if _is_binary(answer) else answer.body.decode()
+
+
+def _refusal(kind: str, *, several: bool) -> click.ClickException:
+    if several:
+        return click.ClickException(
+            f"the outputs are {kind}, which cannot share one stream; say --output-dir DIR or --json, or give one input"
+            " at a time: … > FILE"
+        )
+    return click.ClickException(
+        f"the output is {kind}, which is not for a terminal; write it to a file: … > FILE, or say --json"
+    )
+
+
+def _kind_of(answer: Message) -> str:
+    return (answer.content_type or "application/octet-stream").partition(";")[0]
+
+
+def _is_json(answer: Message) -> bool:
+    return _kind_of(answer).endswith("json")
+
+
+def _is_binary(answer: Message) -> bool:
+    return not _is_json(answer) and not _kind_of(answer).startswith("text/")
+
+
+def _write(body: bytes) -> None:
+    sys.stdout.flush()
+    sys.stdout.buffer.write(body)
+    sys.stdout.buffer.flush()

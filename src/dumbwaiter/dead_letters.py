@@ -1,0 +1,89 @@
+"""What a person can do with dead letters, with all that belongs to them: kept failures and claimed bodies.
+
+The broker's own verbs move and delete messages only. These read them page by page, for bodies may be large and there
+may be a million of them. A dead letter is named by its key, or by its message's id.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dumbwaiter.blobs.claimcheck import drop
+from dumbwaiter.blobs.results import forget_failure
+from dumbwaiter.errors import DeadLetterNotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from dumbwaiter.blobs.store import BlobStore
+    from dumbwaiter.brokers.contract import Broker
+    from dumbwaiter.message import DeadLetter
+
+PAGE = 100
+
+
+async def find(broker: Broker, queue: str, names: Sequence[str]) -> list[DeadLetter]:
+    """The dead letters of these names, in their order; one that is named twice comes twice.
+
+    A key goes before an equal message id. Raises DeadLetterNotFoundError, which tells all that are missing, and
+    QueueNotFoundError.
+    """
+    wanted = set(names)
+    by_key: dict[str, DeadLetter] = {}
+    by_id: dict[str, DeadLetter] = {}
+    async for page in _pages(broker, queue):
+        by_key |= {letter.key: letter for letter in page if letter.key in wanted}
+        by_id |= {letter.message.id: letter for letter in page if letter.message.id in wanted}
+        if len(by_key) == len(wanted):
+            break
+    found = by_id | by_key
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise DeadLetterNotFoundError(queue, missing)
+    return [found[name] for name in names]
+
+
+async def redrive(broker: Broker, store: BlobStore, queue: str, names: Sequence[str] | None = None) -> int:
+    """Send dead letters back to *queue*: those of these names, or all (None). Returns how many.
+
+    Nothing is done when one of the names is missing: DeadLetterNotFoundError. Raises BlobError when the store fails,
+    and what was not sent back by then stays.
+    """
+    # Which ones, before any of them goes: what is sent back may die again at once, and would be met again for ever.
+    if names is None:
+        chosen = [(letter.key, letter.message.id) async for page in _pages(broker, queue) for letter in page]
+    else:
+        chosen = [(letter.key, letter.message.id) for letter in await find(broker, queue, names)]
+    count = 0
+    for start in range(0, len(chosen), PAGE):
+        some = chosen[start : start + PAGE]
+        # A kept result is written once: the failure that stands there would keep out what the next run brings.
+        for _, request_id in some:
+            await forget_failure(store, request_id)
+        count += await broker.redrive(queue, [key for key, _ in some])
+    return count
+
+
+async def purge(broker: Broker, store: BlobStore, queue: str, names: Sequence[str] | None = None) -> int:
+    """Delete dead letters for good, and the bodies that they had claimed: those of these names, or all (None).
+
+    Returns how many. Nothing is done when one of the names is missing: DeadLetterNotFoundError. Raises BlobError when
+    the store fails, and what was not deleted by then stays.
+    """
+    if names is not None:
+        return await _delete(broker, store, queue, await find(broker, queue, names))
+    return sum([await _delete(broker, store, queue, page) async for page in _pages(broker, queue)])
+
+
+async def _delete(broker: Broker, store: BlobStore, queue: str, letters: Sequence[DeadLetter]) -> int:
+    # The bodies first: after them the dead letter still says what is left to be done, and doing it twice is no error.
+    for letter in letters:
+        await drop(store, letter.message)
+    return await broker.purge(queue, [letter.key for letter in letters])
+
+
+async def _pages(broker: Broker, queue: str) -> AsyncIterator[list[DeadLetter]]:
+    after = None
+    while page := await broker.dead_letters(queue, limit=PAGE, after=after):
+        after = page[-1].key
+        yield page

@@ -1,0 +1,93 @@
+"""What `dumbwaiter submit` says of the model's workers while it waits."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import click
+import pytest
+
+from dumbwaiter.blobs import open_store
+from dumbwaiter.blobs.presence import WorkerStatus, announce
+from dumbwaiter.cli.watching import unless_failing, with_reason
+from dumbwaiter.errors import BlobError, PredictionTimeoutError
+
+REASON = "cannot load 'light:Picky': Picky() raised RuntimeError: no weights in this house"
+
+
+@pytest.fixture
+def store(tmp_path):
+    return open_store(f"file://{tmp_path}/blobs")
+
+
+def failing(reason="no weights\nTraceback"):
+    return WorkerStatus(worker="w", model="cats", state="failing", reason=reason)
+
+
+def test_a_model_that_no_worker_can_load_is_told_at_once(serve):
+    serving = serve("light:Picky")
+    serving.event("state", name="picky", state="failing")
+    started = time.monotonic()
+    shown = serving.run("submit", "picky", "x", "y", "--wait", "40s")
+    assert (shown.returncode, shown.stdout) == (1, "")
+    assert shown.stderr == f"dumbwaiter: error: model 'picky' cannot be loaded: {REASON}\n"
+    assert time.monotonic() - started < 30
+
+
+@pytest.mark.anyio
+async def test_whoever_waits_already_is_told_too(store):
+    async def wait():
+        async with unless_failing(store, "cats"):
+            await announce(store, failing())
+            await asyncio.Event().wait()
+
+    with pytest.raises(click.ClickException, match=r"model 'cats' cannot be loaded: no weights$"):
+        await wait()
+
+
+@pytest.mark.anyio
+async def test_a_reason_that_nobody_gives_is_told_as_such(store):
+    await announce(store, failing(reason=""))
+    with pytest.raises(click.ClickException, match="model 'cats' cannot be loaded: its workers do not say why"):
+        async with unless_failing(store, "cats"):
+            pytest.fail("it was begun")
+
+
+@pytest.mark.anyio
+async def test_one_worker_that_does_not_fail_is_enough_to_wait_for(store):
+    await announce(store, failing())
+    await announce(store, WorkerStatus(worker="w2", model="cats", state="loading"))
+    async with unless_failing(store, "cats"):
+        pass
+
+
+@pytest.mark.anyio
+async def test_an_error_of_the_block_stays_what_it_is(store):
+    with pytest.raises(PredictionTimeoutError, match="too late"):
+        async with unless_failing(store, "cats"):
+            raise PredictionTimeoutError("too late")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("state", "reason"), [(None, "; no worker of this model is running"), ("loading", "; its worker is still loading")]
+)
+async def test_no_answer_in_time_says_what_the_workers_are_doing(store, state, reason):
+    if state:
+        await announce(store, WorkerStatus(worker="w", model="cats", state=state))
+    error = await with_reason(store, "cats", PredictionTimeoutError("no answer within 1 s"))
+    assert str(error).startswith(f"no answer within 1 s{reason}")
+
+
+class Unreadable:
+    async def list(self, prefix):
+        raise BlobError("no permission")
+
+
+@pytest.mark.anyio
+async def test_a_store_that_cannot_be_read_leaves_all_as_it_is():
+    async with unless_failing(Unreadable(), "cats"):
+        pass
+    error = PredictionTimeoutError("no answer within 1 s")
+    assert await with_reason(Unreadable(), "cats", error) is error
