@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from msgspec.structs import replace
+
 from dumbwaiter.brokers.contract import Broker
 from dumbwaiter.brokers.memory import MemoryBroker
 from dumbwaiter.brokers.memory_queue import MemoryQueue
@@ -38,3 +40,14 @@ class QueueBroker(MemoryBroker):
         shared = self._server.queues[queue]
         shared.state.__class__ = self.state
         shared.line._next_event = shared.state.next_event
+
+
+class PutsLast(MemoryQueue):
+    """Gives those messages of which is_put_last() says so the place of priority 0, though they keep their number."""
+
+    def _put(self, entry, ready_at, now):
+        message = entry.message
+        if self.is_put_last(entry):
+            entry.message = replace(message, priority=0)
+        super()._put(entry, ready_at, now)
+        entry.message = message

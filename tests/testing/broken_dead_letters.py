@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from breaking import Breaks, QueueBroker
+from breaking import Breaks, PutsLast, QueueBroker
 from msgspec.structs import replace
 
 from dumbwaiter.brokers.memory import MemoryBroker
@@ -15,6 +15,8 @@ breaks = Breaks()
 MOVES = "test_a_dead_lettered_message_moves_with_its_reason_and_detail"
 READS = "test_dead_letters_can_be_read_again_and_counted"
 COMES_BACK = "test_redriven_dead_letters_come_back_with_a_fresh_count"
+PAGES = "test_dead_letters_can_be_read_page_by_page"
+ANEW = "test_a_purged_message_id_may_be_sent_anew"
 PURGES = "test_purging_deletes_dead_letters_only"
 
 
@@ -24,8 +26,8 @@ class Letters(MemoryBroker):
     def change(self, letter):
         return letter
 
-    async def dead_letters(self, queue, *, limit=100):
-        return [self.change(letter) for letter in await super().dead_letters(queue, limit=limit)]
+    async def dead_letters(self, queue, *, limit=100, after=None):
+        return [self.change(letter) for letter in await super().dead_letters(queue, limit=limit, after=after)]
 
 
 @breaks(MOVES)
@@ -60,22 +62,43 @@ class DeletesWhatIsDeadLettered(MemoryBroker):
 
 @breaks(READS)
 class ConsumesDeadLettersOnReading(MemoryBroker):
-    async def dead_letters(self, queue, *, limit=100):
-        letters = await super().dead_letters(queue, limit=limit)
+    async def dead_letters(self, queue, *, limit=100, after=None):
+        letters = await super().dead_letters(queue, limit=limit, after=after)
         await self.purge(queue, [letter.key for letter in letters])
         return letters
 
 
 @breaks(READS)
 class IgnoresTheLimitOfDeadLetters(MemoryBroker):
-    async def dead_letters(self, queue, *, limit=100):
-        return await super().dead_letters(queue)
+    async def dead_letters(self, queue, *, limit=100, after=None):
+        return await super().dead_letters(queue, after=after)
 
 
 @breaks("test_the_oldest_dead_letters_come_first")
 class ShowsTheNewestDeadLettersFirst(MemoryBroker):
-    async def dead_letters(self, queue, *, limit=100):
-        return list(reversed(await super().dead_letters(queue)))[:limit]
+    async def dead_letters(self, queue, *, limit=100, after=None):
+        return list(reversed(await super().dead_letters(queue, after=after)))[:limit]
+
+
+@breaks(PAGES)
+class ShowsTheFirstPageAgainAndAgain(MemoryBroker):
+    async def dead_letters(self, queue, *, limit=100, after=None):
+        return await super().dead_letters(queue, limit=limit)
+
+
+@breaks(PAGES)
+class StartsOverWhenTheKeyIsGone(MemoryBroker):
+    async def dead_letters(self, queue, *, limit=100, after=None):
+        keys = [letter.key for letter in await super().dead_letters(queue)]
+        return await super().dead_letters(queue, limit=limit, after=after if after in keys else None)
+
+
+@breaks(PAGES)
+class TakesAnyTextForAKey(MemoryBroker):
+    async def dead_letters(self, queue, *, limit=100, after=None):
+        if after is not None and not after.isdecimal():
+            return []
+        return await super().dead_letters(queue, limit=limit, after=after)
 
 
 @breaks(COMES_BACK)
@@ -104,6 +127,17 @@ class DropsRedrivenMessagesAsKnown(QueueBroker):
             letters = self._take_dead(keys)
             self.send([letter.message for letter in letters], delay=0.0, now=now)
             return len(letters)
+
+
+@breaks("test_a_redriven_dead_letter_is_served_by_its_priority")
+class ServesRedrivenMessagesLast(QueueBroker):
+    class state(PutsLast):  # noqa: N801
+        def is_put_last(self, entry):
+            return entry.message.id in vars(self).get("died", ())
+
+        def dead_letter(self, delivery, **why):
+            vars(self).setdefault("died", set()).add(delivery.message.id)
+            return super().dead_letter(delivery, **why)
 
 
 @breaks("test_redriving_by_key_moves_only_those")
@@ -137,3 +171,22 @@ class PurgesWhatIsReadyToo(MemoryBroker):
         ready = await self.receive(queue, max_messages=100, max_wait=0.0)
         await self.complete(ready)
         return purged
+
+
+@breaks(ANEW)
+class RemembersWhatWasPurged(QueueBroker):
+    class state(MemoryQueue):  # noqa: N801
+        def purge(self, keys):
+            ids = [letter.message.id for letter in self._dead.values()]
+            purged = super().purge(keys)
+            for message_id in ids:
+                self._remember(message_id, time.monotonic())
+            return purged
+
+
+@breaks("test_a_second_send_of_an_id_that_is_dead_by_now_is_dropped")
+class ForgetsTheIdsOfTheDead(QueueBroker):
+    class state(MemoryQueue):  # noqa: N801
+        def dead_letter(self, delivery, **why):
+            self._present.discard(delivery.message.id)
+            return super().dead_letter(delivery, **why)

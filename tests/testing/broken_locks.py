@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 
-from breaking import ONE, Breaks, QueueBroker
+from breaking import ONE, Breaks, PutsLast, QueueBroker
 from msgspec.structs import replace
 
 from dumbwaiter.brokers.memory import MemoryBroker
@@ -162,7 +162,7 @@ class HasOneTokenForAllDeliveriesOfAMessage(QueueBroker):
             return replace(super()._delivery(entry), lock_token=f"token-{entry.seq}")
 
 
-@breaks("test_a_stale_delivery_does_not_keep_the_others_of_its_batch_from_being_settled")
+@breaks("test_a_stale_delivery_does_not_keep_the_others_of_its_batch_from_being_completed")
 class SettlesNothingOfABatchWithOneStaleDelivery(MemoryBroker):
     async def complete(self, deliveries):
         known = [self._queue(one.queue).state._by_token for one in deliveries]
@@ -170,6 +170,68 @@ class SettlesNothingOfABatchWithOneStaleDelivery(MemoryBroker):
         if lost:
             raise LockLostError(lost)
         await super().complete(deliveries)
+
+
+@breaks("test_a_stale_delivery_does_not_keep_the_others_of_its_batch_from_being_abandoned")
+class AbandonsUpToTheFirstStaleDelivery(MemoryBroker):
+    async def abandon(self, deliveries, *, delay=0.0, counted=True):
+        for one in deliveries:
+            await super().abandon([one], delay=delay, counted=counted)
+
+
+@breaks("test_a_stale_delivery_does_not_keep_the_others_of_its_batch_from_being_dead_lettered")
+class DeadLettersUpToTheFirstStaleDelivery(MemoryBroker):
+    async def dead_letter(self, deliveries, *, reason, detail=""):
+        for one in deliveries:
+            await super().dead_letter([one], reason=reason, detail=detail)
+
+
+class NamesTokens(MemoryQueue):
+    """Hands out tokens that token_of() makes."""
+
+    def take(self, max_messages, **where):
+        entries = [self._by_token.pop(one.lock_token) for one in super().take(max_messages, **where)]
+        for entry in entries:
+            entry.token = self.token_of(entry)
+            self._by_token[entry.token] = entry
+        return [self._delivery(entry) for entry in entries]
+
+
+@breaks("test_a_token_from_before_an_uncounted_abandon_is_stale")
+class FencesByDeliveryCount(QueueBroker):
+    class state(NamesTokens):  # noqa: N801
+        def token_of(self, entry):
+            return f"{entry.seq}.{entry.count}"
+
+
+REDRIVEN = "test_a_token_from_before_a_redrive_settles_neither_the_redriven_message_nor_its_next_delivery"
+
+
+@breaks(REDRIVEN)
+class CountsTokensAnewAfterARedrive(QueueBroker):
+    class state(NamesTokens):  # noqa: N801
+        def token_of(self, entry):
+            return f"{entry.message.id}.{entry.handed_out}"
+
+
+@breaks(REDRIVEN)
+class CompletesWhatWasRedrivenSince(QueueBroker):
+    class state(MemoryQueue):  # noqa: N801
+        def complete(self, delivery, *, now):
+            done = super().complete(delivery, now=now)
+            waiting = [entry for heap in self._heaps.values() for _, _, entry in heap if entry.place is _Place.READY]
+            if any(entry.message.id == delivery.message.id and not entry.handed_out for entry in waiting):
+                (redriven,) = self.take(1, lock_duration=60.0, owner=None, now=now)
+                return super().complete(redriven, now=now)
+            return done
+
+
+@breaks("test_a_stale_delivery_of_a_message_that_is_dead_by_now_leaves_the_dead_letter_alone")
+class CompletesDeadLetters(QueueBroker):
+    class state(MemoryQueue):  # noqa: N801
+        def complete(self, delivery, *, now):
+            self.purge([letter.key for letter in self._dead.values() if letter.message.id == delivery.message.id])
+            return super().complete(delivery, now=now)
 
 
 @breaks("test_a_receivers_close_hands_back_at_once_what_it_held")
@@ -242,6 +304,25 @@ class CountsNoAbandonedDelivery(MemoryBroker):
 class CountsEveryAbandonedDelivery(MemoryBroker):
     async def abandon(self, deliveries, *, delay=0.0, counted=True):
         await super().abandon(deliveries, delay=delay)
+
+
+@breaks("test_an_uncounted_abandon_with_a_delay_takes_the_count_back_too")
+class CountsWhatIsAbandonedWithADelay(MemoryBroker):
+    async def abandon(self, deliveries, *, delay=0.0, counted=True):
+        await super().abandon(deliveries, delay=delay, counted=counted or delay > 0)
+
+
+@breaks("test_a_message_abandoned_for_long_stays_away")
+class IgnoresDelaysOfAMinuteAndMore(MemoryBroker):
+    async def abandon(self, deliveries, *, delay=0.0, counted=True):
+        await super().abandon(deliveries, delay=delay if delay < 60 else 0.0, counted=counted)
+
+
+@breaks("test_an_abandoned_message_is_served_by_its_priority")
+class ServesAbandonedMessagesLast(QueueBroker):
+    class state(PutsLast):  # noqa: N801
+        def is_put_last(self, entry):
+            return entry.handed_out > 0
 
 
 @breaks("test_an_abandoned_message_wakes_a_receiver_that_waits")

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from dumbwaiter.brokers.contract import Inbox
 from dumbwaiter.brokers.memory import MemoryBroker, MemoryInbox, _SharedQueue
 from dumbwaiter.brokers.memory_queue import MemoryQueue
-from dumbwaiter.errors import BrokerClosedError, InboxGoneError, QueueNotFoundError
+from dumbwaiter.errors import BrokerClosedError, BrokerError, BrokerUnavailableError, InboxGoneError, QueueNotFoundError
 from dumbwaiter.message import QueueStats
 
 breaks = Breaks()
@@ -90,6 +90,32 @@ class KnowsQueuesBySmallLetters(MemoryBroker):
         return [replace(one, queue=one.queue.lower()) for one in deliveries]
 
 
+LONG = "test_a_queue_name_may_be_as_long_as_the_contract_says"
+
+
+@breaks(LONG)
+class CutsLongNames(MemoryBroker):
+    async def _create_queue(self, queue):
+        await super()._create_queue(queue[:60])
+
+    def _queue(self, queue):
+        return super()._queue(queue[:60])
+
+
+@breaks(LONG)
+class TakesShortNamesOnly(MemoryBroker):
+    async def _create_queue(self, queue):
+        if len(queue) > 60:
+            raise BrokerError("the product takes 60 characters")
+        await super()._create_queue(queue)
+
+
+@breaks("test_a_name_that_not_every_broker_takes_is_refused_for_a_queue")
+class TakesAnyTextForAName(MemoryBroker):
+    async def create_queue(self, queue):
+        await self._create_queue(queue)
+
+
 class Counting(MemoryBroker):
     """Tells of what it counted what becomes of it in change()."""
 
@@ -146,7 +172,42 @@ class TellsNoAge(Counting):
         return replace(stats, oldest_age=0.0)
 
 
+@breaks("test_an_age_that_a_broker_cannot_tell_is_none_and_no_guess")
+class GuessesAnAgeThatItCannotTell(MemoryBroker):
+    capabilities = replace(MemoryBroker.capabilities, oldest_age=False)
+
+
+# --- check ---
+
+CHECK = "test_a_check_of_a_broker_that_works_returns_and_changes_nothing"
+
+
+@breaks(CHECK)
+class ChecksWithAQueueOfItsOwn(MemoryBroker):
+    async def check(self):
+        await self.create_queue("health")
+
+
+@breaks(CHECK)
+class ChecksWithTheFirstMessageAtHand(MemoryBroker):
+    async def check(self):
+        for queue in await self.queues():
+            await self.receive(queue, max_messages=1, max_wait=0.0)
+
+
+@breaks(CHECK)
+class IsNeverWell(MemoryBroker):
+    async def check(self):
+        raise BrokerUnavailableError("the product has no such call")
+
+
 # --- closing ---
+
+
+@breaks("test_every_verb_of_a_closed_broker_raises")
+class LooksWellWhenClosed(MemoryBroker):
+    async def check(self):
+        pass
 
 
 @breaks("test_every_verb_of_a_closed_broker_raises")
@@ -232,6 +293,12 @@ class HasOneInboxForAll(MemoryBroker):
         inbox = await super().open_inbox()
         inbox._messages = vars(self._server).setdefault("replies", inbox._messages)
         return inbox
+
+
+@breaks("test_a_reply_of_1_mib_arrives_unchanged")
+class CutsRepliesAt64KiB(MemoryBroker):
+    async def reply(self, address, messages):
+        await super().reply(address, [replace(message, body=message.body[: 64 * 1024]) for message in messages])
 
 
 @breaks("test_a_reply_wakes_a_reader_that_waits")

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from dumbwaiter.brokers.memory import MemoryBroker, _SharedQueue
 from dumbwaiter.brokers.memory_queue import MemoryQueue, _Place
-from dumbwaiter.errors import MessageTooLargeError
+from dumbwaiter.errors import BrokerError, MessageTooLargeError
 from dumbwaiter.message import Message
 
 breaks = Breaks()
@@ -67,6 +67,12 @@ class SendsAnEmptyBatchAsAnEmptyMessage(MemoryBroker):
 class LosesTheLastOfABatch(MemoryBroker):
     async def send(self, queue, messages, *, delay=0.0):
         await super().send(queue, messages[: max(len(messages) - 1, 1)], delay=delay)
+
+
+@breaks("test_a_send_of_several_hundred_messages_arrives_whole")
+class SendsAtMostAHundredInOneGo(MemoryBroker):
+    async def send(self, queue, messages, *, delay=0.0):
+        await super().send(queue, messages[:100], delay=delay)
 
 
 @breaks("test_a_body_of_1_mib_arrives_unchanged")
@@ -140,6 +146,16 @@ class DeduplicatesOnlyWhatStillWaits(QueueBroker):
     class state(MemoryQueue):  # noqa: N801
         def _remember(self, message_id, now):
             self._present.discard(message_id)
+
+
+@breaks("test_an_id_that_comes_twice_in_one_send_is_one_message")
+class DeduplicatesOnlyAcrossSends(QueueBroker):
+    class state(MemoryQueue):  # noqa: N801
+        def send(self, messages, *, delay, now):
+            unknown = [one for one in messages if one.id not in self._present and one.id not in self._gone]
+            for message in unknown:
+                self._present.discard(message.id)
+                super().send([message], delay=delay, now=now)
 
 
 @breaks("test_the_same_message_id_may_travel_in_two_queues")
@@ -301,3 +317,26 @@ class TakesTheAnswerOfAnotherCallForItsOwn(MemoryBroker):
         self.answer = await super().renew_lock(deliveries)
         await asyncio.sleep(0)
         return self.answer
+
+
+# --- delays that the product cannot keep ---
+
+NO_DELAY = "test_a_delay_that_the_product_cannot_keep_is_none"
+
+
+@breaks(NO_DELAY)
+class RefusesADelayThatItCannotKeep(MemoryBroker):
+    capabilities = replace(MemoryBroker.capabilities, send_delay=False)
+
+    async def send(self, queue, messages, *, delay=0.0):
+        if delay:
+            raise BrokerError("the product knows no delays")
+        await super().send(queue, messages)
+
+
+@breaks(NO_DELAY)
+class LosesWhatItCannotDelay(MemoryBroker):
+    capabilities = replace(MemoryBroker.capabilities, abandon_delay=False)
+
+    async def abandon(self, deliveries, *, delay=0.0, counted=True):
+        await (self.complete(deliveries) if delay else super().abandon(deliveries, counted=counted))

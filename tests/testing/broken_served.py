@@ -36,6 +36,13 @@ class CallsItsQueueEmptyWhileItsServerIsDown(ServedBroker):
 
 
 @breaks(DOWN)
+class LooksWellWhileItsServerIsDown(ServedBroker):
+    async def check(self):
+        if not self._is_open:
+            await super().check()
+
+
+@breaks(DOWN)
 class KnowsNoQueuesWhileItsServerIsDown(ServedBroker):
     async def queues(self):
         try:
@@ -63,9 +70,9 @@ class RetriesForever(ServedBroker):
 
 @breaks(DOWN)
 class RaisesWhatItsClientLibraryRaises(ServedBroker):
-    async def dead_letters(self, queue, *, limit=100):
+    async def dead_letters(self, queue, *, limit=100, after=None):
         try:
-            return await super().dead_letters(queue, limit=limit)
+            return await super().dead_letters(queue, limit=limit, after=after)
         except BrokerUnavailableError as error:
             raise error.__cause__ from None
 

@@ -9,18 +9,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
 from dumbwaiter import errors
-from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Broker, Capabilities, Inbox
+from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Broker, Inbox
 from dumbwaiter.brokers.memory import MemoryBroker, MemoryInbox
 from dumbwaiter.errors import (
     BrokerClosedError,
     BrokerError,
     BrokerUnavailableError,
+    DeadLetterNotFoundError,
     InboxGoneError,
     LockLostError,
     MessageTooLargeError,
@@ -33,7 +34,7 @@ RECEIVED = b"r"
 
 #: verb -> types of its arguments and of its result
 VERBS: dict[str, tuple[Any, Any]] = {
-    "ping": (tuple[()], None),
+    "check": (tuple[()], None),
     "create_queue": (tuple[str], None),
     "queues": (tuple[()], list[str]),
     "send": (tuple[str, list[Message], float], None),
@@ -43,7 +44,7 @@ VERBS: dict[str, tuple[Any, Any]] = {
     "dead_letter": (tuple[list[Delivery], str, str], None),
     "renew_lock": (tuple[list[Delivery]], list[Delivery]),
     "stats": (tuple[str], QueueStats),
-    "dead_letters": (tuple[str, int], list[DeadLetter]),
+    "dead_letters": (tuple[str, int, str | None], list[DeadLetter]),
     "redrive": (tuple[str, list[str] | None], int),
     "purge": (tuple[str, list[str] | None], int),
     "open_address": (tuple[()], str),
@@ -59,7 +60,7 @@ KEYWORDS = {
     "receive": ("max_messages", "max_wait"),
     "abandon": ("delay", "counted"),
     "dead_letter": ("reason", "detail"),
-    "dead_letters": ("limit",),
+    "dead_letters": ("limit", "after"),
     "read": ("max_messages", "max_wait"),
 }
 
@@ -92,9 +93,6 @@ def frame(value: Any) -> bytes:
 
 class Session(MemoryBroker):
     """What the server keeps of one client."""
-
-    async def ping(self) -> None:
-        self._check_open()
 
     async def open_address(self) -> str:
         return (await self.open_inbox()).address
@@ -200,13 +198,12 @@ class TinyServer:
 class ServedBroker(Broker):
     """The adapter of TinyServer. *url* is ``tiny://127.0.0.1:port``."""
 
-    capabilities: ClassVar[Capabilities] = msgspec.structs.replace(
+    capabilities = msgspec.structs.replace(
         MemoryBroker.capabilities, durable=True, multi_process=True, max_message_nbytes=2 * 1024 * 1024
     )
 
     def __init__(self, url: str, *, lock_duration: float = DEFAULT_LOCK_DURATION) -> None:
-        self.url = url
-        self.lock_duration = lock_duration
+        super().__init__(url, lock_duration=lock_duration)
         self._port = urlsplit(url).port
         self._session = secrets.token_hex(8)
         self._is_open = False
@@ -226,13 +223,15 @@ class ServedBroker(Broker):
             raise BrokerUnavailableError(f"no server at {self.url}: {error}; start it") from error
         if answer.error == "LockLostError":
             raise LockLostError(answer.lost, answer.renewed)
+        if answer.error == "DeadLetterNotFoundError":
+            raise DeadLetterNotFoundError(arguments[0], [arguments[-1]])
         if answer.error:
             raise getattr(errors, answer.error)(answer.text)
         return msgspec.msgpack.decode(answer.result, type=VERBS[verb][1])
 
     async def open(self):
         self._is_open = True
-        await self.call("ping")
+        await self.check()
 
     async def close(self):
         if self._is_open:
@@ -240,7 +239,10 @@ class ServedBroker(Broker):
                 await self.call("close")
             self._is_open = False
 
-    async def create_queue(self, queue):
+    async def check(self):
+        await self.call("check")
+
+    async def _create_queue(self, queue):
         await self.call("create_queue", queue)
 
     async def queues(self):
@@ -270,8 +272,8 @@ class ServedBroker(Broker):
     async def stats(self, queue):
         return await self.call("stats", queue)
 
-    async def dead_letters(self, queue, *, limit=100):
-        return await self.call("dead_letters", queue, limit)
+    async def dead_letters(self, queue, *, limit=100, after=None):
+        return await self.call("dead_letters", queue, limit, after)
 
     async def redrive(self, queue, keys=None):
         return await self.call("redrive", queue, keys)

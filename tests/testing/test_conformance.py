@@ -9,8 +9,10 @@ import sys
 import textwrap
 
 import pytest
+from msgspec.structs import replace
 from served_broker import ServedBroker, TinyServer, TinyServerHarness
 
+from dumbwaiter.brokers.memory import MemoryBroker
 from dumbwaiter.errors import BrokerUnavailableError, ConfigError
 from dumbwaiter.message import Message
 from dumbwaiter.testing import BrokerConformance, Harness, conformance
@@ -22,7 +24,10 @@ RULES = {
         "test_a_message_without_attributes_arrives_unchanged_with_an_empty_body",
     },
     "an empty batch is no error": {"test_an_empty_batch_is_a_no_op_for_every_verb"},
-    "a batch arrives whole": {"test_a_batch_of_messages_arrives_whole_and_once"},
+    "a batch arrives whole": {
+        "test_a_batch_of_messages_arrives_whole_and_once",
+        "test_a_send_of_several_hundred_messages_arrives_whole",
+    },
     "a locked message is hidden from competitors": {"test_a_locked_message_is_hidden_from_competitors"},
     "each message goes to exactly one of several consumers": {
         "test_each_message_goes_to_exactly_one_of_several_consumers",
@@ -39,19 +44,24 @@ RULES = {
     },
     "[abandon with a delay, or uncounted]": {
         "test_a_message_abandoned_with_a_delay_returns_after_it",
+        "test_a_message_abandoned_for_long_stays_away",
         "test_an_uncounted_abandon_takes_the_count_back",
+        "test_an_uncounted_abandon_with_a_delay_takes_the_count_back_too",
     },
     "dead_letter moves the message with reason and detail": {
         "test_a_dead_lettered_message_moves_with_its_reason_and_detail",
+        "test_a_stale_delivery_of_a_message_that_is_dead_by_now_leaves_the_dead_letter_alone",
     },
     "dead letters can be read, counted, redriven and purged": {
         "test_dead_letters_can_be_read_again_and_counted",
         "test_the_oldest_dead_letters_come_first",
+        "test_dead_letters_can_be_read_page_by_page",
         "test_redriven_dead_letters_come_back_with_a_fresh_count",
         "test_redriving_by_key_moves_only_those",
         "test_redriving_or_purging_an_empty_list_of_keys_touches_nothing",
         "test_a_redriven_dead_letter_wakes_a_receiver_that_waits",
         "test_purging_deletes_dead_letters_only",
+        "test_a_purged_message_id_may_be_sent_anew",
     },
     "a lock that runs out frees the message, also while a receiver waits": {
         "test_a_lock_that_runs_out_frees_the_message_with_its_count_raised",
@@ -70,7 +80,11 @@ RULES = {
         "test_a_stale_token_does_not_dead_letter_the_next_holders_copy",
         "test_a_stale_token_does_not_renew_the_next_holders_copy",
         "test_a_token_is_stale_for_its_own_holder_too_after_an_abandon",
-        "test_a_stale_delivery_does_not_keep_the_others_of_its_batch_from_being_settled",
+        "test_a_token_from_before_an_uncounted_abandon_is_stale",
+        "test_a_token_from_before_a_redrive_settles_neither_the_redriven_message_nor_its_next_delivery",
+        "test_a_stale_delivery_does_not_keep_the_others_of_its_batch_from_being_completed",
+        "test_a_stale_delivery_does_not_keep_the_others_of_its_batch_from_being_abandoned",
+        "test_a_stale_delivery_does_not_keep_the_others_of_its_batch_from_being_dead_lettered",
     },
     "receive returns early with what there is, and never more than asked for": {
         "test_receive_returns_early_with_what_there_is",
@@ -95,11 +109,19 @@ RULES = {
     "creating a queue twice is no error": {
         "test_creating_a_queue_twice_keeps_what_it_holds",
         "test_queues_lists_all_names_in_order",
-        "test_queue_names_may_hold_dots_dashes_and_capitals",
     },
-    "stats count ready, locked, delayed and dead, and tell the oldest age": {
+    "the names of queues have one grammar for all brokers": {
+        "test_queue_names_may_hold_dots_dashes_and_capitals",
+        "test_a_queue_name_may_be_as_long_as_the_contract_says",
+        "test_a_name_that_not_every_broker_takes_is_refused_for_a_queue",
+    },
+    "stats count ready, locked, delayed and dead, and tell the oldest age, or that they cannot": {
+        "test_an_age_that_a_broker_cannot_tell_is_none_and_no_guess",
         "test_stats_count_what_is_ready_locked_delayed_and_dead",
         "test_stats_tell_the_age_of_the_oldest_ready_message",
+    },
+    "a check tells whether the broker works": {
+        "test_a_check_of_a_broker_that_works_returns_and_changes_nothing",
     },
     "every verb raises while the broker is down": {
         "test_every_verb_raises_while_the_server_is_down",
@@ -121,12 +143,21 @@ RULES = {
         "test_messages_of_equal_priority_come_in_the_order_in_which_they_were_sent",
         "test_an_abandoned_message_comes_back_at_its_old_place",
     },
-    "[priority]": {"test_a_larger_priority_is_served_first_whenever_it_was_sent"},
+    "[priority]": {
+        "test_a_larger_priority_is_served_first_whenever_it_was_sent",
+        "test_an_abandoned_message_is_served_by_its_priority",
+        "test_a_redriven_dead_letter_is_served_by_its_priority",
+    },
     "[send with a delay]": {
         "test_a_message_sent_with_a_delay_comes_after_it",
         "test_a_delay_that_ends_wakes_a_waiting_receiver",
     },
-    "[deduplication]": {"test_a_second_send_of_the_same_message_id_is_dropped"},
+    "[a delay that the product cannot keep is none]": {"test_a_delay_that_the_product_cannot_keep_is_none"},
+    "[deduplication]": {
+        "test_a_second_send_of_the_same_message_id_is_dropped",
+        "test_a_second_send_of_an_id_that_is_dead_by_now_is_dropped",
+        "test_an_id_that_comes_twice_in_one_send_is_one_message",
+    },
     "[durable: survives kill -9 and restart]": {
         "test_confirmed_messages_survive_kill_9_and_restart",
         "test_messages_locked_by_a_killed_process_come_back",
@@ -135,6 +166,7 @@ RULES = {
     "an inbox makes the round trip with its correlation id": {
         "test_a_reply_reaches_the_inbox_that_asked_with_its_correlation_id",
         "test_a_reply_arrives_unchanged_with_all_attributes",
+        "test_a_reply_of_1_mib_arrives_unchanged",
         "test_a_reply_wakes_a_reader_that_waits",
         "test_a_reply_is_read_once_and_an_empty_inbox_waits_at_most_max_wait",
         "test_two_inboxes_do_not_mix",
@@ -218,6 +250,36 @@ def test_a_failing_rule_shows_the_values_that_it_compared(project):
 def test_a_harness_of_an_unknown_scheme_asks_for_the_adapter():
     with pytest.raises(ConfigError, match="adapter="):
         Harness("mybroker://somewhere")
+
+
+@pytest.mark.anyio
+async def test_what_a_broker_can_do_is_read_from_one_that_is_open():
+    """The class knows what is usual; only the server knows what it can."""
+
+    class AtAnOldServer(MemoryBroker):
+        async def open(self):
+            await super().open()
+            self.capabilities = replace(self.capabilities, priority=False)
+
+    harness = Harness("memory://old", adapter=AtAnOldServer)
+    assert not (await harness.capabilities()).priority
+    with pytest.raises(pytest.skip.Exception, match=r"RULE NOT CHECKED: .* declares priority=False"):
+        await BrokerConformance().test_a_larger_priority_is_served_first_whenever_it_was_sent(harness)
+
+
+@pytest.mark.anyio
+async def test_an_adapter_that_passes_over_delays_as_the_contract_says_keeps_the_rule():
+    class KnowsNoDelays(MemoryBroker):
+        capabilities = replace(MemoryBroker.capabilities, send_delay=False, abandon_delay=False)
+
+        async def send(self, queue, messages, *, delay=0.0):
+            await super().send(queue, messages)
+
+        async def abandon(self, deliveries, *, delay=0.0, counted=True):
+            await super().abandon(deliveries, counted=counted)
+
+    harness = Harness("memory://undelayed", adapter=KnowsNoDelays)
+    await BrokerConformance().test_a_delay_that_the_product_cannot_keep_is_none(harness)
 
 
 # --- the harness of a server ---

@@ -11,7 +11,6 @@ import operator
 import os
 import signal
 import sys
-from typing import Any
 
 import msgspec
 
@@ -31,5 +30,5 @@ async def _send_and_die(broker: Broker, queue: str, take: int) -> None:
 if __name__ == "__main__":
     adapter, url, queue, lock_duration, take = sys.argv[1:]
     module, _, name = adapter.partition(":")
-    adapter_class: Any = operator.attrgetter(name)(importlib.import_module(module))
+    adapter_class: type[Broker] = operator.attrgetter(name)(importlib.import_module(module))
     asyncio.run(_send_and_die(adapter_class(url, lock_duration=float(lock_duration)), queue, int(take)))

@@ -23,7 +23,7 @@ class CrashingRules:
     """Each test is a rule."""
 
     async def test_confirmed_messages_survive_kill_9_and_restart(self, harness: Harness) -> None:
-        harness.needs("durable")
+        await harness.needs("durable")
         queue = harness.new_queue()
         messages = [message_with_everything(), *(Message(body=bytes([i])) for i in range(20))]
         await harness.send_and_crash(queue, messages)
@@ -35,7 +35,7 @@ class CrashingRules:
             await harness.expect_stats(broker, queue)
 
     async def test_messages_locked_by_a_killed_process_come_back(self, harness: Harness) -> None:
-        harness.needs("durable")
+        await harness.needs("durable")
         queue = harness.new_queue()
         messages = [Message(), Message(), Message()]
         await harness.send_and_crash(queue, messages, take=2)
@@ -88,6 +88,7 @@ class CrashingRules:
 
             async def goes_round() -> bool:
                 try:
+                    await broker.check()
                     await broker.create_queue(queue)
                     await broker.send(queue, [Message()])
                     return await _completes_one(broker, queue, harness) and await _answers_one(broker, harness)

@@ -34,11 +34,10 @@ LONG_LOCK = 60.0
 class Harness:
     """Opens brokers at *url*, each time connected to the same, initially empty server.
 
-    *adapter* is the Broker's class, called as ``adapter(url, lock_duration=seconds)``; without it open_broker() finds
-    the one for *url*. Differences between products are data: *lock_duration* (seconds; the shortest lock that the
-    product keeps well), *slack* (seconds by which it may be late on a busy machine), *quiet* (seconds of silence that
-    prove that nothing comes), *stats_age* (seconds by which stats may lag). Override send_and_crash() for an adapter
-    whose messages a child process cannot reach by *url*.
+    *adapter* is the Broker's class; without it open_broker() finds the one for *url*. Differences between products are
+    data: *lock_duration* (seconds; the shortest lock that the product keeps well), *slack* (seconds by which it may be
+    late on a busy machine), *quiet* (seconds of silence that prove that nothing comes), *stats_age* (seconds by which
+    stats may lag). Override send_and_crash() for an adapter whose messages a child process cannot reach by *url*.
     """
 
     def __init__(
@@ -58,16 +57,18 @@ class Harness:
         self.quiet = quiet
         self.stats_age = stats_age
         self._beside: list[asyncio.Task[Any]] = []
+        self._capabilities: Capabilities | None = None
 
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the adapter at *url* declares."""
-        return self.adapter.capabilities
+    async def capabilities(self) -> Capabilities:
+        """What a broker at *url* declares once it is open: it may depend on the server there."""
+        if self._capabilities is None:
+            async with self.connect() as broker:
+                self._capabilities = broker.capabilities
+        return self._capabilities
 
     async def open(self, lock_duration: float) -> Broker:
         """A new broker object, connected; the caller closes it."""
-        # The contract leaves constructors to the adapters; all of them take this.
-        broker: Broker = self.adapter(self.url, lock_duration=lock_duration)  # type: ignore[call-arg]
+        broker = self.adapter(self.url, lock_duration=lock_duration)
         await broker.open()
         return broker
 
@@ -133,9 +134,9 @@ class Harness:
             done, _ = await asyncio.wait(self._beside, timeout=self.slack)
             await asyncio.gather(*done, return_exceptions=True)
 
-    def needs(self, capability: str) -> None:
-        """Skip the running test, loudly, when the adapter does not declare *capability*."""
-        if not getattr(self.capabilities, capability):
+    async def needs(self, capability: str) -> None:
+        """Skip the running test, loudly, when the broker does not declare *capability*."""
+        if not getattr(await self.capabilities(), capability):
             pytest.skip(f"RULE NOT CHECKED: the adapter of {self.url} declares {capability}=False")
 
     # --- what tests say over and over ---

@@ -11,7 +11,7 @@ import pytest
 from dumbwaiter.errors import BrokerClosedError, InboxGoneError
 from dumbwaiter.message import Message
 from dumbwaiter.testing.conformance.looking import error_of
-from dumbwaiter.testing.conformance.sending import message_with_everything
+from dumbwaiter.testing.conformance.sending import large_body, message_with_everything
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -31,7 +31,7 @@ class InboxRules:
             delivery = await harness.take_one(worker, queue)
             assert delivery.message.reply_to == inbox.address
             answer = Message(body=b"\xff answer", correlation_id=delivery.message.id)
-            await worker.reply(delivery.message.reply_to, [answer])
+            await worker.reply(inbox.address, [answer])
             await worker.complete([delivery])
             assert await _read(inbox, harness) == [answer]
             assert answer.correlation_id == request.id
@@ -42,6 +42,14 @@ class InboxRules:
             inbox = await broker.open_inbox()
             await broker.reply(inbox.address, answers)
             assert await _read(inbox, harness, 2) == answers
+
+    async def test_a_reply_of_1_mib_arrives_unchanged(self, harness: Harness) -> None:
+        """Or of as many bytes as the broker takes, where that is less."""
+        answer = Message(body=await large_body(harness))
+        async with harness.connect() as broker:
+            inbox = await broker.open_inbox()
+            await broker.reply(inbox.address, [answer])
+            assert await _read(inbox, harness) == [answer]
 
     async def test_a_reply_wakes_a_reader_that_waits(self, harness: Harness) -> None:
         async with harness.connect() as broker, harness.connect() as worker:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -108,7 +109,7 @@ class LockingRules:
             await harness.expect_stats(broker, queue, locked=1)
             await broker.complete([new])
 
-    async def test_a_stale_delivery_does_not_keep_the_others_of_its_batch_from_being_settled(
+    async def test_a_stale_delivery_does_not_keep_the_others_of_its_batch_from_being_completed(
         self, harness: Harness
     ) -> None:
         async with _stale(harness) as (old, new, holder, competitor):
@@ -120,6 +121,59 @@ class LockingRules:
             assert [d.message.id for d in caught.value.deliveries] == [old.message.id]
             await harness.expect_stats(holder, new.queue, locked=1)
 
+    async def test_a_stale_delivery_does_not_keep_the_others_of_its_batch_from_being_abandoned(
+        self, harness: Harness
+    ) -> None:
+        await _expect_others_settled(harness, lambda broker, batch: broker.abandon(batch), ready=2)
+
+    async def test_a_stale_delivery_does_not_keep_the_others_of_its_batch_from_being_dead_lettered(
+        self, harness: Harness
+    ) -> None:
+        await _expect_others_settled(harness, lambda broker, batch: broker.dead_letter(batch, reason="over"), dead=2)
+
+    async def test_a_token_from_before_an_uncounted_abandon_is_stale(self, harness: Harness) -> None:
+        """Although the next delivery has the same count: tokens tell deliveries apart, counts do not."""
+        await harness.needs("uncounted_abandon")
+        async with harness.connect_to_queue() as (broker, queue), harness.connect() as other:
+            await broker.send(queue, [Message()])
+            old = await harness.take_one(broker, queue)
+            await broker.abandon([old], counted=False)
+            new = await harness.take_one(other, queue)
+            for settle in _ways_to_settle(broker):
+                with pytest.raises(LockLostError):
+                    await settle([old])
+            await harness.expect_stats(broker, queue, locked=1)
+            await other.complete(await other.renew_lock([new]))
+            await harness.expect_stats(broker, queue)
+
+    async def test_a_token_from_before_a_redrive_settles_neither_the_redriven_message_nor_its_next_delivery(
+        self, harness: Harness
+    ) -> None:
+        async with harness.connect_to_queue() as (broker, queue), harness.connect() as other:
+            await broker.send(queue, [Message()])
+            old = await harness.take_one(broker, queue)
+            await broker.dead_letter([old], reason="too early")
+            assert await broker.redrive(queue) == 1
+            await _settle_in_vain(broker, old)
+            await harness.expect_stats(broker, queue, ready=1)
+            new = await harness.take_one(other, queue)
+            assert new.delivery_count == 1
+            await _settle_in_vain(broker, old)
+            await harness.expect_stats(broker, queue, locked=1)
+            await other.complete(await other.renew_lock([new]))
+            await harness.expect_stats(broker, queue)
+
+    async def test_a_stale_delivery_of_a_message_that_is_dead_by_now_leaves_the_dead_letter_alone(
+        self, harness: Harness
+    ) -> None:
+        async with _stale(harness) as (old, new, holder, competitor):
+            await competitor.dead_letter([new], reason="verdict")
+            await _settle_in_vain(holder, old)
+            await _settle_in_vain(competitor, new)
+            await harness.expect_stats(competitor, new.queue, dead=1)
+            (letter,) = await competitor.dead_letters(new.queue)
+            assert (letter.message, letter.reason) == (new.message, "verdict")
+
     async def test_a_receivers_close_hands_back_at_once_what_it_held(self, harness: Harness) -> None:
         async with harness.connect_to_queue() as (competitor, queue):
             async with harness.connect() as holder:
@@ -130,7 +184,7 @@ class LockingRules:
             await waiting
 
     async def test_what_a_closing_broker_hands_back_was_not_counted_as_a_delivery(self, harness: Harness) -> None:
-        harness.needs("uncounted_abandon")
+        await harness.needs("uncounted_abandon")
         async with harness.connect_to_queue() as (competitor, queue):
             async with harness.connect() as holder:
                 await holder.send(queue, [Message()])
@@ -165,3 +219,27 @@ async def _expect_refusal(harness: Harness, settle: Callable[[Broker, Delivery],
         renewed = await competitor.renew_lock([new])
         await competitor.complete(renewed)
         await harness.expect_stats(competitor, new.queue)
+
+
+async def _expect_others_settled(
+    harness: Harness, settle: Callable[[Broker, list[Delivery]], Awaitable[object]], **counts: int
+) -> None:
+    """The stale one stands between two that are held, so that neither those before nor those behind are forgotten."""
+    async with _stale(harness) as (old, new, holder, competitor):
+        await competitor.send(new.queue, [Message(), Message()])
+        first, last = await harness.take(competitor, new.queue, 2)
+        with pytest.raises(LockLostError) as caught:
+            await settle(competitor, [first, old, last])
+        assert [d.lock_token for d in caught.value.deliveries] == [old.lock_token]
+        await harness.expect_stats(holder, new.queue, locked=1, **counts)
+
+
+def _ways_to_settle(broker: Broker) -> list[Callable[[list[Delivery]], Awaitable[object]]]:
+    return [broker.complete, broker.abandon, partial(broker.dead_letter, reason="stale"), broker.renew_lock]
+
+
+async def _settle_in_vain(broker: Broker, old: Delivery) -> None:
+    """By every verb. Not every product can tell a message that is dead from one that is gone, so silence will do."""
+    for settle in _ways_to_settle(broker):
+        with contextlib.suppress(LockLostError):
+            await settle([old])

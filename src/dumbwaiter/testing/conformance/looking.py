@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
-from dumbwaiter.errors import BrokerClosedError, BrokerError, QueueNotFoundError
-from dumbwaiter.message import Message
+from dumbwaiter.errors import BrokerClosedError, BrokerError, InvalidQueueNameError, QueueNotFoundError
+from dumbwaiter.message import MAX_QUEUE_NAME, Message
 from dumbwaiter.testing.eventually import eventually
 
 if TYPE_CHECKING:
@@ -62,6 +63,25 @@ class LookingRules:
             await broker.send(queue, [Message()])
             assert (await harness.take_one(broker, queue)).queue == queue
 
+    async def test_a_queue_name_may_be_as_long_as_the_contract_says(self, harness: Harness) -> None:
+        """And no two names become one where the product must shorten them."""
+        start = harness.new_queue().ljust(MAX_QUEUE_NAME - 1, "x")
+        async with harness.connect() as broker:
+            for name in (f"{start}1", f"{start}2"):
+                await broker.create_queue(name)
+                await broker.send(name, [Message()])
+                assert (await harness.take_one(broker, name)).queue == name
+                assert name in await broker.queues()
+
+    async def test_a_name_that_not_every_broker_takes_is_refused_for_a_queue(self, harness: Harness) -> None:
+        names = ["", ".hidden", "-flag", "two words", "a/b", "naïve", "line\n", "x" * (MAX_QUEUE_NAME + 1)]
+        async with harness.connect() as broker:
+            for name in names:
+                create = partial(broker.create_queue, name)
+                error = await error_of(f"create_queue({name!r})", create, InvalidQueueNameError, within=harness.slack)
+                assert error.name == name
+                assert name not in await broker.queues()
+
     async def test_two_queues_do_not_mix(self, harness: Harness) -> None:
         async with harness.connect_to_queue() as (broker, one):
             two = harness.new_queue()
@@ -99,7 +119,7 @@ class LookingRules:
                 assert (await harness.take_one(broker, queue)).message.id == message.id
 
     async def test_stats_count_what_is_ready_locked_delayed_and_dead(self, harness: Harness) -> None:
-        delayed = 1 if harness.capabilities.send_delay else 0
+        delayed = 1 if (await harness.capabilities()).send_delay else 0
         async with harness.connect_to_queue() as (broker, queue), harness.connect() as other:
             await broker.send(queue, [Message() for _ in range(6)])
             held = await harness.take(broker, queue, 3)
@@ -110,6 +130,7 @@ class LookingRules:
                 await harness.expect_stats(watcher, queue, ready=3, locked=2, delayed=delayed, dead=1)
 
     async def test_stats_tell_the_age_of_the_oldest_ready_message(self, harness: Harness) -> None:
+        await harness.needs("oldest_age")
         pause = harness.stats_age + harness.quiet
         async with harness.connect_to_queue() as (broker, queue):
             assert (await broker.stats(queue)).oldest_age == 0.0
@@ -121,6 +142,7 @@ class LookingRules:
             async def of_the_older_one() -> bool:
                 waited = time.monotonic() - sent_at
                 age = (await broker.stats(queue)).oldest_age
+                assert age is not None, "capabilities.oldest_age says that the age is known"
                 # The younger one's age never comes within this, however late we look.
                 assert age >= waited - harness.stats_age - harness.quiet / 2, f"oldest_age is {age} s after {waited} s"
                 assert age < waited + 2 * harness.slack + harness.stats_age
@@ -133,6 +155,26 @@ class LookingRules:
                 return (await broker.stats(queue)).oldest_age == 0.0
 
             await eventually(gone, within=harness.stats_age + harness.slack, what="oldest_age 0.0 without messages")
+
+    async def test_an_age_that_a_broker_cannot_tell_is_none_and_no_guess(self, harness: Harness) -> None:
+        if (await harness.capabilities()).oldest_age:
+            pytest.skip(f"RULE NOT CHECKED: the adapter of {harness.url} declares oldest_age=True")
+        async with harness.connect_to_queue() as (broker, queue):
+            assert (await broker.stats(queue)).oldest_age is None
+            await broker.send(queue, [Message()])
+            assert (await broker.stats(queue)).oldest_age is None
+
+    async def test_a_check_of_a_broker_that_works_returns_and_changes_nothing(self, harness: Harness) -> None:
+        async with harness.connect_to_queue() as (broker, queue):
+            await broker.send(queue, [Message(), Message()])
+            held = await harness.take(broker, queue)
+            before = await broker.queues()
+            async with asyncio.timeout(harness.slack):
+                for _ in range(3):
+                    await broker.check()
+            assert await broker.queues() == before
+            await harness.expect_stats(broker, queue, ready=1, locked=1)
+            await broker.complete(held)
 
     async def test_every_verb_of_a_closed_broker_raises(self, harness: Harness) -> None:
         broker = await harness.open(harness.lock_duration)
@@ -181,6 +223,7 @@ def verbs_of(
 ) -> dict[str, Callable[[], Awaitable[object]]]:
     """Every verb of *broker* but open and close, ready to be called."""
     return {
+        "check": broker.check,
         "create_queue": lambda: broker.create_queue(queue),
         "queues": broker.queues,
         "send": lambda: broker.send(queue, [Message()]),

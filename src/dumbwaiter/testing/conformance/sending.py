@@ -36,6 +36,13 @@ def message_with_everything() -> Message:
     )
 
 
+async def large_body(harness: Harness) -> bytes:
+    """1 MiB, or as many bytes as the broker takes where that is less."""
+    limit = (await harness.capabilities()).max_message_nbytes
+    size = MIB if limit is None else min(MIB, limit)
+    return bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+
+
 class SendingRules:
     """Each test is a rule."""
 
@@ -76,17 +83,25 @@ class SendingRules:
             await broker.complete(deliveries)
             await harness.expect_stats(broker, queue)
 
+    async def test_a_send_of_several_hundred_messages_arrives_whole(self, harness: Harness) -> None:
+        """However many the product takes in one go."""
+        messages = [Message(body=str(i).encode()) for i in range(300)]
+        async with harness.connect_to_queue() as (broker, queue):
+            await broker.send(queue, messages)
+            deliveries = await harness.take(broker, queue, 300)
+            assert {d.message.id: d.message.body for d in deliveries} == {m.id: m.body for m in messages}
+            await broker.complete(deliveries)
+            await harness.expect_stats(broker, queue)
+
     async def test_a_body_of_1_mib_arrives_unchanged(self, harness: Harness) -> None:
         """Or of as many bytes as the broker takes, where that is less."""
-        limit = harness.capabilities.max_message_nbytes
-        size = MIB if limit is None else min(MIB, limit)
-        body = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+        body = await large_body(harness)
         async with harness.connect_to_queue() as (broker, queue):
             await broker.send(queue, [Message(body=body)])
             assert (await harness.take_one(broker, queue)).message.body == body
 
     async def test_a_message_over_the_limit_raises_and_nothing_of_its_batch_is_sent(self, harness: Harness) -> None:
-        limit = harness.capabilities.max_message_nbytes
+        limit = (await harness.capabilities()).max_message_nbytes
         if limit is None:
             pytest.skip(f"RULE NOT CHECKED: the adapter of {harness.url} declares max_message_nbytes=None: no limit")
         too_large = Message(body=bytes(limit + 1))
@@ -98,7 +113,7 @@ class SendingRules:
             await harness.expect_nothing(broker, queue)
 
     async def test_messages_of_equal_priority_come_in_the_order_in_which_they_were_sent(self, harness: Harness) -> None:
-        harness.needs("ordered")
+        await harness.needs("ordered")
         messages = [Message() for _ in range(60)]
         async with harness.connect_to_queue() as (broker, queue):
             for start in range(0, 60, 7):
@@ -107,7 +122,7 @@ class SendingRules:
             assert [d.message.id for d in deliveries] == [m.id for m in messages]
 
     async def test_an_abandoned_message_comes_back_at_its_old_place(self, harness: Harness) -> None:
-        harness.needs("ordered")
+        await harness.needs("ordered")
         messages = [Message() for _ in range(4)]
         async with harness.connect_to_queue() as (broker, queue):
             await broker.send(queue, messages)
@@ -117,7 +132,7 @@ class SendingRules:
             assert [d.message.id for d in again] == [messages[i].id for i in (0, 2, 3)]
 
     async def test_a_larger_priority_is_served_first_whenever_it_was_sent(self, harness: Harness) -> None:
-        harness.needs("priority")
+        await harness.needs("priority")
         priorities = [0, 5, 1, 9, 5, 0]
         messages = [Message(priority=priority) for priority in priorities]
         async with harness.connect_to_queue() as (broker, queue):
@@ -125,11 +140,11 @@ class SendingRules:
                 await broker.send(queue, [message])
             deliveries = await harness.take(broker, queue, len(messages))
             assert [d.message.priority for d in deliveries] == sorted(priorities, reverse=True)
-            if harness.capabilities.ordered:
+            if (await harness.capabilities()).ordered:
                 assert [d.message.id for d in deliveries] == [messages[i].id for i in (3, 1, 4, 2, 0, 5)]
 
     async def test_a_message_sent_with_a_delay_comes_after_it(self, harness: Harness) -> None:
-        harness.needs("send_delay")
+        await harness.needs("send_delay")
         delay = harness.lock_duration
         async with harness.connect_to_queue() as (broker, queue):
             sent_at = time.monotonic()
@@ -139,7 +154,7 @@ class SendingRules:
             assert time.monotonic() - sent_at >= delay * 0.9, "the message came before its delay was over"
 
     async def test_a_delay_that_ends_wakes_a_waiting_receiver(self, harness: Harness) -> None:
-        harness.needs("send_delay")
+        await harness.needs("send_delay")
         async with harness.connect_to_queue() as (broker, queue):
             receiving = harness.start(broker.receive(queue, max_messages=1, max_wait=20 * harness.slack))
             await asyncio.sleep(harness.quiet / 4)
@@ -147,9 +162,21 @@ class SendingRules:
             async with asyncio.timeout(harness.lock_duration + harness.slack):
                 assert len(await receiving) == 1
 
+    async def test_a_delay_that_the_product_cannot_keep_is_none(self, harness: Harness) -> None:
+        """The message is ready at once: handing back must not fail, and what waits for nothing must not be lost."""
+        can = await harness.capabilities()
+        if can.send_delay and can.abandon_delay:
+            pytest.skip(f"RULE NOT CHECKED: the adapter of {harness.url} declares send_delay=True, abandon_delay=True")
+        async with harness.connect_to_queue() as (broker, queue):
+            await broker.send(queue, [Message()], delay=0.0 if can.send_delay else 1000.0)
+            held = await harness.take(broker, queue)
+            if not can.abandon_delay:
+                await broker.abandon(held, delay=1000.0)
+                assert (await harness.take_one(broker, queue)).message.id == held[0].message.id
+
     async def test_a_second_send_of_the_same_message_id_is_dropped(self, harness: Harness) -> None:
         """So that whoever is not sure that a send was confirmed may send again, also after the message was served."""
-        harness.needs("deduplication")
+        await harness.needs("deduplication")
         message, other = Message(body=b"once"), Message(body=b"other")
         async with harness.connect_to_queue() as (broker, queue):
             await broker.send(queue, [message])
@@ -157,3 +184,13 @@ class SendingRules:
             await broker.complete(await harness.take(broker, queue, 2))
             await broker.send(queue, [message])
             await harness.expect_nothing(broker, queue)
+
+    async def test_an_id_that_comes_twice_in_one_send_is_one_message(self, harness: Harness) -> None:
+        await harness.needs("deduplication")
+        message, other = Message(body=b"once"), Message(body=b"other")
+        async with harness.connect_to_queue() as (broker, queue):
+            await broker.send(queue, [message, other, message])
+            held = await harness.take(broker, queue, 2)
+            assert {d.message.id for d in held} == {message.id, other.id}
+            await harness.expect_nothing(broker, queue)
+            await harness.expect_stats(broker, queue, locked=2)

@@ -6,7 +6,9 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from dumbwaiter.errors import DeadLetterNotFoundError
 from dumbwaiter.message import Message
+from dumbwaiter.testing.conformance.looking import error_of
 from dumbwaiter.testing.conformance.sending import message_with_everything
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ class SettlingRules:
                 assert [d.message.id for d in await receiving] == [held[0].message.id]
 
     async def test_a_message_abandoned_with_a_delay_returns_after_it(self, harness: Harness) -> None:
-        harness.needs("abandon_delay")
+        await harness.needs("abandon_delay")
         delay = harness.lock_duration
         async with harness.connect_to_queue() as (broker, queue):
             await broker.send(queue, [Message()])
@@ -77,8 +79,28 @@ class SettlingRules:
             assert time.monotonic() - abandoned_at >= delay * 0.9, "the message came before its delay was over"
             assert again.delivery_count == 2
 
+    async def test_a_message_abandoned_for_long_stays_away(self, harness: Harness) -> None:
+        """A delay beyond what the product keeps by itself is not passed over."""
+        await harness.needs("abandon_delay")
+        async with harness.connect_to_queue() as (broker, queue):
+            await broker.send(queue, [Message(), Message()])
+            minute, hour = await harness.take(broker, queue, 2)
+            await broker.abandon([minute], delay=60.0)
+            await broker.abandon([hour], delay=3600.0)
+            await harness.expect_nothing(broker, queue)
+            await harness.expect_stats(broker, queue, delayed=2)
+
+    async def test_an_abandoned_message_is_served_by_its_priority(self, harness: Harness) -> None:
+        await harness.needs("priority")
+        messages = [Message(priority=priority) for priority in (1, 5, 9)]
+        async with harness.connect_to_queue() as (broker, queue):
+            await broker.send(queue, [messages[0], messages[2]])
+            await broker.abandon(await harness.take(broker, queue, 2))
+            await broker.send(queue, [messages[1]])
+            assert await _take_in_order(harness, broker, queue, 3) == messages[::-1]
+
     async def test_an_uncounted_abandon_takes_the_count_back(self, harness: Harness) -> None:
-        harness.needs("uncounted_abandon")
+        await harness.needs("uncounted_abandon")
         async with harness.connect_to_queue() as (broker, queue):
             await broker.send(queue, [Message()])
             for _ in range(3):
@@ -87,6 +109,17 @@ class SettlingRules:
                 await broker.abandon(held, counted=False)
             await broker.abandon(await harness.take(broker, queue))
             assert (await harness.take_one(broker, queue)).delivery_count == 2
+
+    async def test_an_uncounted_abandon_with_a_delay_takes_the_count_back_too(self, harness: Harness) -> None:
+        await harness.needs("uncounted_abandon")
+        delay = harness.lock_duration if (await harness.capabilities()).abandon_delay else 0.0
+        async with harness.connect_to_queue() as (broker, queue):
+            await broker.send(queue, [Message()])
+            held = await harness.take(broker, queue)
+            abandoned_at = time.monotonic()
+            await broker.abandon(held, delay=harness.lock_duration, counted=False)
+            assert (await harness.take_one(broker, queue)).delivery_count == 1
+            assert time.monotonic() - abandoned_at >= delay * 0.9, "the message came before its delay was over"
 
     async def test_a_dead_lettered_message_moves_with_its_reason_and_detail(self, harness: Harness) -> None:
         message = message_with_everything()
@@ -115,10 +148,30 @@ class SettlingRules:
             assert len(await broker.dead_letters(queue, limit=2)) == 2
 
     async def test_the_oldest_dead_letters_come_first(self, harness: Harness) -> None:
-        harness.needs("ordered")
+        await harness.needs("ordered")
         async with harness.connect_to_queue() as (broker, queue):
             buried = [(await _bury(harness, broker, queue, [Message()]))[0].id for _ in range(4)]
             assert [letter.message.id for letter in await broker.dead_letters(queue, limit=3)] == buried[:3]
+
+    async def test_dead_letters_can_be_read_page_by_page(self, harness: Harness) -> None:
+        """Also when the one that ended a page is gone before the next page is read."""
+        async with harness.connect_to_queue() as (broker, queue):
+            await _bury(harness, broker, queue, [Message() for _ in range(5)])
+            everyone = [letter.key for letter in await broker.dead_letters(queue)]
+            pages: list[list[str]] = []
+            after = None
+            while letters := await broker.dead_letters(queue, limit=2, after=after):
+                assert len(pages) < 3, f"no end of pages: {pages}"
+                pages.append([letter.key for letter in letters])
+                after = letters[-1].key
+                assert await broker.purge(queue, [after]) == 1
+            assert pages == [everyone[:2], everyone[2:4], everyone[4:]]
+            await error_of(
+                "dead_letters(after='no key')",
+                lambda: broker.dead_letters(queue, after="no key"),
+                DeadLetterNotFoundError,
+                within=harness.slack,
+            )
 
     async def test_redriven_dead_letters_come_back_with_a_fresh_count(self, harness: Harness) -> None:
         async with harness.connect_to_queue() as (broker, queue):
@@ -130,6 +183,15 @@ class SettlingRules:
             assert await broker.dead_letters(queue) == []
             await broker.complete(again)
             await harness.expect_stats(broker, queue)
+
+    async def test_a_redriven_dead_letter_is_served_by_its_priority(self, harness: Harness) -> None:
+        await harness.needs("priority")
+        messages = [Message(priority=priority) for priority in (1, 5, 9)]
+        async with harness.connect_to_queue() as (broker, queue):
+            await _bury(harness, broker, queue, [messages[0], messages[2]])
+            assert await broker.redrive(queue) == 2
+            await broker.send(queue, [messages[1]])
+            assert await _take_in_order(harness, broker, queue, 3) == messages[::-1]
 
     async def test_redriving_by_key_moves_only_those(self, harness: Harness) -> None:
         async with harness.connect_to_queue() as (broker, queue):
@@ -169,9 +231,32 @@ class SettlingRules:
             await harness.expect_stats(broker, queue, ready=1)
             assert await broker.dead_letters(queue) == []
 
+    async def test_a_second_send_of_an_id_that_is_dead_by_now_is_dropped(self, harness: Harness) -> None:
+        """Its message is still here, and a redrive would double it."""
+        await harness.needs("deduplication")
+        async with harness.connect_to_queue() as (broker, queue):
+            (message,) = await _bury(harness, broker, queue, [Message()])
+            await broker.send(queue, [message])
+            await harness.expect_nothing(broker, queue)
+            await harness.expect_stats(broker, queue, dead=1)
+
+    async def test_a_purged_message_id_may_be_sent_anew(self, harness: Harness) -> None:
+        """Whoever deleted it for good has ended that wish; sending it again is a new one."""
+        message, again = Message(id="the-same", body=b"first"), Message(id="the-same", body=b"second")
+        async with harness.connect_to_queue() as (broker, queue):
+            await _bury(harness, broker, queue, [message])
+            assert await broker.purge(queue) == 1
+            await broker.send(queue, [again])
+            assert (await harness.take_one(broker, queue)).message == again
+
 
 async def _bury(harness: Harness, broker: Broker, queue: str, messages: list[Message]) -> list[Message]:
     """Send *messages* and dead-letter them."""
     await broker.send(queue, messages)
     await broker.dead_letter(await harness.take(broker, queue, len(messages)), reason="buried")
     return messages
+
+
+async def _take_in_order(harness: Harness, broker: Broker, queue: str, count: int) -> list[Message]:
+    """The next *count* messages, one by one."""
+    return [(await harness.take_one(broker, queue)).message for _ in range(count)]
