@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from dumbwaiter.brokers import memory_queue
 from dumbwaiter.brokers.memory_queue import REMEMBER_SECONDS, MemoryQueue
+from dumbwaiter.errors import DeadLetterNotFoundError
 from dumbwaiter.message import DeadLetter, Delivery, Message
 
 IDS = st.sampled_from("abcdefgh")
@@ -172,8 +173,7 @@ class QueueMachine(RuleBasedStateMachine):
         letters = self.queue.dead_letters(1000)
         keys = self.some(data, letters)
         chosen = self.take_dead(keys, letters)
-        assert self.queue.purge(keys, now=self.now) == len(chosen)
-        self.gone |= {entry.message.id: self.now + REMEMBER_SECONDS for entry in chosen}
+        assert self.queue.purge(keys) == len(chosen)
 
     def take_dead(self, keys: list[str] | None, letters: list[DeadLetter]) -> list[Entry]:
         by_key = {letter.key: entry for letter, entry in zip(letters, self.dead, strict=True)}
@@ -200,6 +200,8 @@ class QueueMachine(RuleBasedStateMachine):
         ]
         assert len({letter.key for letter in letters}) == len(letters)
         assert self.queue.dead_letters(1) == letters[:1]
+        for place, letter in enumerate(letters):
+            assert self.queue.dead_letters(2, after=letter.key) == letters[place + 1 : place + 3]
 
     @invariant()
     def the_next_event_is_known(self):
@@ -271,7 +273,7 @@ def test_no_delay_is_at_once(delay):
     assert ids(take(queue, now=7)) == ["a"]
 
 
-def test_a_purged_id_is_kept_out_and_a_redriven_one_is_still_here():
+def test_the_id_of_a_dead_letter_is_kept_out_and_a_redriven_one_is_still_here():
     queue = filled("a")
     (delivery,) = take(queue, now=0)
     queue.dead_letter(delivery, reason="r", detail="", now=0, dead_at=0)
@@ -279,6 +281,25 @@ def test_a_purged_id_is_kept_out_and_a_redriven_one_is_still_here():
     assert queue.redrive(None, now=1) == 1
     assert ids(take(queue, now=1)) == ["a"]
     assert not queue.complete(delivery, now=1), "a token from before the redrive settles nothing"
+
+
+def test_a_purged_id_is_forgotten():
+    queue = filled("a")
+    (delivery,) = take(queue, now=0)
+    queue.dead_letter(delivery, reason="r", detail="", now=0, dead_at=0)
+    assert queue.purge(None) == 1
+    queue.send([Message(id="a")], delay=0, now=1)
+    assert ids(take(queue, now=1)) == ["a"]
+
+
+@pytest.mark.parametrize("key", ["", "0", "01", "-1", "1.5", "٣", "no key", "9" * 5000])
+def test_what_is_no_key_of_a_dead_letter_leads_nowhere_and_moves_nothing(key):
+    queue = filled("a")
+    (delivery,) = take(queue, now=0)
+    queue.dead_letter(delivery, reason="r", detail="", now=0, dead_at=0)
+    with pytest.raises(DeadLetterNotFoundError, match="in queue 'q'; see: dumbwaiter dead-letters list q"):
+        queue.dead_letters(10, after=key)
+    assert queue.redrive([key], now=1) == queue.purge([key]) == 0
 
 
 def test_only_so_many_ids_of_the_gone_are_remembered(monkeypatch):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import apsw
@@ -12,10 +14,12 @@ import pytest
 
 from dumbwaiter.brokers import open_broker
 from dumbwaiter.brokers.sqlite import SqliteBroker, schema
+from dumbwaiter.brokers.sqlite.turnstile import Turnstile
 from dumbwaiter.errors import (
     BrokerClosedError,
     BrokerUnavailableError,
     ConfigError,
+    DeadLetterNotFoundError,
     LockLostError,
     QueueNotFoundError,
 )
@@ -275,6 +279,18 @@ async def test_completed_ids_are_forgotten_after_ten_minutes_and_the_file_does_n
     assert connection.execute("SELECT count(*) FROM header").get == 50 + 1 - 12
 
 
+# --- dead letters ---
+
+
+@pytest.mark.parametrize("key", ["", "0", "01", "-1", "1.5", "٣", "no key", "9" * 5000])
+async def test_what_is_no_key_of_a_dead_letter_leads_nowhere_and_moves_nothing(broker, key):
+    await broker.send("q", [Message()])
+    await broker.dead_letter(await take(broker), reason="test")
+    with pytest.raises(DeadLetterNotFoundError, match="in queue 'q'; see: dumbwaiter dead-letters list q"):
+        await broker.dead_letters("q", after=key)
+    assert await broker.redrive("q", [key]) == await broker.purge("q", [key]) == 0
+
+
 # --- trouble ---
 
 
@@ -302,6 +318,45 @@ async def test_a_full_disk_is_reported_and_after_space_returns_everything_works(
     connection.execute("PRAGMA max_page_count = 1000000")
     await broker.send("q", [Message(id="large", body=bytes(1_000_000))])
     assert [delivery.message.id for delivery in await take(broker)] == ["large"]
+
+
+@contextmanager
+def unlockable(turnstile):
+    """Until the end of the block the kernel refuses to lock *turnstile*'s file: its descriptor is one of no file."""
+    real = os.dup(turnstile._fd)
+    path_only = os.open("/", os.O_PATH)
+    try:
+        os.dup2(path_only, turnstile._fd, inheritable=False)
+        yield
+    finally:
+        os.dup2(real, turnstile._fd, inheritable=False)
+        os.close(real)
+        os.close(path_only)
+
+
+async def test_a_turnstile_that_the_kernel_refuses_makes_the_broker_unavailable_until_it_is_let_in_again(broker):
+    await broker.check()
+    with unlockable(broker._writer._turnstile):
+        calls = [broker.send("q", [Message()]), broker.stats("q"), broker.check(), broker.create_queue("other")]
+        sent, stats, checked, created = await asyncio.gather(*calls, return_exceptions=True)
+    for error in (sent, checked, created):
+        assert isinstance(error, BrokerUnavailableError)
+        assert str(error) == (
+            f"{broker.path}: [Errno 9] Bad file descriptor; see the reason; the same call may succeed later"
+        )
+    assert stats.ready == 0
+    await broker.send("q", [Message()])
+    await broker.check()
+    assert (await broker.stats("q")).ready == 1
+
+
+async def test_a_check_goes_the_way_of_the_writes_and_waits_with_them(broker, file):
+    with Turnstile(file, patience=1000.0):
+        checking = asyncio.create_task(broker.check())
+        sending = asyncio.create_task(broker.send("q", [Message()]))
+        assert await asyncio.wait([checking, sending], timeout=0.3) == (set(), {checking, sending})
+    await asyncio.gather(checking, sending)
+    assert (await broker.stats("q")).ready == 1
 
 
 async def test_many_calls_at_once_share_few_commits(broker):

@@ -93,6 +93,98 @@ async def test_attributes_that_cannot_be_read_become_a_dead_letter_and_the_rest_
     assert "deadline" in dead.detail
 
 
+SURROGATE = r'{"id": "q\udc00", "subject": "\ud800"}'
+POISON = {
+    "half a surrogate pair": ("headers", "?", SURROGATE),
+    "headers that are not UTF-8": ("headers", "CAST(? AS TEXT)", b'{"subject": "\xff\xfe"}'),
+    "an id that is not UTF-8": ("id", "CAST(? AS TEXT)", b"\xff\xfe"),
+    "an id of bytes": ("id", "?", b"\xff\xfe"),
+    "a number without end": ("headers", "?", '{"priority": 1e400}'),
+}
+
+
+@pytest.mark.parametrize(("column", "value", "poison"), POISON.values(), ids=POISON)
+async def test_what_is_no_text_becomes_a_dead_letter_that_can_be_read_and_moved_and_the_rest_is_served(
+    file, broker, column, value, poison
+):
+    run_sql(file, f"INSERT INTO message (queue, {column}, body) VALUES ('q', {value}, 'bad')", (poison,))
+    run_sql(file, "INSERT INTO message (queue, body) VALUES ('q', 'good')")
+    (delivery,) = await broker.receive("q", max_messages=5, max_wait=5)
+    assert delivery.message.body == b"good"
+    for _ in range(2):
+        (dead,) = await broker.dead_letters("q")
+        assert (dead.reason, dead.message.body, (await broker.stats("q")).dead) == ("bad-envelope", b"bad", 1)
+        assert re.search(
+            "the id is not UTF-8 text|headers are not a JSON object of CloudEvents attributes", dead.detail
+        )
+        assert await broker.redrive("q", [dead.key]) == 1
+        assert await broker.receive("q", max_messages=5, max_wait=0) == []
+    assert await broker.purge("q") == 1
+    assert await broker.dead_letters("q") == []
+
+
+async def test_an_id_of_bytes_or_a_number_is_read_as_text_and_deduplicates_as_such(file, broker):
+    for name in (b"seventeen", "seventeen", 17, "17"):
+        run_sql(file, "INSERT INTO message (queue, id) VALUES ('q', ?)", (name,))
+    deliveries = await broker.receive("q", max_messages=5, max_wait=5)
+    assert [delivery.message.id for delivery in deliveries] == ["seventeen", "17"]
+
+
+async def test_messages_with_an_empty_id_are_not_doubles_of_each_other(file, broker):
+    for column, empty in [("id", ""), ("id", b""), ("headers", '{"id": ""}')]:
+        run_sql(file, f"INSERT INTO message (queue, {column}) VALUES ('q', ?)", (empty,))
+    deliveries = await broker.receive("q", max_messages=5, max_wait=5)
+    assert len({delivery.message.id for delivery in deliveries} - {""}) == 3
+
+
+async def test_a_row_that_is_older_than_the_rules_is_served_and_its_bytes_survive_a_redrive(file, broker):
+    run_sql(file, "INSERT INTO header (queue, id) VALUES (1, x'6f6c64')")
+    run_sql(file, "INSERT INTO payload VALUES (1, NULL, 'body as text')")
+    for _ in range(2):
+        (delivery,) = await broker.receive("q", max_messages=5, max_wait=5)
+        assert (delivery.message.id, delivery.message.body) == ("old", b"body as text")
+        await broker.dead_letter([delivery], reason="test", detail="half a pair: \ud800")
+        (dead,) = await broker.dead_letters("q")
+        assert (dead.message.id, dead.detail) == ("old", "half a pair: ?")
+        assert await broker.redrive("q") == 1
+
+
+async def test_a_queue_that_no_call_could_name_is_not_listed(file, broker):
+    run_sql(file, "INSERT INTO queue (name) VALUES (CAST(x'ff' AS TEXT)), (x'6171'), ('no name'), ('')")
+    assert await broker.queues() == ["q"]
+    assert (await broker.stats("q")).ready == 0
+
+
+async def test_replies_that_are_no_messages_do_not_hold_up_those_behind_them(file, broker):
+    inbox = await broker.open_inbox()
+    garbage = [(b"\xff", "x"), (SURROGATE.encode(), "x"), (b"17", "x"), (b"", b"\xff")]
+    for headers, body in garbage:
+        statement = "INSERT INTO reply (address, headers, body) VALUES (?, CAST(? AS TEXT), CAST(? AS TEXT))"
+        run_sql(file, statement, (inbox.address, headers, body))
+    await broker.reply(inbox.address, [Message(body=b"good", correlation_id="question")])
+    messages = await inbox.receive(max_messages=10, max_wait=5)
+    assert [message.correlation_id for message in messages] == [None] * len(garbage) + ["question"]
+    assert messages[0].extensions == {"headers": "\ufffd"}
+
+
+@pytest.mark.parametrize("conflict", ["REPLACE", "ABORT", "FAIL", "ROLLBACK", "IGNORE"])
+async def test_a_known_id_is_dropped_whatever_the_producer_wants_done_about_conflicts(file, broker, conflict):
+    async def send_again():
+        run_sql(file, f"INSERT OR {conflict} INTO message (queue, id, body) VALUES ('q', 'same', 'later')")
+        return run_sql(file, "SELECT state, body FROM message")
+
+    await broker.send("q", [Message(id="same", body=b"first")])
+    assert await send_again() == [("ready", b"first")]
+    deliveries = await broker.receive("q", max_messages=5, max_wait=5)
+    assert await send_again() == [("locked", b"first")]
+    await broker.dead_letter(deliveries, reason="test")
+    assert await send_again() == [("dead", b"first")]
+    await broker.redrive("q")
+    await broker.complete(await broker.receive("q", max_messages=5, max_wait=5))
+    assert await send_again() == []
+    assert run_sql(file, "SELECT count(*) FROM payload") == run_sql(file, "SELECT count(*) FROM death") == [(0,)]
+
+
 async def test_a_raw_asker_gets_its_answer_and_can_read_the_state_of_its_message(file, broker):
     run_sql(file, "INSERT INTO inbox (address) VALUES ('my-script')")
     headers = json.dumps({"id": "question", "replyto": "my-script"})

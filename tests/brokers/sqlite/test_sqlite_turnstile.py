@@ -8,8 +8,8 @@ import signal
 
 import pytest
 
-from dumbwaiter.brokers.sqlite import SqliteBroker
-from dumbwaiter.brokers.sqlite.turnstile import holder_of, state_of
+from dumbwaiter.brokers.sqlite import SqliteBroker, writer
+from dumbwaiter.brokers.sqlite.turnstile import Turnstile, holder_of, state_of
 from dumbwaiter.message import Message
 from dumbwaiter.testing import eventually
 
@@ -46,6 +46,23 @@ async def test_a_process_stopped_outside_a_transaction_is_left_alone(url, broker
     async with SqliteBroker(url, lock_duration=0.5) as other:
         assert [d.message.id for d in await other.receive("q", max_messages=1, max_wait=20)] == ["one"]
     assert state_of(holder.process.pid) == "T"
+
+
+async def test_closing_does_not_wait_for_a_slow_process_and_what_is_held_goes_back_when_it_has_left(
+    url, broker, file, monkeypatch
+):
+    monkeypatch.setattr(writer, "_CLOSE_SECONDS", 0.2)
+    await broker.send("q", [Message(id="one")])
+    closing = SqliteBroker(url)
+    await closing.open()
+    assert len(await closing.receive("q", max_messages=1, max_wait=5)) == 1
+    with Turnstile(file, patience=1000.0):
+        async with asyncio.timeout(10):
+            await closing.close()
+        assert closing._writer._thread.is_alive()
+    (again,) = await broker.receive("q", max_messages=1, max_wait=20)
+    assert (again.message.id, again.delivery_count) == ("one", 1)
+    await eventually(lambda: not closing._writer._thread.is_alive())
 
 
 def test_the_holder_is_read_from_the_kernels_list_of_locks(tmp_path):

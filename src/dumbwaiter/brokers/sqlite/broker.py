@@ -6,15 +6,15 @@ import asyncio
 import contextlib
 import os
 import secrets
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import apsw
 
 from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Broker, Capabilities, Inbox
 from dumbwaiter.brokers.sqlite import operations as ops
 from dumbwaiter.brokers.sqlite import schema, settling
-from dumbwaiter.brokers.sqlite.inbox import SqliteInbox
-from dumbwaiter.brokers.sqlite.location import path_of, prepare_folder, socket_folder
+from dumbwaiter.brokers.sqlite.inbox import Inboxes
+from dumbwaiter.brokers.sqlite.location import OpenFile, path_of, prepare_folder, socket_folder
 from dumbwaiter.brokers.sqlite.looking import Reader
 from dumbwaiter.brokers.sqlite.maintenance import MAINTENANCE_SECONDS, Maintain
 from dumbwaiter.brokers.sqlite.rows import MAX_MESSAGE_NBYTES, decode, decode_leniently, encode
@@ -22,7 +22,7 @@ from dumbwaiter.brokers.sqlite.turnstile import Turnstile
 from dumbwaiter.brokers.sqlite.waiting import PendingReceive, Receivers
 from dumbwaiter.brokers.sqlite.wakeups import WakeSocket
 from dumbwaiter.brokers.sqlite.writer import Writer, unavailable
-from dumbwaiter.errors import BadInputError, BrokerClosedError, BrokerUnavailableError
+from dumbwaiter.errors import BadInputError, BrokerClosedError, BrokerUnavailableError, LockLostError
 from dumbwaiter.message import DeadLetter, Delivery, Message, QueueStats
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class SqliteBroker(Broker):
     *url* is ``sqlite:relative/path.db`` or ``sqlite:///absolute/path.db``; the folder is created.
     """
 
-    capabilities: ClassVar[Capabilities] = Capabilities(
+    capabilities = Capabilities(
         durable=True,
         multi_process=True,
         ordered=True,
@@ -50,16 +50,14 @@ class SqliteBroker(Broker):
         send_delay=True,
         uncounted_abandon=True,
         deduplication=True,
+        oldest_age=True,
         max_message_nbytes=MAX_MESSAGE_NBYTES,
     )
 
     def __init__(self, url: str, *, lock_duration: float = DEFAULT_LOCK_DURATION) -> None:
-        self.url = url
+        super().__init__(url, lock_duration=lock_duration)
         self.path = path_of(url)
-        self.lock_duration = lock_duration
         self._process: int | None = None
-        self._inboxes: dict[str, SqliteInbox] = {}
-        self._taken: dict[str, int] = {}
         # The tokens of one broker object lie together, so that close() finds all that it holds.
         self._first_token = secrets.randbits(30) << 32
         self._last_token = self._first_token
@@ -72,8 +70,9 @@ class SqliteBroker(Broker):
         schema.refuse_wal_reset_bug(apsw.sqlite_lib_version())
         self._loop = asyncio.get_running_loop()
         await asyncio.to_thread(self._open_file)
-        self._writer = Writer(self.path, self._socket.path, self._loop, lock_duration=self.lock_duration)
-        self._receivers = Receivers(self._loop, self._submit, self.reader.probe)
+        self._writer = Writer(self.path, self._file, self._socket.path, self._loop, lock_duration=self.lock_duration)
+        self._receivers = Receivers(self._loop, self._submit, self._probe)
+        self._inboxes = Inboxes(self._loop, self._submit, self._run, self.reader, self._mend_socket)
         self._loop.add_reader(self._socket.fileno(), self._kicked)
         self._process = os.getpid()
         self._maintain()
@@ -90,7 +89,8 @@ class SqliteBroker(Broker):
                 stack.callback(connection.close)
                 schema.prepare(connection, self.path, boot=schema.boot_id())
                 # Two, so that counting a million messages in a thread does not hold up the event loop's probes.
-                self.reader, self._counting_reader = Reader(self.path), Reader(self.path)
+                self._file = OpenFile(self.path)
+                self.reader, self._counting_reader = Reader(self.path, self._file), Reader(self.path, self._file)
                 self._socket = WakeSocket(socket_folder(self.path))
             except (OSError, apsw.Error) as error:
                 raise unavailable(self.path, error) from error
@@ -102,9 +102,7 @@ class SqliteBroker(Broker):
         self._maintenance.cancel()
         self._loop.remove_reader(self._socket.fileno())
         self._receivers.close(BrokerClosedError("this broker was closed while the call waited"))
-        for inbox in self._inboxes.values():
-            inbox.shut()
-            self._submit(ops.CloseInbox(inbox.address))
+        self._inboxes.close()
         self._submit(ops.ForgetSocket())
         self._submit(settling.HandBack(self._first_token, self._last_token))
         await asyncio.shield(asyncio.to_thread(self._close_file))
@@ -117,7 +115,26 @@ class SqliteBroker(Broker):
 
     def _maintain(self) -> None:
         self._maintenance = self._loop.call_later(MAINTENANCE_SECONDS, self._maintain)
+        self._mend_socket()
         self._submit(Maintain())
+
+    def _mend_socket(self) -> None:
+        """Be found again by those who wake this broker. Until it succeeds, what waits looks by itself."""
+        if self._process is None or not self._socket.is_lost():
+            return
+        try:
+            socket_folder(self.path)
+            self._loop.remove_reader(self._socket.fileno())
+            self._socket.bind_again()
+        except (OSError, BrokerUnavailableError):
+            return
+        finally:
+            self._loop.add_reader(self._socket.fileno(), self._kicked)
+        self._inboxes.register_again()
+
+    def _probe(self, queue_id: int) -> tuple[bool, float | None]:
+        self._mend_socket()
+        return self.reader.probe(queue_id)
 
     # --- from and to the writer ---
 
@@ -132,8 +149,7 @@ class SqliteBroker(Broker):
 
     async def _run(self, operation: ops.Operation) -> Any:
         self._check_open()
-        if self._taken:
-            self._flush_taken()
+        self._inboxes.flush()
         operation.future = self._loop.create_future()
         self._writer.submit(operation)
         return await operation.future
@@ -143,12 +159,14 @@ class SqliteBroker(Broker):
             if payload.startswith(b"q") and payload[1:].isdigit():
                 self._receivers.kicked(int(payload[1:]))
         # A wake-up for the inboxes may have been lost behind others in the socket's queue; looking is cheap.
-        for inbox in self._inboxes.values():
-            inbox.wake()
+        self._inboxes.wake()
 
     # --- verbs ---
 
-    async def create_queue(self, queue: str) -> None:
+    async def check(self) -> None:
+        await self._run(ops.Check())
+
+    async def _create_queue(self, queue: str) -> None:
         await self._run(ops.CreateQueue(queue))
 
     async def queues(self) -> list[str]:
@@ -207,7 +225,9 @@ class SqliteBroker(Broker):
             except BadInputError as error:
                 message = decode_leniently(headers, body, message_id)
                 bad = _delivery(receive, message, token, count)
-                await self.dead_letter([bad], reason=BAD_ENVELOPE, detail=str(error))
+                # Whoever took it over meanwhile finds the same.
+                with contextlib.suppress(LockLostError):
+                    await self.dead_letter([bad], reason=BAD_ENVELOPE, detail=str(error))
             else:
                 deliveries.append(_delivery(receive, message, token, count))
         return deliveries
@@ -225,7 +245,7 @@ class SqliteBroker(Broker):
     async def dead_letter(self, deliveries: Sequence[Delivery], *, reason: str, detail: str = "") -> None:
         self._check_open()
         if deliveries:
-            await self._run(settling.Bury(deliveries, reason=reason, detail=detail))
+            await self._run(settling.MoveToDeadLetters(deliveries, reason=reason, detail=detail))
 
     async def renew_lock(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         self._check_open()
@@ -238,9 +258,9 @@ class SqliteBroker(Broker):
         self._check_open()
         return await asyncio.to_thread(self._counting_reader.stats, queue)
 
-    async def dead_letters(self, queue: str, *, limit: int = 100) -> list[DeadLetter]:
+    async def dead_letters(self, queue: str, *, limit: int = 100, after: str | None = None) -> list[DeadLetter]:
         self._check_open()
-        return await asyncio.to_thread(self._counting_reader.dead_letters, queue, limit)
+        return await asyncio.to_thread(self._counting_reader.dead_letters, queue, limit, after)
 
     async def redrive(self, queue: str, keys: Sequence[str] | None = None) -> int:
         count: int = await self._run(settling.Redrive(queue, keys))
@@ -253,40 +273,14 @@ class SqliteBroker(Broker):
     # --- request-reply ---
 
     async def open_inbox(self) -> Inbox:
-        address = secrets.token_hex(12)
-        inbox = SqliteInbox(self, address)
         self._check_open()
-        self._inboxes[address] = inbox
-        try:
-            await self._run(ops.OpenInbox(address))
-        except BaseException:
-            self._inboxes.pop(address, None)
-            raise
-        return inbox
+        return await self._inboxes.open(secrets.token_hex(12))
 
     async def reply(self, address: str, messages: Sequence[Message]) -> None:
         self._check_open()
         rows = encode(messages)
         if rows:
             await self._run(ops.Reply(address, rows))
-
-    async def close_inbox(self, inbox: SqliteInbox) -> None:
-        """Forget *inbox*, for SqliteInbox.close()."""
-        if self._inboxes.pop(inbox.address, None) is not None and self._process is not None:
-            self._taken.pop(inbox.address, None)
-            await self._run(ops.CloseInbox(inbox.address))
-
-    def forget_replies(self, address: str, seq: int) -> None:
-        """Delete the replies of *address* up to *seq* along with the next commit, for SqliteInbox."""
-        if not self._taken:
-            self._loop.call_later(0.2, self._flush_taken)
-        self._taken[address] = seq
-
-    def _flush_taken(self) -> None:
-        if self._process is not None:
-            for address, seq in self._taken.items():
-                self._submit(ops.ForgetReplies(address, seq))
-        self._taken.clear()
 
 
 def _delivery(receive: PendingReceive, message: Message, token: str, count: int) -> Delivery:

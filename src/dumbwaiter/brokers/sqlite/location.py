@@ -77,6 +77,27 @@ def prepare_folder(path: Path) -> None:
     refuse_network_file_system(path, mounts)
 
 
+class FileReplacedError(OSError):
+    """The database was deleted, or another file took its name, while this process had it open."""
+
+
+class OpenFile:
+    """The file at *path*, which this process has open, to be told from any other that may lie there later."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._status = path.stat()
+
+    def check(self) -> None:
+        """Raise FileReplacedError unless the open file still has its name; costs some microseconds."""
+        try:
+            is_same = os.path.samestat(self._status, self._path.stat())
+        except (FileNotFoundError, NotADirectoryError):
+            is_same = False
+        if not is_same:
+            raise FileReplacedError("the file was deleted or replaced under us")
+
+
 def socket_folder(path: Path) -> Path:
     """The existing folder for wake-up sockets: beside the database, or a short one when that path would be too long."""
     beside = Path(f"{path.resolve()}-wake")

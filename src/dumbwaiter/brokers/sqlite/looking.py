@@ -9,64 +9,71 @@ from typing import TYPE_CHECKING, Any
 import apsw
 import msgspec
 
-from dumbwaiter.brokers.sqlite.rows import decode_leniently
-from dumbwaiter.brokers.sqlite.schema import connect
+from dumbwaiter.brokers.sqlite.rows import decode_leniently, seq_of, text
+from dumbwaiter.brokers.sqlite.schema import DEAD, DELAYED, LOCKED, READY, connect
 from dumbwaiter.brokers.sqlite.writer import unavailable
-from dumbwaiter.errors import QueueNotFoundError
-from dumbwaiter.message import DeadLetter, QueueStats
+from dumbwaiter.errors import DeadLetterNotFoundError, QueueNotFoundError
+from dumbwaiter.message import DeadLetter, QueueStats, is_queue_name
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from dumbwaiter.brokers.sqlite.location import OpenFile
 
 #: Counting a million messages takes 30 ms. When counting takes longer than this, a count is used for a second.
 _COSTLY_COUNT_SECONDS = 0.005
 _COUNT_LIFETIME_SECONDS = 1.0
 
-_PROBE = """
+_PROBE = f"""
 SELECT
-    EXISTS (SELECT 1 FROM header INDEXED BY ready WHERE queue = ?1 AND state = 0),
-    (SELECT min(until) FROM header INDEXED BY locked WHERE queue = ?1 AND state = 2),
-    (SELECT min(until) FROM header INDEXED BY delayed WHERE queue = ?1 AND state = 1)
+    EXISTS (SELECT 1 FROM header INDEXED BY ready WHERE queue = ?1 AND state = {READY}),
+    (SELECT min(until) FROM header INDEXED BY locked WHERE queue = ?1 AND state = {LOCKED}),
+    (SELECT min(until) FROM header INDEXED BY delayed WHERE queue = ?1 AND state = {DELAYED})
 """
 
 # The oldest of each priority is the first in the ready index; a recursion hops from priority to priority.
-_OLDEST_READY = """
+_OLDEST_READY = f"""
 WITH RECURSIVE level (priority) AS (
-    SELECT (SELECT max(priority) FROM header INDEXED BY ready WHERE queue = ?1 AND state = 0)
+    SELECT (SELECT max(priority) FROM header INDEXED BY ready WHERE queue = ?1 AND state = {READY})
     UNION ALL
     SELECT (
         SELECT max(priority) FROM header INDEXED BY ready
-        WHERE queue = ?1 AND state = 0 AND priority < level.priority
+        WHERE queue = ?1 AND state = {READY} AND priority < level.priority
     ) FROM level WHERE level.priority IS NOT NULL
 )
 SELECT min((
     SELECT sent_at FROM header INDEXED BY ready
-    WHERE queue = ?1 AND state = 0 AND priority = level.priority ORDER BY seq LIMIT 1
+    WHERE queue = ?1 AND state = {READY} AND priority = level.priority ORDER BY seq LIMIT 1
 )) FROM level WHERE priority IS NOT NULL
 """
 
-_COUNTS = """
+_COUNTS = f"""
 SELECT
-    (SELECT count(*) FROM header INDEXED BY ready WHERE queue = ?1 AND state = 0),
-    (SELECT count(*) FROM header INDEXED BY locked WHERE queue = ?1 AND state = 2 AND until > ?2),
-    (SELECT count(*) FROM header INDEXED BY locked WHERE queue = ?1 AND state = 2 AND until <= ?2),
-    (SELECT count(*) FROM header INDEXED BY delayed WHERE queue = ?1 AND state = 1 AND until > ?2),
-    (SELECT count(*) FROM header INDEXED BY delayed WHERE queue = ?1 AND state = 1 AND until <= ?2),
-    (SELECT count(*) FROM header INDEXED BY dead WHERE queue = ?1 AND state = 3)
+    (SELECT count(*) FROM header INDEXED BY ready WHERE queue = ?1 AND state = {READY}),
+    (SELECT count(*) FROM header INDEXED BY locked WHERE queue = ?1 AND state = {LOCKED} AND until > ?2),
+    (SELECT count(*) FROM header INDEXED BY locked WHERE queue = ?1 AND state = {LOCKED} AND until <= ?2),
+    (SELECT count(*) FROM header INDEXED BY delayed WHERE queue = ?1 AND state = {DELAYED} AND until > ?2),
+    (SELECT count(*) FROM header INDEXED BY delayed WHERE queue = ?1 AND state = {DELAYED} AND until <= ?2),
+    (SELECT count(*) FROM header INDEXED BY dead WHERE queue = ?1 AND state = {DEAD})
 """
 
-_OLDEST_DUE = """
+_OLDEST_DUE = f"""
 SELECT min(sent_at) FROM (
-    SELECT sent_at FROM header INDEXED BY locked WHERE queue = ?1 AND state = 2 AND until <= ?2
+    SELECT sent_at FROM header INDEXED BY locked WHERE queue = ?1 AND state = {LOCKED} AND until <= ?2
     UNION ALL
-    SELECT sent_at FROM header INDEXED BY delayed WHERE queue = ?1 AND state = 1 AND until <= ?2
+    SELECT sent_at FROM header INDEXED BY delayed WHERE queue = ?1 AND state = {DELAYED} AND until <= ?2
 )
 """
 
-_DEAD_LETTERS = """
-SELECT h.seq, h.id, h.delivery_count, d.reason, d.detail, d.dead_at, p.headers, p.body
+_REPLIES = """
+SELECT seq, CAST(headers AS BLOB), CAST(body AS BLOB) FROM reply WHERE address = ? AND seq > ? ORDER BY seq LIMIT ?
+"""
+
+_DEAD_LETTERS = f"""
+SELECT h.seq, CAST(h.id AS BLOB), h.delivery_count, CAST(d.reason AS BLOB), CAST(d.detail AS BLOB), d.dead_at,
+    CAST(p.headers AS BLOB), CAST(p.body AS BLOB)
 FROM header h INDEXED BY dead CROSS JOIN death d ON d.seq = h.seq CROSS JOIN payload p ON p.seq = h.seq
-WHERE h.queue = ? AND h.state = 3 ORDER BY h.seq LIMIT ?
+WHERE h.queue = ? AND h.state = {DEAD} AND h.seq > ? ORDER BY h.seq LIMIT ?
 """
 
 
@@ -102,8 +109,9 @@ class Reader:
     Calls may come from several threads; they take turns.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, file: OpenFile) -> None:
         self._path = path
+        self._file = file
         self._lock = threading.Lock()
         self._counts: dict[str, Count] = {}
         self._connection = connect(path, read_only=True)
@@ -119,28 +127,38 @@ class Reader:
         except apsw.Error as error:
             raise unavailable(self._path, error) from error
 
+    def _check_file(self) -> None:
+        try:
+            self._file.check()
+        except OSError as error:
+            raise unavailable(self._path, error) from error
+
     def probe(self, queue_id: int) -> tuple[bool, float | None]:
         """Whether something is ready in the queue, and the end of its earliest lock or delay."""
         with self._lock:
-            is_ready, locked_until, delayed_until = self._rows(_PROBE, (queue_id,))[0]
+            self._check_file()
+            return self._probe(queue_id)
+
+    def _probe(self, queue_id: int) -> tuple[bool, float | None]:
+        is_ready, locked_until, delayed_until = self._rows(_PROBE, (queue_id,))[0]
         return bool(is_ready), min((due for due in (locked_until, delayed_until) if due is not None), default=None)
 
-    def replies(self, address: str, after: int, limit: int) -> list[tuple[int, str | None, bytes]]:
+    def replies(self, address: str, after: int, limit: int) -> list[tuple[int, bytes | None, bytes]]:
         """Number, headers and body of replies later than *after*, oldest first."""
         with self._lock:
-            return self._rows(
-                "SELECT seq, headers, body FROM reply WHERE address = ? AND seq > ? ORDER BY seq LIMIT ?",
-                (address, after, limit),
-            )
+            return self._rows(_REPLIES, (address, after, limit))
 
     def queues(self) -> list[str]:
-        """The names of all queues, sorted."""
+        """The names of all queues, sorted, without those that no call could name."""
         with self._lock:
-            return [name for (name,) in self._rows("SELECT name FROM queue ORDER BY name")]
+            self._check_file()
+            rows = self._rows("SELECT CAST(name AS BLOB) FROM queue WHERE typeof(name) = 'text' ORDER BY name")
+        return [name for (raw,) in rows if is_queue_name(name := text(raw))]
 
     def stats(self, queue: str) -> QueueStats:
         """Counts of *queue*; may take a while when there are millions. Raises QueueNotFoundError."""
         with self._lock:
+            self._check_file()
             now = time.monotonic()
             version = self._rows("PRAGMA data_version")[0][0]
             count = self._counts.get(queue)
@@ -150,7 +168,7 @@ class Reader:
 
     def _count(self, queue: str, version: int, now: float) -> Count:
         queue_id = self._queue_id(queue)
-        _, due = self._probe_unlocked(queue_id)
+        _, due = self._probe(queue_id)
         ready, locked, expired, delayed, due_now, dead = self._rows(_COUNTS, (queue_id, now))[0]
         oldest = [self._rows(_OLDEST_READY, (queue_id,))[0][0], self._rows(_OLDEST_DUE, (queue_id, now))[0][0]]
         return Count(
@@ -165,10 +183,6 @@ class Reader:
             valid_until=float("inf") if due is None else due,
         )
 
-    def _probe_unlocked(self, queue_id: int) -> tuple[bool, float | None]:
-        is_ready, locked_until, delayed_until = self._rows(_PROBE, (queue_id,))[0]
-        return bool(is_ready), min((due for due in (locked_until, delayed_until) if due is not None), default=None)
-
     def _queue_id(self, queue: str) -> int:
         rows = self._rows("SELECT id FROM queue WHERE name = ?", (queue,))
         if not rows:
@@ -176,17 +190,22 @@ class Reader:
         queue_id: int = rows[0][0]
         return queue_id
 
-    def dead_letters(self, queue: str, limit: int) -> list[DeadLetter]:
-        """The oldest *limit* dead letters. Raises QueueNotFoundError."""
+    def dead_letters(self, queue: str, limit: int, after: str | None) -> list[DeadLetter]:
+        """The oldest *limit* dead letters, from behind the key *after* on."""
         with self._lock:
-            rows = self._rows(_DEAD_LETTERS, (self._queue_id(queue), limit))
+            self._check_file()
+            queue_id = self._queue_id(queue)
+            seq = 0 if after is None else seq_of(after)
+            if seq is None:
+                raise DeadLetterNotFoundError(queue, [str(after)])
+            rows = self._rows(_DEAD_LETTERS, (queue_id, seq, max(limit, 0)))
         return [
             DeadLetter(
                 key=str(seq),
                 message=decode_leniently(headers, body, message_id),
                 queue=queue,
-                reason=reason,
-                detail=detail,
+                reason=text(reason),
+                detail=text(detail),
                 delivery_count=delivery_count,
                 dead_at=dead_at,
             )

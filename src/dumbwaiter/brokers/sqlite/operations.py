@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import apsw
 
-from dumbwaiter.brokers.sqlite.schema import DELAYED, READY
+from dumbwaiter.brokers.sqlite.schema import DELAYED, LOCKED, READY
 from dumbwaiter.errors import InboxGoneError
 
 if TYPE_CHECKING:
@@ -49,6 +49,13 @@ class Operation(ABC):
             future.set_result(self.result)
         else:
             future.set_exception(self.error)
+
+
+class Check(Operation):
+    """Nothing, but by the way that all others take: through the thread, the turnstile and a write transaction."""
+
+    def run(self, tx: Transaction) -> None:
+        pass
 
 
 class CreateQueue(Operation):
@@ -90,20 +97,25 @@ class Send(Operation):
 
 
 _FREE_DUE = (
-    "UPDATE header SET state = 0, until = NULL WHERE seq IN ("
-    "SELECT seq FROM header INDEXED BY locked WHERE queue = ?1 AND state = 2 AND until <= ?2 "
-    "UNION ALL SELECT seq FROM header INDEXED BY delayed WHERE queue = ?1 AND state = 1 AND until <= ?2)"
+    f"UPDATE header SET state = {READY}, until = NULL WHERE seq IN ("
+    f"SELECT seq FROM header INDEXED BY locked WHERE queue = ?1 AND state = {LOCKED} AND until <= ?2 "
+    f"UNION ALL SELECT seq FROM header INDEXED BY delayed WHERE queue = ?1 AND state = {DELAYED} AND until <= ?2)"
 )
 _NEXT_DUE = (
-    "SELECT (SELECT min(until) FROM header INDEXED BY locked WHERE queue = ?1 AND state = 2), "
-    "(SELECT min(until) FROM header INDEXED BY delayed WHERE queue = ?1 AND state = 1)"
+    f"SELECT (SELECT min(until) FROM header INDEXED BY locked WHERE queue = ?1 AND state = {LOCKED}), "
+    f"(SELECT min(until) FROM header INDEXED BY delayed WHERE queue = ?1 AND state = {DELAYED})"
 )
+# Texts are read as bytes: reading one that is not UTF-8 as a text fails, and nobody would get past its row.
 _READY = (
-    "SELECT h.seq, h.delivery_count, h.id, p.headers, p.body "
+    "SELECT h.seq, h.delivery_count, CAST(h.id AS BLOB), CAST(p.headers AS BLOB), CAST(p.body AS BLOB) "
     "FROM header h INDEXED BY ready CROSS JOIN payload p ON p.seq = h.seq "
-    "WHERE h.queue = ? AND h.state = 0 ORDER BY h.priority DESC, h.seq LIMIT ?"
+    f"WHERE h.queue = ? AND h.state = {READY} ORDER BY h.priority DESC, h.seq LIMIT ?"
 )
-_LOCK = "UPDATE header SET state = 2, token = ?, until = ?, delivery_count = delivery_count + 1 WHERE seq IN carray(?)"
+_LOCK = (
+    f"UPDATE header SET state = {LOCKED}, token = ?, until = ?, delivery_count = delivery_count + 1 "
+    "WHERE seq IN carray(?)"
+)
+_ANY_READY = f"SELECT 1 FROM header INDEXED BY ready WHERE queue = ? AND state = {READY} LIMIT 1"
 
 
 class Receive(Operation):
@@ -175,7 +187,7 @@ class PassOn(Operation):
 
 def has_ready(tx: Transaction, queue: int) -> bool:
     """Whether there is something to receive."""
-    return tx.one("SELECT 1 FROM header INDEXED BY ready WHERE queue = ? AND state = 0 LIMIT 1", (queue,)) is not None
+    return tx.one(_ANY_READY, (queue,)) is not None
 
 
 class ForgetSocket(Operation):
@@ -186,14 +198,14 @@ class ForgetSocket(Operation):
 
 
 class OpenInbox(Operation):
-    """Register an address for replies."""
+    """Register an address for replies, if it is not known yet."""
 
     def __init__(self, address: str) -> None:
         super().__init__()
         self.address = address
 
     def run(self, tx: Transaction) -> None:
-        tx.execute("INSERT INTO inbox (address, path) VALUES (?, ?)", (self.address, tx.socket_path))
+        tx.execute("INSERT OR IGNORE INTO inbox (address, path) VALUES (?, ?)", (self.address, tx.socket_path))
 
 
 class CloseInbox(Operation):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 MAX_MESSAGE_NBYTES = 64 * 1024 * 1024
 _MAX_PRIORITY = 2**31
+_KEY = re.compile(r"[1-9][0-9]{0,17}")
 
 _encode_headers = msgspec.json.Encoder().encode
 _decode_headers = msgspec.json.Decoder(dict[str, str | int | float | bool | None]).decode
@@ -45,25 +47,40 @@ def encode(messages: Sequence[Message]) -> list[Row]:
     ]
 
 
-def decode(headers: str | None, body: bytes | str, fallback_id: str | None) -> Message:
-    """The message in a row. Raises BadInputError when a producer wrote headers that are no CloudEvents attributes."""
-    raw = body.encode() if isinstance(body, str) else body
+def seq_of(key: str) -> int | None:
+    """The row that a dead letter's *key* names; None for a text that is no key."""
+    return int(key) if _KEY.fullmatch(key) else None
+
+
+def decode(headers: bytes | None, body: bytes, row_id: bytes | None) -> Message:
+    """The message in a row, read as bytes: SQLite does not check that a producer's text is UTF-8.
+
+    Raises BadInputError when a producer wrote an id that is no text, or headers that are no CloudEvents attributes.
+    """
+    try:
+        fallback_id = None if row_id is None else row_id.decode()
+    except UnicodeDecodeError as error:
+        raise BadInputError(f"the id is not UTF-8 text: {error}") from None
     if not headers:
-        return from_attributes({}, raw, fallback_id=fallback_id)
+        return from_attributes({}, body, fallback_id=fallback_id)
     try:
         attributes = _decode_headers(headers)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInputError(f"headers are not a JSON object of CloudEvents attributes: {error}") from None
-    return from_attributes(attributes, raw, fallback_id=fallback_id)  # type: ignore[arg-type] # numbers are read too
+    return from_attributes(attributes, body, fallback_id=fallback_id)  # type: ignore[arg-type] # numbers are read too
 
 
-def decode_leniently(headers: str | None, body: bytes | str, fallback_id: str | None) -> Message:
+def decode_leniently(headers: bytes | None, body: bytes, row_id: bytes | None) -> Message:
     """As decode, but unreadable headers become the extension ``headers``: for looking at what went wrong."""
     try:
-        return decode(headers, body, fallback_id)
+        return decode(headers, body, row_id)
     except BadInputError:
-        raw = body.encode() if isinstance(body, str) else body
-        extensions = {"headers": headers or ""}
-        if fallback_id is None:
-            return Message(body=raw, extensions=extensions)
-        return Message(id=fallback_id, body=raw, extensions=extensions)
+        extensions = {"headers": text(headers)}
+        if row_id is None:
+            return Message(body=body, extensions=extensions)
+        return Message(id=text(row_id), body=body, extensions=extensions)
+
+
+def text(raw: bytes | None) -> str:
+    """What can be read of a text that may not be UTF-8."""
+    return (raw or b"").decode(errors="replace")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 APPLICATION_ID = 0x64756D62  # "dumb"
 SCHEMA_VERSION = 1
 
+#: States of a message. They are written into the file, and SCHEMA, which describes it, shows them as they are there.
 READY, DELAYED, LOCKED, DEAD, DONE = range(5)
 
 BUSY_TIMEOUT_MS = 10_000
@@ -90,15 +91,19 @@ CREATE TRIGGER message_insert INSTEAD OF INSERT ON message BEGIN
     SELECT RAISE(ABORT, 'headers must be NULL or a JSON object of CloudEvents attributes')
     WHERE NEW.headers IS NOT NULL
         AND CASE WHEN json_valid(NEW.headers) THEN json_type(NEW.headers) ELSE '' END <> 'object';
-    INSERT OR IGNORE INTO header (queue, priority, id) VALUES (
-        (SELECT id FROM queue WHERE name = NEW.queue),
-        CAST(coalesce(NEW.priority, json_extract(NEW.headers, '$.priority'), 0) AS INTEGER),
-        coalesce(
-            NEW.id,
-            CAST(json_extract(NEW.headers, '$.id') AS TEXT),
-            printf('%012x', CAST({_WALL_CLOCK} * 1000 AS INTEGER)) || lower(hex(randomblob(10)))
-        )
-    );
+    -- Not INSERT OR IGNORE: the conflict clause of a producer's INSERT OR REPLACE would win over it.
+    INSERT INTO header (queue, priority, id)
+    SELECT wanted.queue, wanted.priority, wanted.id FROM (
+        SELECT
+            (SELECT id FROM queue WHERE name = NEW.queue) AS queue,
+            CAST(coalesce(NEW.priority, json_extract(NEW.headers, '$.priority'), 0) AS INTEGER) AS priority,
+            coalesce(
+                nullif(CAST(NEW.id AS TEXT), ''),
+                nullif(CAST(json_extract(NEW.headers, '$.id') AS TEXT), ''),
+                printf('%012x', CAST({_WALL_CLOCK} * 1000 AS INTEGER)) || lower(hex(randomblob(10)))
+            ) AS id
+    ) AS wanted
+    WHERE NOT EXISTS (SELECT 1 FROM header h WHERE h.queue = wanted.queue AND h.id = wanted.id);
     INSERT INTO payload (seq, headers, body)
     SELECT last_insert_rowid(), NEW.headers, CAST(coalesce(NEW.body, '') AS BLOB) WHERE changes() = 1;
 END;
@@ -108,7 +113,7 @@ SELECT h.seq AS seq, q.name AS queue, h.id AS id, d.reason AS reason, d.detail A
     h.delivery_count AS delivery_count, p.headers AS headers, p.body AS body
 FROM header h JOIN queue q ON q.id = h.queue JOIN death d ON d.seq = h.seq JOIN payload p ON p.seq = h.seq
 WHERE h.state = 3;
-"""  # noqa: S608 - one constant within another
+"""
 
 
 def has_wal_reset_bug(version: str) -> bool:
@@ -180,7 +185,7 @@ def _start_boot(connection: apsw.Connection, boot: str, offset: float) -> None:
         return
     shift = known.get("clock_offset", offset) - offset
     with connection:
-        connection.execute("UPDATE header SET state = 0, until = NULL WHERE state = 2")
+        connection.execute(f"UPDATE header SET state = {READY}, until = NULL WHERE state = {LOCKED}")
         connection.execute("UPDATE header SET until = until + ? WHERE until IS NOT NULL", (shift,))
         connection.execute("DELETE FROM waiter; DELETE FROM reply; DELETE FROM inbox")
         connection.execute("REPLACE INTO meta VALUES ('boot_id', ?), ('clock_offset', ?)", (boot, offset))

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import apsw
 
 from dumbwaiter.brokers.sqlite.operations import Operation, has_ready
+from dumbwaiter.brokers.sqlite.rows import seq_of
+from dumbwaiter.brokers.sqlite.schema import DEAD, DELAYED, DONE, LOCKED, READY
 from dumbwaiter.brokers.sqlite.transaction import REMEMBER_DONE_SECONDS
 from dumbwaiter.errors import LockLostError
 
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
 
     from dumbwaiter.brokers.sqlite.transaction import Transaction
     from dumbwaiter.message import Delivery
-
-_DONE = 4
 
 
 def lock_token(seq: int, token: int) -> str:
@@ -78,8 +78,8 @@ class Complete(Settle):
     def run(self, tx: Transaction) -> None:
         changed = self.update(
             tx,
-            "UPDATE header SET state = 4, until = ?, token = NULL WHERE state IN (0, 2) AND token = ? "
-            "AND seq IN carray(?)",
+            f"UPDATE header SET state = {DONE}, until = ?, token = NULL WHERE state IN ({READY}, {LOCKED}) "
+            "AND token = ? AND seq IN carray(?)",
             (tx.now + REMEMBER_DONE_SECONDS,),
         )
         tx.completed += changed
@@ -87,20 +87,20 @@ class Complete(Settle):
             tx.execute("DELETE FROM payload WHERE seq IN carray(?)", (apsw.carray(self.seqs()),))
             return
         states = self.states(tx)
-        done = array("q", [seq for seq, row in states.items() if row[0] == _DONE])
+        done = array("q", [seq for seq, row in states.items() if row[0] == DONE])
         if done:
             tx.execute("DELETE FROM payload WHERE seq IN carray(?)", (apsw.carray(done),))
         # Gone, or done by whomever, is what the caller wanted; anything else belongs to someone else by now.
         lost = [
             delivery
             for delivery, (seq, _) in zip(self.deliveries, self.locks, strict=True)
-            if seq in states and states[seq][0] != _DONE
+            if seq in states and states[seq][0] != DONE
         ]
         if lost:
             raise LockLostError(lost)
 
 
-class Held(Settle):
+class Fenced(Settle):
     """Base of the operations that a lost lock must not reach, not even for a message that is gone."""
 
     def held(self, tx: Transaction, *, strictly: bool = False) -> list[int]:
@@ -108,8 +108,8 @@ class Held(Settle):
         states = self.states(tx)
         held = []
         for place, (seq, token) in enumerate(self.locks):
-            state, current, until = states.get(seq, (_DONE, None, None))
-            is_held = current == token and (state == 2 or (state == 0 and not strictly))
+            state, current, until = states.get(seq, (DONE, None, None))
+            is_held = current == token and (state == LOCKED or (state == READY and not strictly))
             if is_held and not (strictly and until is not None and until <= tx.now):
                 held.append(place)
         return held
@@ -125,7 +125,7 @@ class Held(Settle):
         return [(tx.queue_id(self.deliveries[place].queue), self.locks[place][0]) for place in held]
 
 
-class Abandon(Held):
+class Abandon(Fenced):
     """Make messages ready again, at once or after a delay."""
 
     durable = True
@@ -137,7 +137,7 @@ class Abandon(Held):
 
     def run(self, tx: Transaction) -> None:
         held = self.held(tx)
-        state, until = (1, tx.now + self.delay) if self.delay > 0 else (0, None)
+        state, until = (DELAYED, tx.now + self.delay) if self.delay > 0 else (READY, None)
         pairs = self.queue_ids(tx, held)
         if pairs:
             tx.execute(
@@ -164,8 +164,8 @@ class HandBack(Operation):
     def run(self, tx: Transaction) -> None:
         for (queue,) in tx.rows("SELECT id FROM queue"):
             tx.execute(
-                "UPDATE header INDEXED BY locked SET state = 0, until = NULL, token = NULL, "
-                "delivery_count = delivery_count - 1 WHERE queue = ? AND state = 2 AND token BETWEEN ? AND ?",
+                f"UPDATE header INDEXED BY locked SET state = {READY}, until = NULL, token = NULL, "
+                f"delivery_count = delivery_count - 1 WHERE queue = ? AND state = {LOCKED} AND token BETWEEN ? AND ?",
                 (queue, self.first, self.last),
             )
             # A closing broker may have been woken for a message that it will not take: then someone else should.
@@ -174,26 +174,27 @@ class HandBack(Operation):
                 tx.made_ready[queue] += max(returned, 1)
 
 
-class Bury(Held):
-    """Dead-letter messages."""
+class MoveToDeadLetters(Fenced):
+    """Take messages out of the queue, for a person to look at."""
 
     durable = True
 
     def __init__(self, deliveries: Sequence[Delivery], *, reason: str, detail: str) -> None:
         super().__init__(deliveries)
         self.reason = reason
-        self.detail = detail
+        # A traceback may hold half a surrogate pair, which no text in the file can.
+        self.detail = detail.encode(errors="replace").decode()
 
     def run(self, tx: Transaction) -> None:
         held = self.held(tx)
         for place in held:
             seq = self.locks[place][0]
-            tx.execute("UPDATE header SET state = 3, until = NULL, token = NULL WHERE seq = ?", (seq,))
+            tx.execute(f"UPDATE header SET state = {DEAD}, until = NULL, token = NULL WHERE seq = ?", (seq,))
             tx.execute("INSERT INTO death VALUES (?, ?, ?, ?)", (seq, self.reason, self.detail, tx.wall))
         self.raise_for_lost(held)
 
 
-class Renew(Held):
+class Renew(Fenced):
     """Extend locks; the result is the new end of all that were renewed."""
 
     def __init__(self, deliveries: Sequence[Delivery], *, lock_duration: float) -> None:
@@ -235,12 +236,13 @@ class Redrive(Operation):
         queue = tx.queue_id(self.queue)
         seqs = dead_seqs(tx, queue, self.keys)
         for seq in seqs:
-            row = tx.one("SELECT priority, id FROM header WHERE seq = ?", (seq,))
+            row = tx.one("SELECT priority, typeof(id) = 'text', CAST(id AS BLOB) FROM header WHERE seq = ?", (seq,))
             # The tombstone of the old place would refuse the id of the new one, so it goes first.
             tx.execute("DELETE FROM header WHERE seq = ?", (seq,))
             tx.execute(
-                "INSERT INTO header (queue, priority, sent_at, id) VALUES (?, ?, ?, ?)",
-                (queue, row[0], tx.wall, row[1]),
+                "INSERT INTO header (queue, sent_at, priority, id) "
+                "VALUES (?1, ?2, ?3, CASE WHEN ?4 THEN CAST(?5 AS TEXT) ELSE ?5 END)",
+                (queue, tx.wall, *row),
             )
             tx.execute("UPDATE payload SET seq = last_insert_rowid() WHERE seq = ?", (seq,))
             tx.execute("DELETE FROM death WHERE seq = ?", (seq,))
@@ -249,7 +251,7 @@ class Redrive(Operation):
 
 
 class Purge(Operation):
-    """Delete dead letters."""
+    """Delete dead letters, without a tombstone: their ids may come again."""
 
     durable = True
 
@@ -261,15 +263,16 @@ class Purge(Operation):
     def run(self, tx: Transaction) -> int:
         seqs = dead_seqs(tx, tx.queue_id(self.queue), self.keys)
         for table in ("header", "payload", "death"):
-            tx.executemany(f"DELETE FROM {table} WHERE seq = ?", [(seq,) for seq in seqs])  # noqa: S608 - own names
+            tx.executemany(f"DELETE FROM {table} WHERE seq = ?", [(seq,) for seq in seqs])
         return len(seqs)
 
 
 def dead_seqs(tx: Transaction, queue: int, keys: Sequence[str] | None) -> list[int]:
     """The dead letters of *queue*, oldest first; only those named by *keys* unless that is None."""
-    rows = tx.rows("SELECT seq FROM header INDEXED BY dead WHERE queue = ? AND state = 3", (queue,))
-    seqs = [seq for (seq,) in rows]
+    sql = f"SELECT seq FROM header INDEXED BY dead WHERE queue = ? AND state = {DEAD}"
     if keys is None:
-        return seqs
-    wanted = set(keys)
-    return [seq for seq in seqs if str(seq) in wanted]
+        return [seq for (seq,) in tx.rows(sql, (queue,))]
+    wanted = array("q", [seq for key in keys if (seq := seq_of(key)) is not None])
+    if not wanted:
+        return []
+    return [seq for (seq,) in tx.rows(f"{sql} AND seq IN carray(?) ORDER BY seq", (queue, apsw.carray(wanted)))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from dumbwaiter.brokers.sqlite.schema import DONE
 from dumbwaiter.errors import QueueNotFoundError
 
 if TYPE_CHECKING:
@@ -12,16 +13,14 @@ if TYPE_CHECKING:
 
     import apsw
 
-    from dumbwaiter.brokers.sqlite.operations import Operation
-
 #: A completed message id is remembered for so many seconds, ...
 REMEMBER_DONE_SECONDS = 600.0
 #: ... as long as fewer than so many messages were sent since (all queues together).
 REMEMBER_DONE_MESSAGES = 100_000
 
-_PRUNE_DONE = """
+_PRUNE_DONE = f"""
 DELETE FROM header WHERE seq IN (
-    SELECT seq FROM (SELECT seq, until FROM header INDEXED BY done WHERE state = 4 ORDER BY seq LIMIT ?)
+    SELECT seq FROM (SELECT seq, until FROM header INDEXED BY done WHERE state = {DONE} ORDER BY seq LIMIT ?)
     WHERE until <= ? OR seq <= (SELECT seq FROM sqlite_sequence WHERE name = 'header') - ?
 )
 """
@@ -44,7 +43,7 @@ class Transaction:
         self.made_ready: Counter[int] = Counter()
         self.kicks: set[tuple[str, bytes]] = set()
         self.completed = 0
-        self._waiting: dict[int, set[Operation]] = {}
+        self._waiting: dict[int, set[object]] = {}
         self._waiting_changed: set[int] = set()
         self._queue_ids: dict[str, int] = {}
 
@@ -58,7 +57,7 @@ class Transaction:
         """What was collected is true now."""
         self._waiting_changed.clear()
 
-    def rolled_back(self, failed: Iterable[Operation]) -> None:
+    def rolled_back(self, failed: Iterable[object]) -> None:
         """Forget what the failed commit would have made true; the *failed* wait no longer."""
         self._queue_ids.clear()
         lost = set(failed)
@@ -90,12 +89,12 @@ class Transaction:
             known = self._queue_ids[name] = row[0]
         return known
 
-    def start_waiting(self, queue: int, receive: Operation) -> None:
+    def start_waiting(self, queue: int, receive: object) -> None:
         """*receive* found nothing in *queue* and waits."""
         self._waiting.setdefault(queue, set()).add(receive)
         self._waiting_changed.add(queue)
 
-    def stop_waiting(self, queue: int, receive: Operation) -> None:
+    def stop_waiting(self, queue: int, receive: object) -> None:
         """*receive* waits no longer, if it ever did."""
         waiting = self._waiting.get(queue)
         if waiting and receive in waiting:

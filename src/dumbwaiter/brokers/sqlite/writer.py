@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import queue
 import threading
 import time
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import apsw
 
+from dumbwaiter.brokers.sqlite.location import FileReplacedError
 from dumbwaiter.brokers.sqlite.operations import Operation, Reply
 from dumbwaiter.brokers.sqlite.schema import connect
 from dumbwaiter.brokers.sqlite.transaction import Transaction
@@ -22,22 +24,31 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from dumbwaiter.brokers.sqlite.location import OpenFile
+
 _MAX_GROUP = 1000
 _CHECKPOINT_PAGES = 1000
 _CHECKPOINT_SECONDS = 0.1
 # Beyond so many pages a checkpoint does not wait for its time.
 _CHECKPOINT_PAGES_AT_ONCE = 8000
+# Closing waits no longer than this for other processes to let the writer in: whoever closes has a grace period to keep,
+# and what it could not hand back is free when its locks run out.
+_CLOSE_SECONDS = 3.0
 
 
 def unavailable(path: Path, error: Exception) -> BrokerUnavailableError:
     """The error for people: which file, why, what to do."""
     advice = "see the reason; the same call may succeed later"
-    if isinstance(error, apsw.FullError):
+    if isinstance(error, FileReplacedError):
+        return BrokerUnavailableError(f"{path}: {error}; restart the processes that share it")
+    if isinstance(error, OSError) and error.errno == errno.EROFS:
+        advice = "mount its file system writable, or name another file"
+    elif isinstance(error, apsw.FullError):
         advice = "free some space on its disk; then the same call succeeds"
     elif isinstance(error, (apsw.NotADBError, apsw.CorruptError)):
         advice = "move the file away, or name another one"
     elif isinstance(error, (apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError, PermissionError)):
-        advice = "make it writable for this user, with its folder, or name another file"
+        advice = "make it writable for this user, with its folder and file system, or name another file"
     elif isinstance(error, apsw.BusyError):
         advice = "another program holds a transaction open on it; end that one"
     return BrokerUnavailableError(f"{path}: {error}; {advice}")
@@ -46,10 +57,19 @@ def unavailable(path: Path, error: Exception) -> BrokerUnavailableError:
 class Writer:
     """Runs operations in its thread, and their finish() on *loop*. *commits* and *operations* count what it did."""
 
-    def __init__(self, path: Path, socket_path: str, loop: asyncio.AbstractEventLoop, *, lock_duration: float) -> None:
+    def __init__(
+        self,
+        path: Path,
+        file: OpenFile,
+        socket_path: str,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        lock_duration: float,
+    ) -> None:
         self.commits = 0
         self.operations = 0
         self._path = path
+        self._file = file
         self._socket_path = socket_path
         self._loop = loop
         self._lock_duration = lock_duration
@@ -67,10 +87,13 @@ class Writer:
             self._thread.start()
 
     def close(self) -> None:
-        """Finish what is queued, then stop. Blocks: call it off the event loop."""
+        """Finish what is queued, then stop; after a few seconds let the thread do so by itself.
+
+        Blocks: call it off the event loop.
+        """
         if self._thread is not None:
             self._queue.put(None)
-            self._thread.join()
+            self._thread.join(_CLOSE_SECONDS)
 
     # --- in the writer thread ---
 
@@ -127,7 +150,8 @@ class Writer:
     def _commit_and_wake(self, group: Sequence[Operation]) -> None:
         try:
             self._commit(group)
-        except (apsw.FullError, apsw.IOError, apsw.BusyError) as error:
+        except (apsw.FullError, apsw.IOError, apsw.BusyError, OSError) as error:
+            # An OSError is the turnstile's: no operation of the group is at fault.
             self._fail(group, unavailable(self._path, error))
             return
         except Exception as error:
@@ -151,6 +175,7 @@ class Writer:
         tx = self._tx
         with self._turnstile:
             try:
+                self._file.check()
                 self._begin(durable=any(operation.durable for operation in group))
                 for operation in group:
                     operation.error = None
@@ -190,6 +215,7 @@ class Writer:
         try:
             with self._turnstile:
                 try:
+                    self._file.check()
                     self._begin(durable=False)
                     for path in dead:
                         self._tx.forget_socket(path)
@@ -221,6 +247,7 @@ class Writer:
     def _checkpoint(self) -> None:
         # A failed checkpoint loses nothing: the WAL still holds every commit, and the next one tries again.
         with contextlib.suppress(apsw.Error, OSError), self._turnstile:
+            self._file.check()
             self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         self._wal_pages = 0
         self._last_checkpoint = time.monotonic()
