@@ -38,13 +38,11 @@ class Pending:
         self._forget = forget
         self._collect = collect
         self._collecting: asyncio.Task[Message] | None = None
+        # Whoever has stopped waiting need not be told of an error, and asyncio shall not complain of that.
+        future.add_done_callback(_see)
 
     def __del__(self) -> None:
         self.forget()
-        if self._future.done():  # nobody is left to be told of an error, and asyncio shall not complain of that
-            _see(self._future)
-        else:
-            self._future.add_done_callback(_see)
 
     def done(self) -> bool:
         """Whether the answer, or the error instead of it, is here."""
