@@ -24,7 +24,7 @@ from dumbwaiter.worker.settling import Outcome, Settler, failure, success
 _log = logging.getLogger(__name__)
 #: Of its own, so that whoever shows the states of a worker in another way can silence it.
 _loading_log = logging.getLogger("dumbwaiter.worker.loading")
-_LOOK_EVERY = 0.25
+_LOOK_EVERY, _LOOK_EVERY_IDLE = 0.25, 1.0
 _LAST_WORDS = 0.5
 _HEALTHY_AFTER = 10.0
 _NONSENSE = CauseOfDeath(
@@ -235,7 +235,7 @@ class RunnerKeeper:
         """Kill the runner when a step takes longer than the model's timeout, or loading longer than load_timeout."""
         every = min(_LOOK_EVERY, self._spec.timeout / 4)
         while runner.alive:
-            await asyncio.sleep(every if self._hand.in_runner or not self.ready else _LOOK_EVERY)
+            await asyncio.sleep(every if self._hand.in_runner or not self.ready else _LOOK_EVERY_IDLE)
             took = self._silent_for(runner, time.monotonic())
             if took > (self._spec.timeout if self.ready else self._options.load_timeout):
                 _log.error("model %s hangs since %.1f s: killing its runner", self._spec.name, took)
