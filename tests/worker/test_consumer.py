@@ -185,8 +185,13 @@ async def test_a_model_that_cannot_be_constructed_says_why_and_its_messages_wait
         await eventually(lambda: "failing" in it.states, within=20.0)
         status = next(status for status in it.statuses if status.state == "failing")
         assert "the weights are not there yet" in status.reason
-        [announced] = await eventually(lambda: workers_of(it.store, QUEUE))
-        assert announced.state == "failing"
+
+        async def announced() -> str:
+            (told,) = await workers_of(it.store, QUEUE)
+            assert told.state == "failing"
+            return told.reason
+
+        assert await eventually(announced) == status.reason
         asking = asyncio.create_task(it.output("soup"))
         (tmp_path / "weights").touch()
         assert await asking == "SOUP"
