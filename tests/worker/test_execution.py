@@ -107,7 +107,7 @@ def test_out_of_memory_halves_the_batch_until_it_fits() -> None:
 )
 def test_errors_are_told_apart(error: BaseException, kind: str, code: str) -> None:
     fault = describe_fault(error)
-    assert (fault.kind, fault.code) == (kind, code)
+    assert (fault.kind.value, fault.code) == (kind, code)
     assert fault.message
     assert type(error).__name__ in fault.detail
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -64,6 +65,20 @@ def test_a_message_that_has_left_the_runner_does_not_drag_out_the_next_owner_of_
     hand.assign(second)
     assert (first.slot, second.slot) == (NOWHERE, slot)
     assert hand.note_lost([first]) == ([first], [])
+
+
+@pytest.mark.parametrize("slots", [[0, 7], [0, 0]], ids=["unknown", "twice"])
+def test_slots_that_make_no_sense_leave_the_hand_as_it_was(slots: list[int]) -> None:
+    """A message that had left for a frame that then turned out to be nonsense would be held for ever."""
+    hand = Hand()
+    one, two = taken(hand, b"1", b"2")
+    hand.assign(one)
+    hand.assign(two)
+    known = {0: one.slot, 7: NOWHERE}
+    with pytest.raises(ValueError, match="cannot leave the runner"):
+        hand.leave_runner_together([known[slot] for slot in slots])
+    assert hand.slots == [one.slot, two.slot]
+    assert hand.leave_runner_together(hand.slots) == [one, two]
 
 
 def test_bodies_are_counted_while_the_runner_has_them_and_kept_by_nobody_else() -> None:

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 @asynccontextmanager
 async def connected_broker(settings: Settings) -> AsyncIterator[Broker]:
     """The broker, open. An unknown queue raises with the names of those that exist."""
-    broker = open_broker(settings.broker, lock_duration=settings.lock_duration)
-    if not broker.capabilities.multi_process:
-        raise ConfigError(f"{settings.broker} lives within one `dumbwaiter serve`; no other process can look into it")
-    async with broker:
+    async with open_broker(settings.broker, lock_duration=settings.lock_duration) as broker:
+        if not broker.capabilities.multi_process:
+            where = "lives within one `dumbwaiter serve`; no other process can look into it"
+            raise ConfigError(f"{settings.broker} {where}")
         try:
             yield broker
         except QueueNotFoundError as error:

@@ -162,7 +162,9 @@ class Consumer:
         try:
             await self._keeper.send([one for one in company if one.delivery.message.data_ref is None])
             fetches = asyncio.Semaphore(_FETCHES_AT_ONCE)
-            await asyncio.gather(*(self._fetch_and_send(one, fetches) for one in elsewhere))
+            async with asyncio.TaskGroup() as group:
+                for one in elsewhere:
+                    group.create_task(self._fetch_and_send(one, fetches))
             for one in good:
                 if one.waiting:
                     await self._run_alone(one)

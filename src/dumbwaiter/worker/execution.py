@@ -66,7 +66,7 @@ def describe_fault(error: BaseException) -> Fault:
     kind, code = _classify(error)
     message = (str(error) if kind is FaultKind.PERMANENT else "") or headline(error)
     detail = "".join(traceback.format_exception(error))
-    return Fault(kind.value, code, _sendable(message[:2000]), _sendable(detail[-_DETAIL_NCHARS:]))
+    return Fault(kind, code, _sendable(message[:2000]), _sendable(detail[-_DETAIL_NCHARS:]))
 
 
 def _sendable(text: str) -> str:

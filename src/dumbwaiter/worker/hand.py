@@ -7,7 +7,7 @@ until its settlement is on its way to the broker.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from dumbwaiter.devices.admission import Grant
 from dumbwaiter.message import Delivery
@@ -99,6 +99,12 @@ class Hand:
         self.nbytes_in_runner -= held.nbytes
         held.grant.give_back(1)
         return held
+
+    def leave_runner_together(self, slots: Sequence[int]) -> list[Held]:
+        """As leave_runner, for all of *slots*; for none, and ValueError, when one is not in use or named twice."""
+        if len(set(slots)) != len(slots) or not self._by_slot.keys() >= set(slots):
+            raise ValueError(f"slots {list(slots)} cannot leave the runner, which has {self.slots}")
+        return [self.leave_runner(slot) for slot in slots]
 
     def pass_by_runner(self, held: Held) -> None:
         """*held* is in hand but will not run here: its part of the grant goes back."""

@@ -149,7 +149,7 @@ class RunnerKeeper:
         if isinstance(meta, Done):
             self._settle(meta, bodies)
         elif isinstance(meta, Returned):
-            self._settler.hand_back([self._hand.leave_runner(slot) for slot in meta.slots])
+            self._settler.hand_back(self._hand.leave_runner_together(meta.slots))
         elif isinstance(meta, Ready):
             self._become_ready(meta)
         else:
@@ -178,8 +178,8 @@ class RunnerKeeper:
         outcomes: list[Outcome] = []
         now, wall = time.monotonic(), time.time()
         pieces = split([result.nbytes for result in meta.results], bodies)
-        for result, body in zip(meta.results, pieces, strict=True):
-            held = self._hand.leave_runner(result.slot)
+        left = self._hand.leave_runner_together([result.slot for result in meta.results])
+        for held, result, body in zip(left, meta.results, pieces, strict=True):
             sent_at = held.delivery.message.time
             timings = Timings(
                 queued=max(0.0, wall - (now - held.received_at) - sent_at) if sent_at is not None else 0.0,
@@ -194,7 +194,7 @@ class RunnerKeeper:
                 said = Failure(
                     code=why.code, message=why.message, detail=why.detail, attempts=held.delivery.delivery_count
                 )
-                outcomes.append(self._failed(held, Fault(why.kind), said, timings))
+                outcomes.append(self._failed(held, why.kind, said, timings))
         self._settler.settle(outcomes)
         self._failures = 0
 

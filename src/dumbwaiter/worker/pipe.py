@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from dumbwaiter.models.contract import ModelSpec
+from dumbwaiter.policies.retrying import Fault as FaultKind
 
 _HEADER = struct.Struct("<IQ")
 _MAX_BUFFERS = 512
@@ -69,9 +70,9 @@ class LoadFailed(msgspec.Struct, frozen=True, array_like=True, tag=6):
 
 
 class Fault(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Why one input has no output; *kind* is the value of a policies.retrying.Fault."""
+    """Why one input has no output."""
 
-    kind: str
+    kind: FaultKind
     code: str
     message: str
     detail: str = ""

@@ -29,7 +29,7 @@ from dumbwaiter.worker.pipe import Done, Fault, Item, Load, LoadFailed, Ready, R
 from dumbwaiter.worker.recorder import FlightRecorder, State
 
 _PR_SET_PDEATHSIG = 1
-_EXPIRED = Fault(FaultKind.EXPIRED.value, "deadline-exceeded", "its deadline would pass before its answer is ready")
+_EXPIRED = Fault(FaultKind.EXPIRED, "deadline-exceeded", "its deadline would pass before its answer is ready")
 
 
 class Runner:
