@@ -16,9 +16,10 @@ from dumbwaiter.answers import raise_for_failure
 from dumbwaiter.asking import Asker
 from dumbwaiter.blobs import open_store
 from dumbwaiter.brokers import open_broker
+from dumbwaiter.config import WorkerSettings
 from dumbwaiter.message import Message
 from dumbwaiter.models.contract import ModelSpec
-from dumbwaiter.worker import WorkerOptions, run_worker
+from dumbwaiter.worker import run_worker
 
 HERE = Path(__file__).parent
 Check = Callable[[Message], bool]
@@ -53,7 +54,7 @@ async def _process(broker: str, store: str, model: str) -> AsyncIterator[None]:
 async def _task(broker: object, store: object, model: str) -> AsyncIterator[None]:
     stop = asyncio.Event()
     spec = ModelSpec(name=model.lower(), target=f"models:{model}", project=str(HERE))
-    worker = asyncio.create_task(run_worker(broker, store, spec, WorkerOptions(), stop=stop))  # type: ignore[arg-type]
+    worker = asyncio.create_task(run_worker(broker, store, spec, WorkerSettings(), stop=stop))  # type: ignore[arg-type]
     try:
         yield
     finally:

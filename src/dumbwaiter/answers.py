@@ -5,15 +5,20 @@ Gateways, clients and workers all speak it, and the result objects in the blob s
 
 from __future__ import annotations
 
+import time
+
 import msgspec
 
 from dumbwaiter.errors import PredictionError
 from dumbwaiter.message import (
+    KEEP,
     PREDICTION_FAILED,
     PREDICTION_SUCCEEDED,
+    WEBHOOK,
     Failure,
     Message,
     Timings,
+    is_url,
 )
 
 _TIMINGS = "timings"
@@ -46,6 +51,16 @@ def raise_for_failure(answer: Message) -> Message:
     return answer
 
 
+def is_kept(request: Message) -> bool:
+    """Whether the answer to *request* is kept as a result: nobody waits at an inbox, or it is wanted as well."""
+    return (
+        request.reply_to is None
+        or is_url(request.reply_to)
+        or request.extensions.get(KEEP) == "true"
+        or WEBHOOK in request.extensions
+    )
+
+
 def timings_of(answer: Message) -> Timings:
     """Where the time of the answered request went."""
     return _decode_timings(answer.extensions[_TIMINGS]) if _TIMINGS in answer.extensions else Timings()
@@ -57,6 +72,7 @@ def _answer(request: Message, kind: str, body: bytes, content_type: str, timings
         content_type=content_type,
         type=kind,
         subject=request.subject,
+        time=time.time(),
         correlation_id=request.correlation_id or request.id,
         trace_parent=request.trace_parent,
         tenant=request.tenant,

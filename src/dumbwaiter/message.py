@@ -15,14 +15,26 @@ _QUEUE_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_QUEUE_NAME - 1}}}"
 SYSTEM_QUEUES = "dumbwaiter."
 """A queue whose name begins so is the system's own, and no model's."""
 
+WEBHOOKS_QUEUE = f"{SYSTEM_QUEUES}webhooks"
+"""Where notifications wait for a courier."""
+
+KEEP, WEBHOOK, WEBHOOK_EVENTS = "keep", "webhook", "webhookevents"
+"""Extensions of a request: ``true`` keeps its result; a URL that is told of it, and of which events (a,b,c)."""
+
 PREDICTION_REQUESTED = "dumbwaiter.prediction.requested"
 PREDICTION_SUCCEEDED = "dumbwaiter.prediction.succeeded"
 PREDICTION_FAILED = "dumbwaiter.prediction.failed"
+PREDICTION_NOTIFIED = "dumbwaiter.prediction.notified"
 
 
 def new_id() -> str:
     """A new unique id that sorts by creation time: 12 hex digits of milliseconds, then 80 random bits."""
     return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+
+
+def is_url(address: str) -> bool:
+    """Whether a reply address is a URL that a courier delivers to, rather than an inbox."""
+    return address[:8].lower().startswith(("http://", "https://"))
 
 
 def is_queue_name(name: str) -> bool:

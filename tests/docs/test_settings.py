@@ -11,20 +11,19 @@ import pytest
 from sessions import DOCS, blocks
 
 from dumbwaiter.config import (
-    GatewaySettings,
+    TABLES,
     ModelSettings,
     Settings,
-    WorkerSettings,
     load_settings,
     parse_duration,
     parse_size,
 )
 
 PAGE = DOCS / "settings.md"
-STRUCTS = {"General": Settings, "`[gateway]`": GatewaySettings, "`[worker]`": WorkerSettings}
+STRUCTS = {"General": Settings, **{f"`[{name}]`": struct for name, struct in TABLES.items()}}
 STRUCTS["`[models.NAME]`"] = ModelSettings
 #: Tables have sections of their own, and the home is found out, not set.
-NOT_SET = {"gateway", "worker", "models", "home"}
+NOT_SET = {*TABLES, "models", "home"}
 _ROW = re.compile(r"^\| `(\w+)` \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", re.MULTILINE)
 
 

@@ -11,7 +11,8 @@ import httpx
 
 from dumbwaiter.blobs.store import BlobStore
 from dumbwaiter.brokers.contract import Broker
-from dumbwaiter.gateway import GatewayOptions, run_gateway
+from dumbwaiter.config import GatewaySettings
+from dumbwaiter.gateway import run_gateway
 
 
 class Running:
@@ -29,7 +30,7 @@ class Running:
 async def gateway(broker: Broker, store: BlobStore, **options: Any) -> AsyncIterator[Running]:
     listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     stop = asyncio.Event()
-    settings = GatewayOptions(**{"port": 0, "grace": 5.0, **options})
+    settings = GatewaySettings(**{"port": 0, "grace": 5.0, **options})
     task = asyncio.create_task(
         run_gateway(broker, store, settings, stop=stop, on_ready=lambda _, port: listening.set_result(port))
     )

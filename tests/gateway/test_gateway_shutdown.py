@@ -15,8 +15,9 @@ import psutil
 import pytest
 from gateway_running import gateway, raw_connection
 
+from dumbwaiter.config import GatewaySettings
 from dumbwaiter.errors import ConfigError
-from dumbwaiter.gateway import GatewayOptions, run_gateway
+from dumbwaiter.gateway import run_gateway
 from dumbwaiter.testing import eventually
 from echo_worker import serving
 
@@ -29,7 +30,8 @@ import uvloop
 from dumbwaiter.answers import succeeded
 from dumbwaiter.blobs.store import open_store
 from dumbwaiter.brokers.memory import MemoryBroker
-from dumbwaiter.gateway import GatewayOptions, run_gateway
+from dumbwaiter.config import GatewaySettings
+from dumbwaiter.gateway import run_gateway
 from dumbwaiter.message import Timings
 
 logging.basicConfig(level="INFO")
@@ -54,7 +56,7 @@ async def main():
         await broker.create_queue("echo")
         worker = asyncio.create_task(work(broker))
         ready = lambda host, port: print("listening", port, flush=True)
-        options = GatewayOptions(port=0, grace=float(sys.argv[2]))
+        options = GatewaySettings(port=0, grace=float(sys.argv[2]))
         code = await run_gateway(broker, open_store(sys.argv[1]), options, on_ready=ready)
         worker.cancel()
         return code
@@ -157,13 +159,13 @@ async def test_a_port_that_is_taken_is_named(broker, store):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{port}.*choose another port"):
-            await run_gateway(broker, store, GatewayOptions(port=port))
+            await run_gateway(broker, store, GatewaySettings(port=port))
 
 
 async def test_it_listens_on_ipv6_too(broker, store):
     ready = asyncio.get_running_loop().create_future()
     stop = asyncio.Event()
-    options = GatewayOptions(host="::1", port=0)
+    options = GatewaySettings(host="::1", port=0)
     task = asyncio.create_task(
         run_gateway(broker, store, options, stop=stop, on_ready=lambda *address: ready.set_result(address))
     )

@@ -17,11 +17,12 @@ from dumbwaiter.blobs.presence import WorkerStatus
 from dumbwaiter.blobs.store import BlobStore
 from dumbwaiter.brokers import open_broker
 from dumbwaiter.brokers.contract import Broker
+from dumbwaiter.config import WorkerSettings
 from dumbwaiter.devices.admission import Admission
 from dumbwaiter.message import Failure, Message
 from dumbwaiter.models.contract import ModelSpec
 from dumbwaiter.testing import eventually
-from dumbwaiter.worker import Consumer, WorkerOptions
+from dumbwaiter.worker import Consumer
 
 QUEUE = "dish"
 
@@ -98,7 +99,7 @@ async def kitchen(
     *,
     broker_url: str = "memory:",
     lock_duration: float = 30.0,
-    options: WorkerOptions | None = None,
+    options: WorkerSettings | None = None,
     wait_ready: bool = True,
     broker: Broker | None = None,
     store: BlobStore | None = None,
@@ -113,7 +114,7 @@ async def kitchen(
         statuses: list[WorkerStatus] = []
         model = ModelSpec(name=QUEUE, target="network:Model", project=str(folder), **spec)
         consumer = Consumer(
-            broker, store, model, options or WorkerOptions(), admission=admission, on_status=statuses.append
+            broker, store, model, options or WorkerSettings(), admission=admission, on_status=statuses.append
         )
         stop, hurry = asyncio.Event(), asyncio.Event()
         running = asyncio.create_task(consumer.run(stop, hurry=hurry))

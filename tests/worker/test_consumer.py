@@ -14,10 +14,10 @@ from kitchen import BATCHED, QUEUE, SHOUT, kitchen
 from dumbwaiter.answers import failure_of, timings_of
 from dumbwaiter.blobs.presence import workers_of
 from dumbwaiter.blobs.results import load_result
+from dumbwaiter.config import WorkerSettings
 from dumbwaiter.errors import BlobNotFoundError
 from dumbwaiter.message import Message
 from dumbwaiter.testing import eventually
-from dumbwaiter.worker import WorkerOptions
 
 pytestmark = pytest.mark.anyio
 
@@ -234,7 +234,7 @@ async def test_what_does_not_finish_within_the_grace_goes_back_to_the_queue(tmp_
                 time.sleep(1000)
                 return text
     """
-    async with kitchen(tmp_path, endless, options=WorkerOptions(grace=1.0)) as it:
+    async with kitchen(tmp_path, endless, options=WorkerSettings(grace=1.0)) as it:
         await it.broker.send(QUEUE, [Message(body=b"endless", content_type="text/plain")])
         await eventually(lambda: _is_running(it))
         started = time.monotonic()

@@ -16,10 +16,10 @@ from kitchen import BATCHED, QUEUE, SHOUT, Kitchen, kitchen
 from dumbwaiter.answers import failure_of
 from dumbwaiter.blobs.presence import workers_of
 from dumbwaiter.blobs.results import load_result
+from dumbwaiter.config import WorkerSettings
 from dumbwaiter.errors import BlobNotFoundError
 from dumbwaiter.message import Message
 from dumbwaiter.testing import eventually
-from dumbwaiter.worker import WorkerOptions
 
 pytestmark = pytest.mark.anyio
 
@@ -103,7 +103,7 @@ async def test_large_claims_are_fetched_only_while_the_runner_has_room_for_their
                 time.sleep(0.05)
                 return [body[:3] for body in bodies]
     """
-    options = WorkerOptions(max_nbytes_in_hand=1_000_000)
+    options = WorkerSettings(max_nbytes_in_hand=1_000_000)
     async with kitchen(tmp_path, code, options=options) as it:
         most = 0
 
@@ -152,7 +152,7 @@ async def test_a_constructor_that_never_returns_is_ended_and_told(tmp_path: Path
             def __call__(self, text: str) -> str:
                 return text
     """
-    async with kitchen(tmp_path, code, options=WorkerOptions(load_timeout=0.5), wait_ready=False) as it:
+    async with kitchen(tmp_path, code, options=WorkerSettings(load_timeout=0.5), wait_ready=False) as it:
         await eventually(lambda: "failing" in it.states, within=20)
         (reason,) = {status.reason for status in it.statuses if status.state == "failing"}
         assert "no sign of life" in reason

@@ -13,10 +13,10 @@ from kitchen import QUEUE, Kitchen, kitchen
 from dumbwaiter.blobs.local import LocalBlobStore
 from dumbwaiter.blobs.results import load_result
 from dumbwaiter.brokers.memory import MemoryBroker
+from dumbwaiter.config import WorkerSettings
 from dumbwaiter.errors import BlobError, BrokerUnavailableError, LockLostError
 from dumbwaiter.message import Delivery, Message
 from dumbwaiter.testing import eventually
-from dumbwaiter.worker import WorkerOptions
 
 pytestmark = pytest.mark.anyio
 
@@ -128,7 +128,7 @@ async def test_a_large_answer_that_cannot_be_put_anywhere_is_not_completed_eithe
     tmp_path, broker, store, diary, monkeypatch
 ) -> None:
     monkeypatch.setattr("dumbwaiter.worker.settling._UNSAVED_DELAY", 0.05)
-    options = WorkerOptions(claim_threshold=100)
+    options = WorkerSettings(claim_threshold=100)
     async with kitchen(tmp_path, SHOUT, broker=broker, store=store, options=options) as it:
         store.full = 3
         assert await it.output("soup " * 100) == "SOUP " * 100
@@ -137,7 +137,7 @@ async def test_a_large_answer_that_cannot_be_put_anywhere_is_not_completed_eithe
 
 
 async def test_a_large_answer_to_nobody_leaves_no_blob_behind(tmp_path, broker, store, diary) -> None:
-    async with kitchen(tmp_path, SHOUT, broker=broker, store=store, options=WorkerOptions(claim_threshold=100)) as it:
+    async with kitchen(tmp_path, SHOUT, broker=broker, store=store, options=WorkerSettings(claim_threshold=100)) as it:
         inbox = await it.broker.open_inbox()
         await inbox.close()
         body = b"soup " * 100

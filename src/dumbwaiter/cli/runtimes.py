@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from dumbwaiter.blobs import BlobStore
     from dumbwaiter.blobs.presence import WorkerStatus
     from dumbwaiter.brokers.contract import Broker
-    from dumbwaiter.gateway import GatewayOptions
     from dumbwaiter.models.contract import ModelSpec
-    from dumbwaiter.worker import WorkerOptions
 
 Tell = Callable[[Report], None]
 _status_fd = click.option("--status-fd", type=int, default=None, hidden=True)
@@ -137,7 +135,7 @@ async def run_gateway_with(
     def ready(host: str, port: int) -> None:
         tell(Report(state="ready", address=url_of(host, port)))
 
-    code: int = await run_gateway(broker, store, gateway_options(settings), on_ready=ready, stop=stop)
+    code: int = await run_gateway(broker, store, settings.gateway, on_ready=ready, stop=stop)
     return code
 
 
@@ -156,20 +154,4 @@ async def run_worker_with(
     def heard(status: WorkerStatus) -> None:
         tell(Report(state=status.state, reason=status.reason, signature=status.signature))
 
-    return await run_worker(broker, store, spec, worker_options(settings), on_status=heard, stop=stop, hurry=hurry)
-
-
-def gateway_options(settings: Settings) -> GatewayOptions:
-    """The gateway's options out of the settings."""
-    from dumbwaiter.gateway import GatewayOptions  # noqa: PLC0415
-
-    given = settings.gateway
-    return GatewayOptions(**{field: getattr(given, field) for field in given.__struct_fields__})
-
-
-def worker_options(settings: Settings) -> WorkerOptions:
-    """The worker's options out of the settings."""
-    from dumbwaiter.worker import WorkerOptions  # noqa: PLC0415
-
-    given = settings.worker
-    return WorkerOptions(**{field: getattr(given, field) for field in given.__struct_fields__})
+    return await run_worker(broker, store, spec, settings.worker, on_status=heard, stop=stop, hurry=hurry)

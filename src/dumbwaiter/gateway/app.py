@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from dumbwaiter.blobs.store import BlobStore
     from dumbwaiter.brokers.contract import Broker
-    from dumbwaiter.gateway.options import GatewayOptions
+    from dumbwaiter.config import GatewaySettings
 
 READY_WITHIN = 2.0
 """A broker that takes longer than this many seconds to answer is not ready."""
@@ -45,7 +45,7 @@ _CODES: Mapping[int, str] = {404: "not-found", 405: "method-not-allowed"}
 class Gateway:
     """One gateway over an open *broker* and *store*: ``app`` is its ASGI application, which closes it at shutdown."""
 
-    def __init__(self, broker: Broker, store: BlobStore, options: GatewayOptions) -> None:
+    def __init__(self, broker: Broker, store: BlobStore, options: GatewaySettings) -> None:
         self._broker = broker
         self._asker = Asker(broker, store, claim_threshold=options.claim_threshold)
         self._catalogue = Catalogue(broker, store, waiting=self._asker.waiting, on_failing=self._tell_failing)
@@ -110,7 +110,7 @@ class Gateway:
             return _respond(problem_of(error))
 
 
-def create_app(broker: Broker, store: BlobStore, options: GatewayOptions) -> ASGIApp:
+def create_app(broker: Broker, store: BlobStore, options: GatewaySettings) -> ASGIApp:
     """The gateway as an ASGI application, over an open *broker* and *store* that stay the caller's to close."""
     return Gateway(broker, store, options).app
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
-    from dumbwaiter.gateway.options import GatewayOptions
+    from dumbwaiter.config import GatewaySettings
 
 SLOWEST = 64 * 1024
 """Each so many bytes of a body that arrive add a second to its deadline."""
@@ -50,7 +50,7 @@ class _HeadTooLargeError(Exception):
 class Connection(HttpToolsProtocol):
     """Made by uvicorn for each connection. Use make_protocol() for a subclass with its options."""
 
-    options: GatewayOptions
+    options: GatewaySettings
 
     def __init__(
         self,
@@ -238,7 +238,7 @@ class _Lingering:
         return getattr(self._transport, name)
 
 
-def make_protocol(options: GatewayOptions) -> type[Connection]:
+def make_protocol(options: GatewaySettings) -> type[Connection]:
     """The protocol class to give to uvicorn as ``http=``."""
     return type("GatewayConnection", (Connection,), {"options": options})
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from dumbwaiter.asking import Asker, Pending
+    from dumbwaiter.config import GatewaySettings
     from dumbwaiter.gateway.catalogue import Catalogue
-    from dumbwaiter.gateway.options import GatewayOptions
     from dumbwaiter.gateway.problems import Headers
 
 SOURCE = "/dumbwaiter/gateway"
@@ -53,7 +53,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class Predictions:
     """Sends each request to its model's queue and answers with what comes back in time."""
 
-    def __init__(self, asker: Asker, catalogue: Catalogue, options: GatewayOptions) -> None:
+    def __init__(self, asker: Asker, catalogue: Catalogue, options: GatewaySettings) -> None:
         self._asker = asker
         self._catalogue = catalogue
         self._options = options
@@ -125,7 +125,7 @@ class Predictions:
             _log.warning("requests fail: %s: %s", type(error).__name__, error)
 
 
-def read_head(scope: Scope, options: GatewayOptions) -> Call:
+def read_head(scope: Scope, options: GatewaySettings) -> Call:
     """What the gateway needs of the request's head. Raises ProblemError (400) for a length that is not a number."""
     content_type = trace_parent = None
     declared: int | None = None

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from dumbwaiter.blobs.store import BlobStore
     from dumbwaiter.brokers.contract import Broker
-    from dumbwaiter.gateway.options import GatewayOptions
+    from dumbwaiter.config import GatewaySettings
 
 LAST_WORDS = 2.0
 """Seconds for the 503 of those who still wait when the grace is over to reach them."""
@@ -34,7 +34,7 @@ _log = logging.getLogger("dumbwaiter.gateway")
 async def run_gateway(
     broker: Broker,
     store: BlobStore,
-    options: GatewayOptions,
+    options: GatewaySettings,
     *,
     on_ready: Callable[[str, int], object] | None = None,
     stop: asyncio.Event | None = None,
@@ -89,7 +89,7 @@ def _announce(host: str, port: int, on_ready: Callable[[str, int], object] | Non
         on_ready(host, port)
 
 
-def _uvicorn_config(gateway: Gateway, options: GatewayOptions) -> uvicorn.Config:
+def _uvicorn_config(gateway: Gateway, options: GatewaySettings) -> uvicorn.Config:
     return uvicorn.Config(
         gateway.app,
         http=make_protocol(options),
@@ -141,7 +141,7 @@ def _tune_garbage_collection() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-async def _sweep(server: uvicorn.Server, options: GatewayOptions) -> None:
+async def _sweep(server: uvicorn.Server, options: GatewaySettings) -> None:
     every = min(1.0, options.header_timeout / 4, options.body_timeout / 4)
     while True:
         await asyncio.sleep(every)

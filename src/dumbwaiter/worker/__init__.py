@@ -7,19 +7,19 @@ import signal
 
 from dumbwaiter.blobs.store import BlobStore
 from dumbwaiter.brokers.contract import Broker
+from dumbwaiter.config import WorkerSettings
 from dumbwaiter.devices.admission import Admission
 from dumbwaiter.models.contract import ModelSpec
 from dumbwaiter.worker.consumer import Consumer, OnStatus
-from dumbwaiter.worker.options import WorkerOptions
 
-__all__ = ["Consumer", "WorkerOptions", "run_worker"]
+__all__ = ["Consumer", "run_worker"]
 
 
 async def run_worker(
     broker: Broker,
     store: BlobStore,
     spec: ModelSpec,
-    options: WorkerOptions,
+    options: WorkerSettings,
     *,
     admission: Admission | None = None,
     on_status: OnStatus | None = None,

@@ -19,6 +19,7 @@ from dumbwaiter.blobs.claimcheck import check_out
 from dumbwaiter.blobs.presence import WorkerStatus
 from dumbwaiter.blobs.store import BlobStore
 from dumbwaiter.brokers.contract import Broker
+from dumbwaiter.config import WorkerSettings
 from dumbwaiter.devices.admission import Admission, Unlimited
 from dumbwaiter.errors import BadInputError, BlobError, BrokerUnavailableError
 from dumbwaiter.message import Failure, Timings
@@ -27,7 +28,6 @@ from dumbwaiter.policies.batching import pull_size, was_nearly_full
 from dumbwaiter.policies.retrying import Fault, back_off, most_deliveries, must_be_alone
 from dumbwaiter.worker.hand import Hand, Held
 from dumbwaiter.worker.keeper import RunnerKeeper
-from dumbwaiter.worker.options import WorkerOptions
 from dumbwaiter.worker.settling import Outcome, Settler, failure, renew
 
 _FETCHES_AT_ONCE = 4
@@ -43,7 +43,7 @@ class Consumer:
         broker: Broker,
         store: BlobStore,
         spec: ModelSpec,
-        options: WorkerOptions,
+        options: WorkerSettings,
         *,
         admission: Admission | None = None,
         on_status: OnStatus | None = None,

@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from dumbwaiter.config import WorkerSettings
 from dumbwaiter.message import Failure, Timings
 from dumbwaiter.models.contract import ModelSpec
 from dumbwaiter.policies.batching import most_in_hand
 from dumbwaiter.policies.retrying import Fault, back_off, must_be_alone
 from dumbwaiter.worker.autopsy import CauseOfDeath
 from dumbwaiter.worker.hand import Hand, Held
-from dumbwaiter.worker.options import WorkerOptions
 from dumbwaiter.worker.pipe import Done, Drain, Drop, FromRunner, Item, LoadFailed, Predict, Ready, Returned, split
 from dumbwaiter.worker.runner_process import RunnerProcess
 from dumbwaiter.worker.settling import Outcome, Settler, failure, success
@@ -44,7 +44,7 @@ class RunnerKeeper:
         spec: ModelSpec,
         hand: Hand,
         settler: Settler,
-        options: WorkerOptions,
+        options: WorkerSettings,
         *,
         changed: asyncio.Event,
         on_state: OnState,

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
-from dumbwaiter.answers import failed, succeeded
+from dumbwaiter.answers import failed, is_kept, succeeded
 from dumbwaiter.blobs.claimcheck import check_in, claim_threshold_for, drop
 from dumbwaiter.blobs.results import save_result
 from dumbwaiter.blobs.store import BlobStore
@@ -110,7 +110,7 @@ class Settler:
         try:
             async with self._at_once:
                 mine = await self._still_ours(outcomes)
-                await self._save([one for one in mine if one.answer is not None and _is_stored(one.held)])
+                await self._save([one for one in mine if one.answer is not None and is_kept(one.held.delivery.message)])
                 await self._tell([one for one in mine if one.answer is not None])
                 await self._finish(mine)
         except BrokerClosedError:
@@ -256,12 +256,6 @@ def _put_off(outcome: Outcome, error: BlobError) -> None:
     message = outcome.held.delivery.message
     _log.error("the result of %s cannot be saved, so it is not completed: %s", message.id, error)
     outcome.answer, outcome.end = None, Retry(delay=_UNSAVED_DELAY, counted=False)
-
-
-def _is_stored(held: Held) -> bool:
-    """Nobody waits at an inbox, or whoever does wants the result kept as well."""
-    message = held.delivery.message
-    return message.reply_to is None or message.extensions.get("keep") == "true"
 
 
 async def renew(held: Sequence[Held], broker: Broker) -> list[Held]:

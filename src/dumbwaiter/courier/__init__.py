@@ -1,0 +1,1 @@
+"""The courier: delivers webhooks and replies to URLs, from a queue."""

@@ -1,0 +1,160 @@
+"""The prediction object: what callers see of a request, in responses, events and webhooks. Pure.
+
+Source of the shape: Replicate's and Cog's HTTP APIs (https://github.com/replicate/cog/blob/main/docs/http.md). JSON and
+text outputs stand in it as JSON values; bytes such as pictures as a ``data:`` URL, or as a link where they are long.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any, Literal
+
+import msgspec
+
+from dumbwaiter.answers import failure_of, timings_of
+from dumbwaiter.envelope import format_time
+from dumbwaiter.message import Failure, Message, Timings
+
+CANCELED = "canceled"
+"""The failure code of a request that was cancelled."""
+INLINE_NBYTES = 1024 * 1024
+"""Longer outputs stand in a kept prediction as a link."""
+
+Status = Literal["starting", "processing", "succeeded", "failed", "canceled"]
+FINAL = frozenset({"succeeded", "failed", "canceled"})
+
+_encode_json = msgspec.json.Encoder().encode
+
+
+class Metrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Where the time went, in seconds."""
+
+    queued_time: float
+    batched_time: float
+    predict_time: float
+    batch_size: int
+
+
+class Links(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Where a kept prediction is read, followed, cancelled, and its output had as it is."""
+
+    get: str
+    cancel: str
+    stream: str
+    output: str
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """Why there is no output: Failure without what only the system's own people should see."""
+
+    code: str
+    message: str
+    attempts: int = 1
+
+
+class Prediction(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """Times are RFC 3339 text. *queue_position* counts those that are served before it, where the broker knows."""
+
+    id: str
+    model: str
+    status: Status
+    output: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    error: Problem | None = None
+    metrics: Metrics | None = None
+    created_at: str | None = None
+    started_at: str | None = None
+    completed_at: str | None = None
+    queue_position: int | None = None
+    urls: Links | None = None
+
+
+def encode(prediction: Prediction) -> bytes:
+    """*prediction* as one line of JSON, with its newline."""
+    return _encode_json(prediction) + b"\n"
+
+
+def links_of(id_: str, public_url: str | None = None) -> Links:
+    """The links of the kept prediction *id_*; paths, unless it is known under which URL callers see this gateway."""
+    root = f"{(public_url or '').rstrip('/')}/v1/predictions/{id_}"
+    return Links(get=root, cancel=f"{root}/cancel", stream=f"{root}/events", output=f"{root}/output")
+
+
+def unfinished(
+    id_: str, model: str, *, created_at: float, started: bool, links: Links, position: int | None = None
+) -> Prediction:
+    """A kept prediction that has no answer yet."""
+    return Prediction(
+        id=id_,
+        model=model,
+        status="processing" if started else "starting",
+        created_at=format_time(created_at),
+        queue_position=None if started else position,
+        urls=links,
+    )
+
+
+def finished(
+    answer: Message, *, id_: str, model: str, created_at: float | None = None, links: Links | None = None
+) -> Prediction:
+    """The prediction that *answer* ends. The same arguments give the same bytes, in whichever process."""
+    timings = timings_of(answer)
+    failure = failure_of(answer)
+    began = None if answer.time is None or not timings.device else answer.time - timings.device
+    return Prediction(
+        id=id_,
+        model=model,
+        status=status_of(failure),
+        output=msgspec.UNSET if failure else msgspec.Raw(_output(answer, links)),
+        error=None if failure is None else problem_of(failure),
+        metrics=metrics_of(timings),
+        created_at=None if created_at is None else format_time(created_at),
+        started_at=None if began is None or links is None else format_time(began),
+        completed_at=None if answer.time is None or links is None else format_time(answer.time),
+        urls=links,
+    )
+
+
+def status_of(failure: Failure | None) -> Status:
+    """How a request ended."""
+    if failure is None:
+        return "succeeded"
+    return "canceled" if failure.code == CANCELED else "failed"
+
+
+def problem_of(failure: Failure) -> Problem:
+    """*failure* on one line, without its traceback."""
+    return Problem(code=failure.code, message=failure.message.partition("\n")[0], attempts=failure.attempts)
+
+
+def metrics_of(timings: Timings) -> Metrics:
+    """*timings*, rounded to the microsecond."""
+    return Metrics(
+        queued_time=round(timings.queued, 6),
+        batched_time=round(timings.batched, 6),
+        predict_time=round(timings.device, 6),
+        batch_size=timings.batch_size,
+    )
+
+
+def output_as_json(content_type: str | None, body: bytes) -> bytes:
+    """An output as a JSON value: JSON as it is, text as a string, anything else as a ``data:`` URL."""
+    base = (content_type or "").partition(";")[0].strip().lower()
+    if is_json(base):
+        return body
+    if base.startswith("text/"):
+        try:
+            return _encode_json(body.decode())
+        except UnicodeDecodeError:
+            pass
+    return _encode_json(f"data:{content_type or 'application/octet-stream'};base64,{base64.b64encode(body).decode()}")
+
+
+def is_json(base: str) -> bool:
+    """Whether the media type *base* (without parameters, lower case) is JSON or one of its dialects."""
+    return base == "application/json" or base.endswith("+json")
+
+
+def _output(answer: Message, links: Links | None) -> Any:
+    if links is not None and len(answer.body) > INLINE_NBYTES:
+        return _encode_json(links.output)
+    return output_as_json(answer.content_type, answer.body)
