@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
+import warnings
 
 import msgspec
 import pytest
 
-from dumbwaiter.message import DeadLetter, Delivery, Failure, Message, QueueStats, Timings, is_queue_name, new_id
+from dumbwaiter.message import (
+    DeadLetter,
+    Delivery,
+    Failure,
+    Message,
+    QueueStats,
+    Timings,
+    is_queue_name,
+    is_url,
+    new_id,
+)
 
 
 def test_ids_are_unique_and_carry_the_time():
@@ -18,6 +30,21 @@ def test_ids_are_unique_and_carry_the_time():
     assert len(set(ids)) == 1000
     assert all(re.fullmatch("[0-9a-f]{32}", one) for one in ids)
     assert all(before <= int(one[:12], 16) <= after for one in ids)
+
+
+def test_a_forked_process_makes_ids_of_its_own():
+    new_id()
+    readable, writable = os.pipe()
+    with warnings.catch_warnings(action="ignore"):  # other tests have left threads, and the child does not need them
+        child = os.fork()
+    if child == 0:
+        os.write(writable, "".join(new_id()[12:] for _ in range(100)).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    theirs = os.read(readable, 4096).decode()
+    assert {theirs[start : start + 20] for start in range(0, 2000, 20)}.isdisjoint({new_id()[12:] for _ in range(300)})
+    os.close(readable)
+    os.close(writable)
 
 
 def test_ids_sort_by_their_time(monkeypatch):
@@ -33,6 +60,13 @@ def test_each_message_has_its_own_id_and_extensions():
     assert first.id != second.id
     assert first.extensions == {}
     assert first.extensions is not second.extensions
+
+
+def test_a_reply_address_that_is_a_url_goes_to_a_courier():
+    assert is_url("https://example.com/hook")
+    assert is_url("HTTP://example.com")
+    assert not is_url("sqlite-inbox:7f3a")
+    assert not is_url("httpsinbox")
 
 
 @pytest.mark.parametrize("name", ["a", "7", "infer", "Resnet-50_v2.1", "a-", "x" * 80])

@@ -1,0 +1,99 @@
+"""The prediction object: the same answer gives the same bytes, and nothing of the inside is shown."""
+
+from __future__ import annotations
+
+import base64
+
+import msgspec
+import pytest
+
+from dumbwaiter.answers import failed, succeeded
+from dumbwaiter.message import Failure, Message, Timings
+from dumbwaiter.prediction import INLINE_NBYTES, encode, finished, links_of, output_as_json, unfinished
+
+REQUEST = Message(body=b"x", id="p1")
+TIMINGS = Timings(queued=0.25, batched=0.001, device=0.5, batch_size=4)
+
+
+def answer(body=b"[1,2]", content_type="application/json"):
+    return succeeded(REQUEST, body=body, content_type=content_type, timings=TIMINGS)
+
+
+def shown(prediction):
+    return msgspec.json.decode(encode(prediction))
+
+
+def test_a_plain_answer_is_id_model_status_output_and_metrics():
+    assert shown(finished(answer(), id_="p1", model="cats")) == {
+        "id": "p1",
+        "model": "cats",
+        "status": "succeeded",
+        "output": [1, 2],
+        "metrics": {"queued_time": 0.25, "batched_time": 0.001, "predict_time": 0.5, "batch_size": 4},
+    }
+
+
+def test_a_kept_one_has_times_and_links_too():
+    whole = answer()
+    seen = shown(finished(whole, id_="p1", model="cats", created_at=1.5, links=links_of("p1", "https://x.example/")))
+    assert seen["created_at"] == "1970-01-01T00:00:01.500000Z"
+    assert seen["started_at"] < seen["completed_at"]
+    assert seen["urls"] == {
+        "get": "https://x.example/v1/predictions/p1",
+        "cancel": "https://x.example/v1/predictions/p1/cancel",
+        "stream": "https://x.example/v1/predictions/p1/events",
+        "output": "https://x.example/v1/predictions/p1/output",
+    }
+
+
+def test_the_same_answer_gives_the_same_bytes():
+    whole = answer()
+    again = msgspec.convert(msgspec.to_builtins(whole), Message)
+    links = links_of("p1")
+    first, second = (finished(one, id_="p1", model="m", created_at=2.0, links=links) for one in (whole, again))
+    assert encode(first) == encode(second)
+
+
+def test_a_failure_shows_its_first_line_and_no_traceback():
+    failure = Failure(code="model-error", message="broke\nTraceback", detail="secret stack", attempts=3)
+    text = encode(finished(failed(REQUEST, failure), id_="p1", model="cats"))
+    assert b"secret" not in text
+    assert b"Traceback" not in text
+    assert msgspec.json.decode(text)["error"] == {"code": "model-error", "message": "broke", "attempts": 3}
+    assert "output" not in msgspec.json.decode(text)
+
+
+def test_a_cancelled_one_says_so():
+    cancelled = failed(REQUEST, Failure(code="canceled", message="cancelled by its caller"))
+    assert shown(finished(cancelled, id_="p1", model="cats"))["status"] == "canceled"
+
+
+def test_before_its_answer_it_starts_or_is_processed():
+    links = links_of("p1")
+    waiting = shown(unfinished("p1", "cats", created_at=0.0, started=False, links=links, position=3))
+    running = shown(unfinished("p1", "cats", created_at=0.0, started=True, links=links, position=3))
+    assert (waiting["status"], waiting["queue_position"]) == ("starting", 3)
+    assert running["status"] == "processing"
+    assert "queue_position" not in running
+    assert shown(unfinished("p1", "c", created_at=0.0, started=False, links=links, position=0))["queue_position"] == 0
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "expected"),
+    [
+        ("application/json", b'{"a":1}', b'{"a":1}'),
+        ("application/geo+json; x=y", b"[]", b"[]"),
+        ("text/plain; charset=utf-8", "h\u00e9".encode(), '"h\u00e9"'.encode()),
+        ("image/png", b"\x89PNG", b'"data:image/png;base64,' + base64.b64encode(b"\x89PNG") + b'"'),
+        (None, b"\x00", b'"data:application/octet-stream;base64,AA=="'),
+        ("text/plain", b"\xff", b'"data:text/plain;base64,/w=="'),
+    ],
+)
+def test_outputs_stand_in_json(content_type, body, expected):
+    assert output_as_json(content_type, body) == expected
+
+
+def test_a_long_output_of_a_kept_one_is_a_link():
+    long = answer(b"x" * (INLINE_NBYTES + 1), "application/octet-stream")
+    assert shown(finished(long, id_="p1", model="m", links=links_of("p1")))["output"] == "/v1/predictions/p1/output"
+    assert shown(finished(long, id_="p1", model="m"))["output"].startswith("data:")
