@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import resource
 import sys
+from collections.abc import AsyncIterator
 
 from dumbwaiter.blobs import open_store
 from dumbwaiter.errors import BlobError, BlobExistsError
@@ -61,6 +62,56 @@ async def overflow(url: str) -> None:
     await store.put("small", b"small")
 
 
+async def zeros(mebibytes: int) -> AsyncIterator[bytes]:
+    for _ in range(mebibytes * 16):
+        yield bytes(64 * 1024)
+
+
+def peak_nbytes() -> int:
+    """The most memory that this process ever had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+async def flow(url: str, mebibytes: str) -> None:
+    """Write a large object and read it again, in chunks."""
+    store = open_store(url)
+    await store.put_stream("warm", zeros(2))
+    before = peak_nbytes()
+    written = await store.put_stream("large", zeros(int(mebibytes)), durable=False)
+    read = 0
+    async for chunk in store.stream("large"):
+        read += len(chunk)
+    say(written, read, peak_nbytes() - before)
+
+
+async def pour(url: str, mebibytes: str) -> None:
+    """Write a large object in chunks."""
+    store = open_store(url)
+    await store.put_stream("warm", zeros(0))
+    before = peak_nbytes()
+    say(await store.put_stream("large", zeros(int(mebibytes))), peak_nbytes() - before)
+
+
+async def overflow_stream(url: str) -> None:
+    """Stream more than the system lets this process write."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (NBYTES, NBYTES))
+    try:
+        await open_store(url).put_stream("new", zeros(4))
+    except BlobError as error:
+        say(error)
+
+
+async def stall(url: str) -> None:
+    """Stream a little, and then nothing for ever."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield bytes(4 * NBYTES)
+        say("stalls")
+        await asyncio.Event().wait()
+
+    await open_store(url).put_stream("half", chunks())
+
+
 async def leave(url: str) -> None:
     """Use every verb, and end."""
     store = open_store(url)
@@ -70,6 +121,8 @@ async def leave(url: str) -> None:
     await store.delete("a")
 
 
+VERBS = (create, rewrite, overflow, flow, pour, overflow_stream, stall, leave)
+
 if __name__ == "__main__":
     verb, *arguments = sys.argv[1:]
-    asyncio.run({"create": create, "rewrite": rewrite, "overflow": overflow, "leave": leave}[verb](*arguments))
+    asyncio.run({one.__name__: one for one in VERBS}[verb](*arguments))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dumbwaiter.blobs import BlobStore
-from dumbwaiter.blobs.claimcheck import check_in, check_out, drop
+from dumbwaiter.blobs.claimcheck import check_in, check_in_stream, check_out, drop
 from dumbwaiter.errors import BadInputError, BlobError, BlobNotFoundError
 from dumbwaiter.message import Message
 
@@ -82,3 +82,28 @@ async def test_a_store_that_cannot_take_a_body_says_so(local: BlobStore, tmp_pat
     (tmp_path / "blobs").write_text("a file where the folder should be")
     with pytest.raises(BlobError, match="cannot write blob 'claims/m1-"):
         await check_in(local, Message(id="m1", body=b"1"), threshold=0)
+
+
+async def body(*chunks, fails=False):
+    for chunk in chunks:
+        yield chunk
+    if fails:
+        raise ConnectionResetError("the sender has gone")
+
+
+@pytest.mark.parametrize("id_", ["m1", "../../etc/passwd", "a/b", "ä" * 300, "", "\0"])
+async def test_a_body_that_comes_in_chunks_is_claimed_as_any_other(store: BlobStore, id_):
+    data_ref, nbytes = await check_in_stream(store, id_, body(b"12", b"345"), durable=False)
+    another, _ = await check_in_stream(store, id_, body(b"other"))
+    assert nbytes == 5
+    light = Message(id=id_, data_ref=data_ref)
+    assert (await check_out(store, light)).body == b"12345"
+    await drop(store, light)
+    (left,) = await store.list("")
+    assert another == f"blob:{left}"
+
+
+async def test_a_sender_that_goes_away_in_the_middle_leaves_no_claim(store: BlobStore):
+    with pytest.raises(ConnectionResetError):
+        await check_in_stream(store, "m1", body(b"12", fails=True))
+    assert await store.list("") == []

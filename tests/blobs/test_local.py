@@ -46,6 +46,19 @@ async def test_an_object_is_synced_before_its_folder(local: BlobStore, tmp_path,
     assert synced == [folder / "FILE", folder]
 
 
+@pytest.mark.parametrize(("durable", "files"), [(True, ["FILE", ""]), (False, [])])
+async def test_a_stream_is_synced_once_it_is_whole_and_where_it_must_be(local, tmp_path, synced, durable, files):
+    async def chunks():
+        for _ in range(3):
+            yield b"x" * NBYTES
+
+    folder = tmp_path / "blobs"
+    await local.put("a", b"1")
+    synced.clear()
+    await local.put_stream("a", chunks(), durable=durable)
+    assert synced == [folder / name for name in files]
+
+
 async def test_the_loser_of_a_create_has_synced_the_winners_name(local: BlobStore, tmp_path, synced):
     await local.create("a", b"1")
     synced.clear()

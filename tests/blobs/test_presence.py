@@ -37,7 +37,7 @@ async def heard_of(store: BlobStore, seconds_ago: float) -> None:
 
 
 async def test_workers_are_found_by_their_model_with_all_they_said(store: BlobStore):
-    said = status(state="failing", reason="no weights", signature={"inputs": ["image"]})
+    said = status(state="failing", reason="no weights", signature={"inputs": ["image"]}, seconds_each=0.02)
     before = time.time()
     await announce(store, said)
     await announce(store, status("w2", "other"))
@@ -45,6 +45,12 @@ async def test_workers_are_found_by_their_model_with_all_they_said(store: BlobSt
     assert before <= found.announced_at <= time.time()
     assert msgspec.structs.replace(found, announced_at=0.0) == said
     assert await workers_of(store, "nobody") == []
+
+
+async def test_a_worker_of_an_earlier_version_says_nothing_of_its_speed(store: BlobStore):
+    said = {"worker": "w1", "model": "echo", "state": "ready", "announced_at": time.time()}
+    await store.put("workers/echo/w1.json", msgspec.json.encode(said))
+    assert [one.seconds_each for one in await workers_of(store, "echo")] == [0.0]
 
 
 async def test_a_worker_is_listed_once_however_often_it_announces_itself(store: BlobStore):

@@ -9,7 +9,18 @@ import pytest
 
 from dumbwaiter.blobs import BlobStore
 from dumbwaiter.blobs.claimcheck import check_in
-from dumbwaiter.blobs.results import forget_failure, load_result, result_key, save_result
+from dumbwaiter.blobs.events import Event, append, event_id, new_attempt, read_events
+from dumbwaiter.blobs.results import (
+    forget_failure,
+    forget_result,
+    has_result,
+    head_of_result,
+    load_result,
+    result_body_nbytes,
+    result_key,
+    save_result,
+    stream_result_body,
+)
 from dumbwaiter.errors import BlobError, BlobNotFoundError
 from dumbwaiter.message import PREDICTION_FAILED, PREDICTION_SUCCEEDED, Message
 
@@ -23,7 +34,7 @@ def answer(body: bytes, **attributes) -> Message:
 @pytest.mark.parametrize("body", [b"small", b"large" * 100, b""])
 async def test_an_answer_comes_back_as_it_was_saved(store: BlobStore, body):
     saved = answer(body, extensions={"timings": "{}"})
-    assert await save_result(store, "r1", saved, threshold=64)
+    assert await save_result(store, "r1", saved, threshold=64) == saved
     assert await load_result(store, "r1") == saved
 
 
@@ -37,25 +48,25 @@ async def test_a_request_without_a_result_yet_is_not_found(store: BlobStore):
 )
 async def test_the_late_loser_changes_nothing_and_its_body_is_cleaned_up(store: BlobStore, first, second):
     winner = answer(first)
-    assert await save_result(store, "r1", winner, threshold=64)
+    await save_result(store, "r1", winner, threshold=64)
     before = await store.list("")
-    assert not await save_result(store, "r1", answer(second), threshold=64)
+    assert await save_result(store, "r1", answer(second), threshold=64) == winner, "the loser tells what stands"
     assert await store.list("") == before
     assert await load_result(store, "r1") == winner
 
 
 async def test_of_many_at_once_one_wins_and_only_its_body_stays(store: BlobStore):
     answers = [answer(b"%d" % number * 100) for number in range(16)]
-    wins = await asyncio.gather(*(save_result(store, "r1", one, threshold=64) for one in answers))
-    assert sum(wins) == 1
-    assert await load_result(store, "r1") == answers[wins.index(True)]
+    told = await asyncio.gather(*(save_result(store, "r1", one, threshold=64) for one in answers))
+    assert told == [await load_result(store, "r1")] * 16
+    assert told[0] in answers
     assert len(await store.list("result-bodies/")) == 1
 
 
 async def test_a_create_that_the_network_repeated_finds_its_own_first_try(store: BlobStore):
     mine = answer(b"small")
-    assert await save_result(store, "r1", mine, threshold=64)
-    assert await save_result(store, "r1", mine, threshold=64)
+    for _ in range(2):
+        assert await save_result(store, "r1", mine, threshold=64) is mine
 
 
 class RepeatsCreate:
@@ -74,13 +85,13 @@ class RepeatsCreate:
 
 async def test_a_large_body_survives_a_repeated_create(store: BlobStore):
     mine = answer(b"large" * 100)
-    assert await save_result(RepeatsCreate(store), "r1", mine, threshold=64)
+    assert await save_result(RepeatsCreate(store), "r1", mine, threshold=64) is mine
     assert await load_result(store, "r1") == mine
 
 
 async def test_an_answer_that_came_by_claim_check_is_kept_whole(store: BlobStore):
     light = await check_in(store, answer(b"large" * 100), threshold=64)
-    assert await save_result(store, "r1", light, threshold=64)
+    assert (await save_result(store, "r1", light, threshold=64)).body == b"large" * 100
     assert (await load_result(store, "r1")).body == b"large" * 100
 
 
@@ -103,7 +114,7 @@ async def test_a_result_that_lost_its_body_is_an_error_and_not_a_pending_one(sto
 
 @pytest.mark.parametrize("id_", ["../r1", "a/b", "", "ä" * 300, "\0", "."])
 async def test_any_text_is_the_id_of_a_result(store: BlobStore, id_):
-    assert await save_result(store, id_, answer(b"large" * 100), threshold=64)
+    await save_result(store, id_, answer(b"large" * 100), threshold=64)
     assert (await load_result(store, id_)).body == b"large" * 100
     folders = {key.split("/")[0] for key in await store.list("")}
     assert folders == {"results", "result-bodies"}
@@ -117,7 +128,7 @@ async def test_only_a_failure_can_be_forgotten_so_that_another_run_writes_its_ow
     await forget_failure(store, "r1")
     assert await store.list("") == []
     output = answer(body)
-    assert await save_result(store, "r1", output, threshold=64)
+    assert await save_result(store, "r1", output, threshold=64) is output
     await forget_failure(store, "r1")
     assert await load_result(store, "r1") == output
 
@@ -126,3 +137,71 @@ async def test_a_store_that_cannot_take_a_result_says_so(local: BlobStore, tmp_p
     (tmp_path / "blobs").write_text("a file where the folder should be")
     with pytest.raises(BlobError, match="cannot write blob 'results/r1'"):
         await save_result(local, "r1", answer(b"x"), threshold=64)
+
+
+# --- looking without loading ---
+
+
+@pytest.mark.parametrize("body", [b"", b"small", b"large" * 100_000])
+async def test_a_body_can_be_measured_and_streamed_without_being_loaded(store: BlobStore, body):
+    saved = answer(body)
+    await save_result(store, "r1", saved, threshold=64)
+    head = await head_of_result(store, "r1")
+    assert (head.body == b"") == (len(body) > 64 or not body)
+    assert (head.id, head.content_type, head.type) == (saved.id, saved.content_type, saved.type)
+    assert await result_body_nbytes(store, head) == len(body)
+    assert b"".join([chunk async for chunk in stream_result_body(store, head)]) == body
+
+
+async def test_a_request_is_answered_once_there_is_a_result(store: BlobStore):
+    assert not await has_result(store, "r1")
+    with pytest.raises(BlobNotFoundError):
+        await head_of_result(store, "r1")
+    await save_result(store, "r1", answer(b"1"), threshold=64)
+    assert await has_result(store, "r1")
+
+
+async def test_a_store_that_cannot_tell_whether_there_is_a_result_says_so(local: BlobStore, tmp_path):
+    (tmp_path / "blobs").symlink_to("blobs")
+    with pytest.raises(BlobError, match="cannot read blob 'results/r1'"):
+        await has_result(local, "r1")
+
+
+async def test_a_body_that_was_lost_is_an_error_of_a_name_for_whoever_streams_it(store: BlobStore):
+    await save_result(store, "r1", answer(b"large" * 100), threshold=64)
+    head = await head_of_result(store, "r1")
+    await store.delete(head.data_ref.removeprefix("blob:"))
+    for call in (anext(stream_result_body(store, head)), result_body_nbytes(store, head)):
+        with pytest.raises(BlobError, match="the result of 'r1' has lost its body") as caught:
+            await call
+        assert not isinstance(caught.value, BlobNotFoundError)
+
+
+# --- forgetting ---
+
+
+async def tell(store: BlobStore, request_id: str) -> None:
+    await append(store, request_id, [Event(id=event_id(new_attempt(3, 1e9), 0), event="start")])
+
+
+@pytest.mark.parametrize("body", [b"small", b"large" * 100])
+async def test_all_of_a_request_can_be_forgotten_and_nothing_of_another(store: BlobStore, body):
+    for id_ in ("r1", "r11", "r1/x"):
+        await save_result(store, id_, answer(body), threshold=64)
+        await tell(store, id_)
+    for _ in range(2):
+        await forget_result(store, "r1")
+    assert not [key for key in await store.list("") if "r1" in key.split("/")]
+    for id_ in ("r11", "r1/x"):
+        assert (await load_result(store, id_)).body == body
+        assert len(await read_events(store, id_)) == 1
+
+
+async def test_the_events_of_a_failure_are_forgotten_with_it_and_those_of_an_output_stay(store: BlobStore):
+    await save_result(store, "failed", msgspec.structs.replace(answer(b"1"), type=PREDICTION_FAILED), threshold=64)
+    await save_result(store, "done", answer(b"1"), threshold=64)
+    for id_ in ("failed", "done"):
+        await tell(store, id_)
+        await forget_failure(store, id_)
+    assert await read_events(store, "failed") == []
+    assert len(await read_events(store, "done")) == 1

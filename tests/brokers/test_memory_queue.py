@@ -193,6 +193,15 @@ class QueueMachine(RuleBasedStateMachine):
         assert stats.oldest_age == max((self.now - entry.since for entry in counts["ready"]), default=0)
 
     @invariant()
+    def positions_are_the_order_of_serving(self):
+        self.tick()
+        ready = [entry for entry in self.line if entry.place == "ready"]
+        ready.sort(key=lambda entry: (-entry.message.priority, entry.since))
+        expected = {entry.message.id: min(place, 3) for place, entry in enumerate(ready)}
+        found = {id_: self.queue.position(id_, limit=3, now=self.now) for id_ in "abcdefgh"}
+        assert found == dict.fromkeys("abcdefgh") | expected
+
+    @invariant()
     def dead_letters_are_told_oldest_first(self):
         letters = self.queue.dead_letters(1000)
         assert [(one.message, one.reason, one.detail, one.dead_at, one.delivery_count) for one in letters] == [

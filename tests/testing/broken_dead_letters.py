@@ -188,5 +188,5 @@ class RemembersWhatWasPurged(QueueBroker):
 class ForgetsTheIdsOfTheDead(QueueBroker):
     class state(MemoryQueue):  # noqa: N801
         def dead_letter(self, delivery, **why):
-            self._present.discard(delivery.message.id)
+            self._present.pop(delivery.message.id, None)
             return super().dead_letter(delivery, **why)

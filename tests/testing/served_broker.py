@@ -44,6 +44,7 @@ VERBS: dict[str, tuple[Any, Any]] = {
     "dead_letter": (tuple[list[Delivery], str, str], None),
     "renew_lock": (tuple[list[Delivery]], list[Delivery]),
     "stats": (tuple[str], QueueStats),
+    "position": (tuple[str, str], int | None),
     "dead_letters": (tuple[str, int, str | None], list[DeadLetter]),
     "redrive": (tuple[str, list[str] | None], int),
     "purge": (tuple[str, list[str] | None], int),
@@ -271,6 +272,9 @@ class ServedBroker(Broker):
 
     async def stats(self, queue):
         return await self.call("stats", queue)
+
+    async def position(self, queue, message_id):
+        return await self.call("position", queue, message_id)
 
     async def dead_letters(self, queue, *, limit=100, after=None):
         return await self.call("dead_letters", queue, limit, after)

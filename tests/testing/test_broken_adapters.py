@@ -8,6 +8,7 @@ import broken_dead_letters
 import broken_locks
 import broken_looks
 import broken_messages
+import broken_positions
 import broken_served
 import broken_sqlite
 import pytest
@@ -23,6 +24,7 @@ IN_MEMORY = [
     *broken_locks.breaks.adapters,
     *broken_dead_letters.breaks.adapters,
     *broken_looks.breaks.adapters,
+    *broken_positions.breaks.adapters,
 ]
 ON_A_FILE = broken_sqlite.breaks.adapters
 SERVED = broken_served.breaks.adapters

@@ -12,6 +12,7 @@ import pytest
 from msgspec.structs import replace
 from served_broker import ServedBroker, TinyServer, TinyServerHarness
 
+from dumbwaiter.brokers.contract import Broker
 from dumbwaiter.brokers.memory import MemoryBroker
 from dumbwaiter.errors import BrokerUnavailableError, ConfigError
 from dumbwaiter.message import Message
@@ -119,6 +120,12 @@ RULES = {
         "test_an_age_that_a_broker_cannot_tell_is_none_and_no_guess",
         "test_stats_count_what_is_ready_locked_delayed_and_dead",
         "test_stats_tell_the_age_of_the_oldest_ready_message",
+    },
+    "[a position counts what is served before, and is none where nothing waits]": {
+        "test_a_position_counts_the_messages_that_are_served_before",
+        "test_a_position_follows_priority_and_then_the_order_of_sending",
+        "test_a_message_that_does_not_wait_has_no_position",
+        "test_a_message_that_comes_back_has_a_position_again",
     },
     "a check tells whether the broker works": {
         "test_a_check_of_a_broker_that_works_returns_and_changes_nothing",
@@ -298,3 +305,23 @@ async def test_a_killed_server_is_gone_and_comes_back_at_its_address_with_its_me
         await harness.start_server()
         assert (await harness.take_one(broker, queue)).message.body == b"kept"
     await server.stop()
+
+
+class KnowsNoPositions(MemoryBroker):
+    capabilities = replace(MemoryBroker.capabilities, queue_position=False)
+    position = Broker.position
+
+
+@pytest.mark.anyio
+async def test_an_adapter_without_positions_leaves_the_verb_out_and_its_rules_are_not_checked():
+    harness = Harness("memory://knows-no-positions", adapter=KnowsNoPositions)
+    rules = BrokerConformance()
+    for name in dir(rules):
+        if name.startswith("test_a_position") or name.endswith("position"):
+            with pytest.raises(pytest.skip.Exception, match="declares queue_position=False"):
+                await getattr(rules, name)(harness)
+    await rules.test_an_unknown_queue_raises_naming_it(harness)
+    await rules.test_every_verb_of_a_closed_broker_raises(harness)
+    async with harness.connect_to_queue() as (broker, queue):
+        with pytest.raises(NotImplementedError, match="KnowsNoPositions has no queue_position"):
+            await broker.position(queue, "m")

@@ -16,6 +16,8 @@ from dumbwaiter.blobs.keys import check_key, safe_segment
 from dumbwaiter.errors import BadInputError, BlobError
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from dumbwaiter.blobs.store import BlobStore
     from dumbwaiter.message import Message
 
@@ -43,10 +45,21 @@ async def check_in(store: BlobStore, message: Message, *, threshold: int, durabl
     """
     if len(message.body) <= threshold:
         return message
-    # Ids are chosen by senders: two of the same id must not write over each other's body.
-    key = f"{_FOLDER}{safe_segment(message.id)}-{secrets.token_hex(8)}"
+    key = _new_key(message.id)
     await store.put(key, message.body, durable=durable)
     return msgspec.structs.replace(message, body=b"", data_ref=_SCHEME + key)
+
+
+async def check_in_stream(
+    store: BlobStore, id_: str, chunks: AsyncIterator[bytes], *, durable: bool = True
+) -> tuple[str, int]:
+    """Put a body that comes in *chunks* into *store*, for the message *id_*; its data_ref, and its number of bytes.
+
+    Nothing is left of it when *chunks* raises or the call is cancelled. Raises BlobError when the store cannot take it.
+    """
+    key = _new_key(id_)
+    nbytes = await store.put_stream(key, chunks, durable=durable)
+    return _SCHEME + key, nbytes
 
 
 async def check_out(store: BlobStore, message: Message) -> Message:
@@ -61,6 +74,18 @@ async def check_out(store: BlobStore, message: Message) -> Message:
     return msgspec.structs.replace(message, body=body, data_ref=None)
 
 
+def stream_out(store: BlobStore, message: Message, *, chunk_nbytes: int) -> AsyncIterator[bytes]:
+    """The claimed body in chunks, without holding all of it. Raises as check_out() does, the last two as it goes."""
+    if message.data_ref is None:
+        raise ValueError(f"message {message.id!r} carries its body itself")
+    return store.stream(_claimed_key(message.data_ref), chunk_nbytes=chunk_nbytes)
+
+
+async def claim_nbytes(store: BlobStore, data_ref: str) -> int:
+    """The size of the body that *data_ref* claims. Raises as check_out() does."""
+    return await store.size(_claimed_key(data_ref))
+
+
 async def drop(store: BlobStore, message: Message) -> None:
     """Delete the claimed body, once nobody will need it. A message without a claim of ours is left alone."""
     if message.data_ref is None:
@@ -70,6 +95,11 @@ async def drop(store: BlobStore, message: Message) -> None:
     except BadInputError:
         return
     await store.delete(key)
+
+
+def _new_key(id_: str) -> str:
+    # Ids are chosen by senders: two of the same id must not write over each other's body.
+    return f"{_FOLDER}{safe_segment(id_)}-{secrets.token_hex(8)}"
 
 
 def _claimed_key(data_ref: str) -> str:

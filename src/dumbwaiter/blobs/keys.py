@@ -10,6 +10,8 @@ from dumbwaiter.errors import BlobError
 
 #: Names of files that are still being written start with this, so no key may.
 UNFINISHED_PREFIX = ".tmp-"
+#: What lies below it only the store's owner may read.
+PRIVATE_FOLDER = "secrets/"
 _MAX_KEY_NBYTES = 1024  # S3's and GCS's limit
 _MAX_SEGMENT_NBYTES = 255  # NAME_MAX on Linux
 _MAX_QUOTED = 200

@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
-import secrets
-from collections.abc import Iterator
+import stat
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
-from dumbwaiter.blobs.keys import UNFINISHED_PREFIX, check_key, check_prefix
-from dumbwaiter.blobs.store import BlobStore
+from dumbwaiter.blobs.chunks import gathered
+from dumbwaiter.blobs.files import Opened, Unfinished
+from dumbwaiter.blobs.keys import PRIVATE_FOLDER, UNFINISHED_PREFIX, check_key, check_prefix
+from dumbwaiter.blobs.store import CHUNK_NBYTES, PAGE, BlobEntry, BlobStore
 from dumbwaiter.errors import BlobError, BlobExistsError, BlobNotFoundError
 
+_WRITE_NBYTES = 1024 * 1024
 # A folder is no object: object stores have no folders at all.
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
@@ -34,34 +40,74 @@ class LocalBlobStore(BlobStore):
     async def create(self, key: str, data: bytes) -> None:
         await asyncio.to_thread(self._create, key, data)
 
+    async def put_stream(self, key: str, chunks: AsyncIterator[bytes], *, durable: bool = True) -> int:
+        unfinished = self._unfinished(key)
+        nbytes = 0
+        try:
+            await asyncio.to_thread(self._step, key, unfinished.open)
+            async for chunk in gathered(chunks, _WRITE_NBYTES):
+                await asyncio.to_thread(self._step, key, unfinished.append, chunk)
+                nbytes += len(chunk)
+            await asyncio.to_thread(self._step, key, partial(unfinished.finish, durable=durable))
+        finally:
+            # A step that a cancelled call left running in its thread ends first; it cannot bring the file back.
+            await asyncio.shield(asyncio.to_thread(unfinished.discard))
+        return nbytes
+
     async def get(self, key: str) -> bytes:
         return await asyncio.to_thread(self._get, key)
 
+    async def stream(self, key: str, *, chunk_nbytes: int = CHUNK_NBYTES) -> AsyncIterator[bytes]:
+        file = Opened(self._folder / check_key(key))
+        try:
+            while chunk := await asyncio.to_thread(self._read, key, file, chunk_nbytes):
+                yield chunk
+        finally:
+            file.close()
+
+    async def exists(self, key: str) -> bool:
+        return await asyncio.to_thread(self._size, key) is not None
+
+    async def size(self, key: str) -> int:
+        nbytes = await asyncio.to_thread(self._size, key)
+        if nbytes is None:
+            raise BlobNotFoundError(key)
+        return nbytes
+
     async def list(self, prefix: str) -> list[str]:
-        return await asyncio.to_thread(_keys_below, self._folder, check_prefix(prefix))
+        check_prefix(prefix)
+        return await asyncio.to_thread(lambda: sorted(key for key, _ in self._files(prefix)))
+
+    async def scan(self, prefix: str) -> AsyncIterator[Sequence[BlobEntry]]:
+        entries = self._entries(check_prefix(prefix))
+        while page := await asyncio.to_thread(lambda: list(islice(entries, PAGE))):
+            yield page
 
     async def delete(self, key: str) -> None:
         await asyncio.to_thread(self._delete, key)
 
+    async def remove_leftovers(self, *, before: float) -> int:
+        return await asyncio.to_thread(self._remove_leftovers, before)
+
     def _put(self, key: str, data: bytes, durable: bool) -> None:
-        with self._naming("write", key) as path:
-            _make_folder(path.parent)
-            with _written_beside(path, data, durable=durable) as unfinished:
-                unfinished.replace(path)
-            if durable:
-                _sync_folder(path.parent)
+        with self._naming("write", key), self._unfinished(key) as unfinished:
+            unfinished.append(data)
+            unfinished.finish(durable=durable)
 
     def _create(self, key: str, data: bytes) -> None:
-        with self._naming("write", key) as path:
-            _make_folder(path.parent)
-            with _written_beside(path, data, durable=True) as unfinished:
-                try:
-                    path.hardlink_to(unfinished)
-                except FileExistsError:
-                    # The winner may not have synced the folder yet, but our caller will rely on its object.
-                    _sync_folder(path.parent)
-                    raise BlobExistsError(key) from None
-            _sync_folder(path.parent)
+        with self._naming("write", key), self._unfinished(key) as unfinished:
+            unfinished.append(data)
+            try:
+                unfinished.finish_if_absent()
+            except FileExistsError:
+                raise BlobExistsError(key) from None
+
+    def _step(self, key: str, step: Callable[..., None], *arguments: bytes) -> None:
+        with self._naming("write", key):
+            step(*arguments)
+
+    def _unfinished(self, key: str) -> Unfinished:
+        return Unfinished(self._folder / check_key(key), private=key.startswith(PRIVATE_FOLDER))
 
     def _get(self, key: str) -> bytes:
         with self._naming("read", key) as path:
@@ -70,9 +116,48 @@ class LocalBlobStore(BlobStore):
             except _ABSENT:
                 raise BlobNotFoundError(key) from None
 
+    def _read(self, key: str, file: Opened, nbytes: int) -> bytes:
+        with self._naming("read", key):
+            try:
+                return file.read(nbytes)
+            except _ABSENT:
+                raise BlobNotFoundError(key) from None
+
+    def _size(self, key: str) -> int | None:
+        with self._naming("read", key) as path:
+            try:
+                status = path.stat()
+            except _ABSENT:
+                return None
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
+
     def _delete(self, key: str) -> None:
         with self._naming("delete", key) as path, contextlib.suppress(*_ABSENT):
             path.unlink()
+
+    def _remove_leftovers(self, before: float) -> int:
+        count = 0
+        for parent, folders, names in os.walk(self._folder, topdown=False, onerror=_raise_unless_missing):
+            for name in names:
+                if name.startswith(UNFINISHED_PREFIX):
+                    count += _removed(Path(parent, name), before)
+            # Those at the top are few, and making one anew costs two syncs.
+            is_deep = Path(parent).parent != self._folder and Path(parent) != self._folder
+            if is_deep and not folders + names:
+                _removed(Path(parent), before)
+        return count
+
+    def _entries(self, prefix: str) -> Iterator[BlobEntry]:
+        for key, file in self._files(prefix):
+            with self._naming("look at", key), contextlib.suppress(*_ABSENT):
+                status = file.stat()
+                yield BlobEntry(key, status.st_size, status.st_mtime)
+
+    def _files(self, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        start = len(str(self._folder)) + 1
+        for file in _files_below(str(self._folder / prefix)):
+            if not file.name.startswith(UNFINISHED_PREFIX):
+                yield file.path[start:], file
 
     @contextlib.contextmanager
     def _naming(self, verb: str, key: str) -> Iterator[Path]:
@@ -84,45 +169,37 @@ class LocalBlobStore(BlobStore):
             raise BlobError(f"cannot {verb} blob {key!r} in {self._folder}: {error.strerror or error}") from error
 
 
-def _keys_below(root: Path, prefix: str) -> list[str]:
-    found = []
-    for parent, _, names in os.walk(root / prefix, onerror=_raise_unless_missing):
-        inner = Path(parent).relative_to(root)
-        found += [str(inner / name) for name in names if not name.startswith(UNFINISHED_PREFIX)]
-    return sorted(found)
-
-
-def _make_folder(folder: Path) -> None:
-    if folder.is_dir():
+def _files_below(folder: str) -> Iterator[os.DirEntry[str]]:
+    """Not by os.walk, which holds all the names of a folder in memory."""
+    try:
+        entries = os.scandir(folder)
+    except OSError as error:
+        _raise_unless_missing(error)
         return
-    _make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
-    # Also for an object that need not be durable: the next one in this folder may.
-    _sync_folder(folder.parent)
+    with entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files_below(entry.path)
+            else:
+                yield entry
 
 
-@contextlib.contextmanager
-def _written_beside(path: Path, data: bytes, *, durable: bool) -> Iterator[Path]:
-    """A file with *data* in the folder of *path*, gone afterwards unless it was moved."""
-    unfinished = path.parent / f"{UNFINISHED_PREFIX}{secrets.token_hex(8)}"
+def _removed(path: Path, before: float) -> bool:
     try:
-        with unfinished.open("xb", buffering=0) as file:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[file.write(rest) :]
-            if durable:
-                os.fsync(file.fileno())
-        yield unfinished
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        status = path.lstat()
+        if status.st_mtime >= before:
+            return False
+        if stat.S_ISDIR(status.st_mode):
+            path.rmdir()
+        else:
+            path.unlink()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if error.errno == errno.ENOTEMPTY:  # somebody writes there again
+            return False
+        raise BlobError(f"cannot remove {path}, which is left over: {error.strerror}") from error
+    return True
 
 
 def _raise_unless_missing(error: OSError) -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import MemoryStore, from_url
 
+from dumbwaiter.blobs.chunks import gathered
 from dumbwaiter.blobs.keys import check_key, check_prefix
-from dumbwaiter.blobs.store import BlobStore
+from dumbwaiter.blobs.store import CHUNK_NBYTES, PAGE, BlobEntry, BlobStore
 from dumbwaiter.errors import BlobError, BlobExistsError, BlobNotFoundError, ConfigError
 
 if TYPE_CHECKING:
@@ -25,12 +27,19 @@ T = TypeVar("T")
 # obstore's asynchronous calls run on threads that abort the process when they meet the interpreter's end
 # (https://github.com/PyO3/pyo3-async-runtimes/issues/40), so its blocking ones run on threads of ours.
 _threads = ThreadPoolExecutor(32, thread_name_prefix="dumbwaiter-blobs")
+#: Of one part of an upload: S3 takes 10,000 of at least 5 MiB. Two are on their way while a third one gathers.
+_PART_NBYTES = 8 * 1024 * 1024
+_PARTS_AT_ONCE = 2
 _in_memory: dict[str, MemoryStore] = {}
 _in_memory_lock = threading.Lock()
 
 
 class ObjectBlobStore(BlobStore):
-    """What these services confirm is durable, so *durable* changes nothing here (and memory never is)."""
+    """What these services confirm is durable, so *durable* changes nothing here (and memory never is).
+
+    The parts of an upload that was given up are no object, but a service keeps them until a rule of its bucket clears
+    them away (for Amazon S3: AbortIncompleteMultipartUpload).
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -48,17 +57,74 @@ class ObjectBlobStore(BlobStore):
         with self._naming("read", key):
             return await _in_thread(lambda: bytes(obstore.get(self._store, key).bytes()))
 
+    async def put_stream(self, key: str, chunks: AsyncIterator[bytes], *, durable: bool = True) -> int:  # noqa: ARG002
+        with self._naming("write", key):
+            writer = await _in_thread(
+                lambda: obstore.open_writer(self._store, key, buffer_size=_PART_NBYTES, max_concurrency=_PARTS_AT_ONCE)
+            )
+        nbytes = 0
+        # A writer that is never closed makes no object.
+        async for chunk in gathered(chunks, _PART_NBYTES):
+            with self._naming("write", key):
+                await _in_thread(partial(writer.write, chunk))
+            nbytes += len(chunk)
+        with self._naming("write", key):
+            await _in_thread(writer.close)
+        return nbytes
+
+    async def stream(self, key: str, *, chunk_nbytes: int = CHUNK_NBYTES) -> AsyncIterator[bytes]:
+        with self._naming("read", key):
+            found = await _in_thread(lambda: obstore.get(self._store, key))
+            chunks = iter(found.stream(min_chunk_size=chunk_nbytes))
+        while True:
+            with self._naming("read", key):
+                chunk = await _in_thread(lambda: next(chunks, None))
+            if chunk is None:
+                return
+            if len(chunk):
+                yield bytes(chunk)
+
+    async def exists(self, key: str) -> bool:
+        try:
+            await self.size(key)
+        except BlobNotFoundError:
+            return False
+        return True
+
+    async def size(self, key: str) -> int:
+        with self._naming("read", key):
+            return await _in_thread(lambda: obstore.head(self._store, key)["size"])
+
     async def list(self, prefix: str) -> list[str]:
         check_prefix(prefix)
-        try:
+        with self._listing(prefix):
             entries = await _in_thread(lambda: obstore.list(self._store, prefix or None).collect())
-        except (BaseError, OSError) as error:
-            raise BlobError(f"cannot list blobs below {prefix!r} in {self.url}: {_brief(error)}") from error
         return sorted(entry["path"] for entry in entries)
+
+    async def scan(self, prefix: str) -> AsyncIterator[Sequence[BlobEntry]]:
+        check_prefix(prefix)
+        with self._listing(prefix):
+            pages = await _in_thread(lambda: obstore.list(self._store, prefix or None, chunk_size=PAGE))
+        while True:
+            with self._listing(prefix):
+                page = await _in_thread(lambda: next(pages, None))
+            if page is None:
+                return
+            yield [BlobEntry(entry["path"], entry["size"], entry["last_modified"].timestamp()) for entry in page]
 
     async def delete(self, key: str) -> None:
         with self._naming("delete", key), contextlib.suppress(FileNotFoundError):
             await _in_thread(lambda: obstore.delete(self._store, key))
+
+    async def remove_leftovers(self, *, before: float) -> int:  # noqa: ARG002 - see the class
+        return 0
+
+    @contextlib.contextmanager
+    def _listing(self, prefix: str) -> Iterator[None]:
+        try:
+            yield
+        except (BaseError, OSError) as error:
+            raise BlobError(f"cannot list blobs below {prefix!r} in {self.url}: {_brief(error)}") from error
 
     @contextlib.contextmanager
     def _naming(self, verb: str, key: str) -> Iterator[None]:

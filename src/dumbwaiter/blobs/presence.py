@@ -27,13 +27,16 @@ FORGOTTEN_AFTER = 600.0
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker says of itself. *announced_at* is in seconds since the Unix epoch."""
+    """What a worker says of itself. *announced_at* is in seconds since the Unix epoch; *seconds_each* is the measured
+    device time of one input, its share of a batch, and 0.0 while that is unknown.
+    """
 
     worker: str
     model: str
     state: Literal["loading", "ready", "failing", "draining"]
     reason: str = ""
     announced_at: float = 0.0
+    seconds_each: float = 0.0
     signature: dict[str, Any] = msgspec.field(default_factory=dict)
 
 

@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from dumbwaiter.blobs.claimcheck import check_out
+from dumbwaiter.blobs.events import forget_events
 from dumbwaiter.blobs.keys import safe_segment
 from dumbwaiter.envelope import from_structured, to_structured
 from dumbwaiter.errors import BadInputError, BlobError, BlobExistsError, BlobNotFoundError
 from dumbwaiter.message import PREDICTION_FAILED
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from dumbwaiter.blobs.store import BlobStore
     from dumbwaiter.message import Message
 
@@ -31,63 +34,119 @@ def result_key(request_id: str) -> str:
     return f"results/{safe_segment(request_id)}"
 
 
-async def save_result(store: BlobStore, request_id: str, answer: Message, *, threshold: int) -> bool:
-    """Write *answer* durably as the result of *request_id*; False when another answer was first.
+async def save_result(store: BlobStore, request_id: str, answer: Message, *, threshold: int) -> Message:
+    """Write *answer* durably as the result of *request_id*; the result that stands then: *answer*, or the one before.
 
-    A body of more than *threshold* bytes is kept beside it. Raises BlobError when the store cannot take it.
+    The two have different ids, and both come with their bodies: whoever lost tells what the winner said. A body of more
+    than *threshold* bytes is kept beside its result. Raises BlobError when the store cannot take it.
     """
-    answer = await check_out(store, answer)
+    answer = light = await check_out(store, answer)
     body_key = None
     if len(answer.body) > threshold:
-        body_key = f"{_BODIES}{safe_segment(request_id)}/{secrets.token_hex(8)}"
+        body_key = f"{_bodies_of(request_id)}{secrets.token_hex(8)}"
         await store.put(body_key, answer.body)
-        answer = msgspec.structs.replace(answer, body=b"", data_ref=_SCHEME + body_key)
+        light = msgspec.structs.replace(answer, body=b"", data_ref=_SCHEME + body_key)
     try:
-        await store.create(result_key(request_id), to_structured(answer))
+        await store.create(result_key(request_id), to_structured(light))
     except BlobExistsError:
-        return await _was_ours(store, request_id, answer, body_key)
-    return True
+        winner = await head_of_result(store, request_id)
+        # A create that the network made us repeat finds its own first try: then nothing must be cleaned up.
+        if (winner.id, winner.data_ref) != (light.id, light.data_ref):
+            if body_key is not None:
+                await store.delete(body_key)
+            return await _with_body(store, request_id, winner)
+    return answer
 
 
 async def load_result(store: BlobStore, request_id: str) -> Message:
     """The answer to *request_id*, body included. Raises BlobNotFoundError while there is none."""
-    answer = await _read(store, request_id)
-    if answer.data_ref is None:
-        return answer
+    return await _with_body(store, request_id, await head_of_result(store, request_id))
+
+
+async def has_result(store: BlobStore, request_id: str) -> bool:
+    """Whether *request_id* has been answered. It raises when the store cannot tell."""
+    return await store.exists(result_key(request_id))
+
+
+async def head_of_result(store: BlobStore, request_id: str) -> Message:
+    """load_result() without the body where that is kept beside it: *data_ref* is set then.
+
+    See stream_result_body() and result_body_nbytes().
+    """
+    data = await store.get(result_key(request_id))
     try:
-        body = await store.get(answer.data_ref.removeprefix(_SCHEME))
+        return from_structured(data)
+    except BadInputError as error:
+        raise BlobError(f"the result of {request_id!r} is damaged: {error}") from error
+
+
+async def result_body_nbytes(store: BlobStore, answer: Message) -> int:
+    """The number of bytes of the body of *answer*, which came from head_of_result()."""
+    if answer.data_ref is None:
+        return len(answer.body)
+    try:
+        return await store.size(_body_key(answer.data_ref))
     except BlobNotFoundError as error:
-        # Not "pending": asking again would wait for ever.
-        raise BlobError(f"the result of {request_id!r} has lost its body: {error}") from error
-    return msgspec.structs.replace(answer, body=body, data_ref=None)
+        raise _lost(answer.correlation_id, error) from error
+
+
+async def stream_result_body(store: BlobStore, answer: Message) -> AsyncIterator[bytes]:
+    """The body of *answer*, which came from head_of_result(), in chunks. An empty body has none."""
+    if answer.data_ref is None:
+        if answer.body:
+            yield answer.body
+        return
+    try:
+        async for chunk in store.stream(_body_key(answer.data_ref)):
+            yield chunk
+    except BlobNotFoundError as error:
+        raise _lost(answer.correlation_id, error) from error
+
+
+async def forget_result(store: BlobStore, request_id: str) -> None:
+    """Remove all that is kept of *request_id*: its result, with its body, and its events. Nothing there is no error."""
+    # In this order: a result that is there is whole.
+    await store.delete(result_key(request_id))
+    for key in await store.list(_bodies_of(request_id)):
+        await store.delete(key)
+    await forget_events(store, request_id)
 
 
 async def forget_failure(store: BlobStore, request_id: str) -> None:
-    """Remove the failure that is the result of *request_id*, so that another run can write its own. Outputs stay."""
+    """Remove the failure that is the result of *request_id*, so that another run can write its own. Outputs stay.
+
+    What was told of its attempts goes too: those of the next run are counted from one again.
+    """
     try:
-        kept = await _read(store, request_id)
+        kept = await head_of_result(store, request_id)
     except BlobNotFoundError:
         return
     if kept.type != PREDICTION_FAILED:
         return
     await store.delete(result_key(request_id))
     if kept.data_ref is not None:
-        await store.delete(kept.data_ref.removeprefix(_SCHEME))
+        await store.delete(_body_key(kept.data_ref))
+    await forget_events(store, request_id)
 
 
-async def _was_ours(store: BlobStore, request_id: str, answer: Message, body_key: str | None) -> bool:
-    # A create that the network made us repeat finds its own first try: then nothing must be cleaned up.
-    winner = await _read(store, request_id)
-    if winner.id == answer.id and winner.data_ref == answer.data_ref:
-        return True
-    if body_key is not None:
-        await store.delete(body_key)
-    return False
-
-
-async def _read(store: BlobStore, request_id: str) -> Message:
-    data = await store.get(result_key(request_id))
+async def _with_body(store: BlobStore, request_id: str, answer: Message) -> Message:
+    if answer.data_ref is None:
+        return answer
     try:
-        return from_structured(data)
-    except BadInputError as error:
-        raise BlobError(f"the result of {request_id!r} is damaged: {error}") from error
+        body = await store.get(_body_key(answer.data_ref))
+    except BlobNotFoundError as error:
+        # Not "pending": asking again would wait for ever.
+        raise _lost(request_id, error) from error
+    return msgspec.structs.replace(answer, body=body, data_ref=None)
+
+
+def _lost(request_id: str | None, error: BlobNotFoundError) -> BlobError:
+    return BlobError(f"the result of {request_id!r} has lost its body: {error}")
+
+
+def _bodies_of(request_id: str) -> str:
+    return f"{_BODIES}{safe_segment(request_id)}/"
+
+
+def _body_key(data_ref: str) -> str:
+    return data_ref.removeprefix(_SCHEME)

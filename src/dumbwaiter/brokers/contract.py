@@ -26,6 +26,8 @@ from dumbwaiter.errors import InvalidQueueNameError
 from dumbwaiter.message import DeadLetter, Delivery, Message, QueueStats, is_queue_name
 
 DEFAULT_LOCK_DURATION = 30.0
+POSITION_LIMIT = 10_000
+"""position counts no further."""
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +51,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """A second send of the same message id to the same queue is dropped for a while."""
     oldest_age: bool
     """stats tell the age of the oldest ready message; otherwise it is None."""
+    queue_position: bool
+    """position tells how many messages are served before a given one."""
     max_message_nbytes: int | None
     """Largest body the broker takes; above it send raises MessageTooLargeError. None: no fixed limit."""
 
@@ -182,6 +186,15 @@ class Broker(ABC):
     @abstractmethod
     async def stats(self, queue: str) -> QueueStats:
         """Counts of *queue*, at most a second old. Raises; never guesses 0 (see capabilities.oldest_age)."""
+
+    async def position(self, queue: str, message_id: str) -> int | None:
+        """How many ready messages of *queue* are served before *message_id* as things stand: 0 for the next one.
+
+        At most POSITION_LIMIT, which means that many or more, so that a look is quick however long the queue is. None
+        when it does not wait there: locked, delayed, dead, gone, or never sent. Raises QueueNotFoundError. For adapters
+        with capabilities.queue_position; nobody asks the others.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no queue_position; ask its capabilities first")
 
     @abstractmethod
     async def dead_letters(self, queue: str, *, limit: int = 100, after: str | None = None) -> list[DeadLetter]:

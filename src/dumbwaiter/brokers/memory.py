@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 from urllib.parse import urlsplit
 
-from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Broker, Capabilities, Inbox
+from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, POSITION_LIMIT, Broker, Capabilities, Inbox
 from dumbwaiter.brokers.memory_queue import MemoryQueue
 from dumbwaiter.errors import (
     BrokerClosedError,
@@ -49,6 +49,7 @@ class MemoryBroker(Broker):
         uncounted_abandon=True,
         deduplication=True,
         oldest_age=True,
+        queue_position=True,
         max_message_nbytes=None,
     )
 
@@ -144,6 +145,11 @@ class MemoryBroker(Broker):
         shared = self._queue(queue)
         with shared.line.lock:
             return shared.state.stats(now=time.monotonic())
+
+    async def position(self, queue: str, message_id: str) -> int | None:
+        shared = self._queue(queue)
+        with shared.line.lock:
+            return shared.state.position(message_id, limit=POSITION_LIMIT, now=time.monotonic())
 
     async def dead_letters(self, queue: str, *, limit: int = 100, after: str | None = None) -> list[DeadLetter]:
         shared = self._queue(queue)

@@ -19,13 +19,14 @@ from collections import OrderedDict
 from enum import Enum, auto
 from heapq import heappop, heappush
 from itertools import islice
+from math import inf
 from typing import TYPE_CHECKING
 
 from dumbwaiter.errors import DeadLetterNotFoundError
 from dumbwaiter.message import DeadLetter, Delivery, Message, QueueStats
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 REMEMBER_SECONDS = 600.0
 """How long the id of a message that is gone keeps a resend of it out."""
@@ -87,7 +88,8 @@ class MemoryQueue:
         # One line a lock duration: with equal durations, locks run out in the order in which they were taken.
         self._locks: dict[float, OrderedDict[int, _Entry]] = {}
         self._by_token: dict[str, _Entry] = {}
-        self._present: set[str] = set()
+        # By message id; those of the dead too.
+        self._present: dict[str, _Entry] = {}
         self._gone: OrderedDict[str, float] = OrderedDict()
         # By number, in the order in which they died.
         self._deaths = 0
@@ -102,7 +104,6 @@ class MemoryQueue:
         for message in messages:
             if message.id in self._present or message.id in self._gone:
                 continue
-            self._present.add(message.id)
             self._append(message, since, now)
 
     def take(self, max_messages: int, *, lock_duration: float, owner: object, now: float) -> list[Delivery]:
@@ -202,6 +203,27 @@ class MemoryQueue:
             oldest_age=now - oldest,
         )
 
+    def position(self, message_id: str, *, limit: int, now: float) -> int | None:
+        """How many ready messages are taken before *message_id*, counted up to *limit*; None when it is not ready.
+
+        O(what is counted), and O(n) where many locks ran out before they were settled.
+        """
+        self._advance(now)
+        entry = self._present.get(message_id)
+        if entry is None or entry.place is not _Place.READY:
+            return None
+        # An entry may lie in its heap more than once, see _pull().
+        ahead: set[int] = set()
+        for priority in reversed(self._priorities):
+            if priority < entry.message.priority:
+                break
+            place = (entry.since, entry.seq) if priority == entry.message.priority else (inf, 0)
+            for seq in _before(self._heaps[priority], place):
+                ahead.add(seq)
+                if len(ahead) >= limit:
+                    return limit
+        return len(ahead)
+
     def dead_letters(self, limit: int, *, after: str | None = None) -> list[DeadLetter]:
         """The oldest *limit* dead letters; only those behind the key *after*, which may be gone. O(n) with *after*."""
         if after is None:
@@ -222,14 +244,16 @@ class MemoryQueue:
     def purge(self, keys: Sequence[str] | None) -> int:
         """Delete dead letters, all if *keys* is None, and forget their ids. How many."""
         letters = self._take_dead(keys)
-        self._present.difference_update(letter.message.id for letter in letters)
+        for letter in letters:
+            self._present.pop(letter.message.id, None)
         return len(letters)
 
     # --- moving entries ---
 
     def _append(self, message: Message, since: float, now: float) -> None:
         self._seq += 1
-        self._put(_Entry(message, self._seq, since), since, now)
+        entry = self._present[message.id] = _Entry(message, self._seq, since)
+        self._put(entry, since, now)
 
     def _put(self, entry: _Entry, ready_at: float, now: float) -> None:
         if ready_at > now:
@@ -299,7 +323,7 @@ class MemoryQueue:
     # --- ids and dead letters ---
 
     def _remember(self, message_id: str, now: float) -> None:
-        self._present.discard(message_id)
+        self._present.pop(message_id, None)
         self._gone[message_id] = now + REMEMBER_SECONDS
         if len(self._gone) > REMEMBER_COUNT:
             self._gone.popitem(last=False)
@@ -311,3 +335,15 @@ class MemoryQueue:
     def _take_dead(self, keys: Sequence[str] | None) -> list[DeadLetter]:
         wanted = list(self._dead) if keys is None else [int(key) for key in keys if _KEY.fullmatch(key)]
         return [self._dead.pop(number) for number in wanted if number in self._dead]
+
+
+def _before(heap: list[tuple[float, int, _Entry]], place: tuple[float, int]) -> Iterator[int]:
+    """The numbers of the ready entries before *place*; a heap lets all that is behind it be passed over."""
+    branches = [0]
+    while branches:
+        index = branches.pop()
+        if index < len(heap) and heap[index][:2] < place:
+            branches += (2 * index + 1, 2 * index + 2)
+            entry = heap[index][2]
+            if entry.place is _Place.READY:
+                yield entry.seq

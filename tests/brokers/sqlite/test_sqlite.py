@@ -13,7 +13,9 @@ import apsw
 import pytest
 
 from dumbwaiter.brokers import open_broker
+from dumbwaiter.brokers.contract import POSITION_LIMIT
 from dumbwaiter.brokers.sqlite import SqliteBroker, schema
+from dumbwaiter.brokers.sqlite.looking import _AHEAD, _PLACE
 from dumbwaiter.brokers.sqlite.turnstile import Turnstile
 from dumbwaiter.errors import (
     BrokerClosedError,
@@ -402,3 +404,34 @@ async def test_the_oldest_age_looks_into_every_priority(broker):
     await asyncio.sleep(0.1)
     await broker.send("q", [Message(priority=priority) for priority in (9, 5, -3)])
     assert 0.1 <= (await broker.stats("q")).oldest_age < 5
+
+
+# --- positions ---
+
+
+async def test_a_position_is_counted_no_further_than_its_limit(broker):
+    ids = [f"m{number}" for number in range(POSITION_LIMIT + 2)]
+    await broker.send("q", [Message(id=id_, priority=number % 2) for number, id_ in enumerate(ids)])
+    # The odd ones are first.
+    assert [await broker.position("q", id_) for id_ in ("m1", "m3", "m0")] == [0, 1, POSITION_LIMIT // 2 + 1]
+    assert await broker.position("q", ids[-2]) == POSITION_LIMIT
+
+
+async def test_a_position_sees_what_is_due_before_anybody_has_freed_it(url, broker):
+    async with SqliteBroker(url, lock_duration=0.05) as other:
+        await broker.send("q", [Message(id="locked"), Message(id="last")])
+        await other.receive("q", max_messages=1, max_wait=0)
+        await broker.send("q", [Message(id="delayed", priority=3)], delay=0.05)
+
+        async def places():
+            found = {id_: await broker.position("q", id_) for id_ in ("delayed", "locked", "last")}
+            return found == {"delayed": 0, "locked": 1, "last": 2}
+
+        await eventually(places, what="all three in line")
+
+
+async def test_a_look_at_a_position_reads_no_more_than_indices(broker):
+    connection = broker.reader._connection
+    for query, numbers in ((_AHEAD, (1, 0, 1, 0.0)), (_PLACE, (1, "m", 0.0))):
+        plan = [row[-1] for row in connection.execute(f"EXPLAIN QUERY PLAN {query}", numbers)]
+        assert not [step for step in plan if step.startswith("SCAN header")], plan

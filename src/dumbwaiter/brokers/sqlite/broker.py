@@ -51,6 +51,7 @@ class SqliteBroker(Broker):
         uncounted_abandon=True,
         deduplication=True,
         oldest_age=True,
+        queue_position=True,
         max_message_nbytes=MAX_MESSAGE_NBYTES,
     )
 
@@ -257,6 +258,10 @@ class SqliteBroker(Broker):
     async def stats(self, queue: str) -> QueueStats:
         self._check_open()
         return await asyncio.to_thread(self._counting_reader.stats, queue)
+
+    async def position(self, queue: str, message_id: str) -> int | None:
+        self._check_open()
+        return await asyncio.to_thread(self._counting_reader.position, queue, message_id)
 
     async def dead_letters(self, queue: str, *, limit: int = 100, after: str | None = None) -> list[DeadLetter]:
         self._check_open()

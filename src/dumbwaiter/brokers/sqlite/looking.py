@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import apsw
 import msgspec
 
+from dumbwaiter.brokers.contract import POSITION_LIMIT
 from dumbwaiter.brokers.sqlite.rows import decode_leniently, seq_of, text
 from dumbwaiter.brokers.sqlite.schema import DEAD, DELAYED, LOCKED, READY, connect
 from dumbwaiter.brokers.sqlite.writer import unavailable
@@ -62,6 +63,27 @@ SELECT min(sent_at) FROM (
     SELECT sent_at FROM header INDEXED BY locked WHERE queue = ?1 AND state = {LOCKED} AND until <= ?2
     UNION ALL
     SELECT sent_at FROM header INDEXED BY delayed WHERE queue = ?1 AND state = {DELAYED} AND until <= ?2
+)
+"""
+
+# Also as ready counts what nobody has freed yet: locks that ran out and delays that ended.
+_PLACE = f"""
+SELECT seq, priority FROM header WHERE queue = ?1 AND id = ?2 AND (
+    state = {READY} OR (state IN ({LOCKED}, {DELAYED}) AND until <= ?3)
+)
+"""
+_AHEAD = f"""
+SELECT count(*) FROM (
+    SELECT 1 FROM header INDEXED BY ready WHERE queue = ?1 AND state = {READY} AND priority > ?2
+    UNION ALL
+    SELECT 1 FROM header INDEXED BY ready WHERE queue = ?1 AND state = {READY} AND priority = ?2 AND seq < ?3
+    UNION ALL
+    SELECT 1 FROM header INDEXED BY locked WHERE queue = ?1 AND state = {LOCKED} AND until <= ?4
+        AND (priority > ?2 OR (priority = ?2 AND seq < ?3))
+    UNION ALL
+    SELECT 1 FROM header INDEXED BY delayed WHERE queue = ?1 AND state = {DELAYED} AND until <= ?4
+        AND (priority > ?2 OR (priority = ?2 AND seq < ?3))
+    LIMIT {POSITION_LIMIT}
 )
 """
 
@@ -182,6 +204,19 @@ class Reader:
             cost=time.monotonic() - now,
             valid_until=float("inf") if due is None else due,
         )
+
+    def position(self, queue: str, message_id: str) -> int | None:
+        """How many are served before *message_id*, at most POSITION_LIMIT. Raises QueueNotFoundError."""
+        with self._lock:
+            self._check_file()
+            now = time.monotonic()
+            queue_id = self._queue_id(queue)
+            place = self._rows(_PLACE, (queue_id, message_id, now))
+            if not place:
+                return None
+            seq, priority = place[0]
+            count: int = self._rows(_AHEAD, (queue_id, priority, seq, now))[0][0]
+        return count
 
     def _queue_id(self, queue: str) -> int:
         rows = self._rows("SELECT id FROM queue WHERE name = ?", (queue,))

@@ -26,6 +26,7 @@ from dumbwaiter.testing.conformance.harness import Harness, ServerHarness
 from dumbwaiter.testing.conformance.inboxes import InboxRules
 from dumbwaiter.testing.conformance.locking import LockingRules
 from dumbwaiter.testing.conformance.looking import LookingRules
+from dumbwaiter.testing.conformance.positions import PositionRules
 from dumbwaiter.testing.conformance.receiving import ReceivingRules
 from dumbwaiter.testing.conformance.sending import SendingRules
 from dumbwaiter.testing.conformance.settling import SettlingRules
@@ -34,7 +35,7 @@ __all__ = ["BrokerConformance", "Harness", "ServerHarness"]
 
 
 class BrokerConformance(
-    SendingRules, ReceivingRules, LockingRules, SettlingRules, LookingRules, InboxRules, CrashingRules
+    SendingRules, ReceivingRules, LockingRules, SettlingRules, LookingRules, PositionRules, InboxRules, CrashingRules
 ):
     """All rules. The subclass has a fixture ``harness``: a Harness on a server or namespace of its own, per test."""
 

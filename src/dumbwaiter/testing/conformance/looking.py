@@ -29,7 +29,7 @@ class LookingRules:
     async def test_an_unknown_queue_raises_naming_it(self, harness: Harness) -> None:
         queue = harness.new_queue()
         async with harness.connect() as broker:
-            of_a_queue = ("send", "receive", "stats", "dead_letters", "redrive", "purge")
+            of_a_queue = ("send", "receive", "stats", "position", "dead_letters", "redrive", "purge")
             for name, verb in verbs_of(broker, queue, [], "", max_wait=harness.quiet).items():
                 if name in of_a_queue:
                     error = await error_of(name, verb, QueueNotFoundError, within=harness.slack + harness.quiet)
@@ -221,8 +221,8 @@ class LookingRules:
 def verbs_of(
     broker: Broker, queue: str, held: list[Delivery], address: str, *, max_wait: float
 ) -> dict[str, Callable[[], Awaitable[object]]]:
-    """Every verb of *broker* but open and close, ready to be called."""
-    return {
+    """Every verb of *broker* but open and close, and what it declares not to have, ready to be called."""
+    verbs: dict[str, Callable[[], Awaitable[object]]] = {
         "check": broker.check,
         "create_queue": lambda: broker.create_queue(queue),
         "queues": broker.queues,
@@ -239,6 +239,9 @@ def verbs_of(
         "open_inbox": broker.open_inbox,
         "reply": lambda: broker.reply(address, [Message()]),
     }
+    if broker.capabilities.queue_position:
+        verbs["position"] = lambda: broker.position(queue, "any")
+    return verbs
 
 
 async def error_of(name: str, verb: Callable[[], Awaitable[object]], kind: type[E], *, within: float) -> E:

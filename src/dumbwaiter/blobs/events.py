@@ -1,0 +1,105 @@
+"""What happens while a kept request runs: started, outputs of a generator, lines that the model printed.
+
+One attempt to run the request writes its events in order, several at a time into one object (a segment). Ids sort: the
+attempt comes first, later attempts behind earlier ones, then the place within it. So a reader that asks for what is
+behind the id it saw last goes on with the newest attempt, and what a stale one still writes is passed over. A segment
+is named after its last event, so that only those with something new are read. Events are there for whoever follows a
+request; its result says how it ended.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from dumbwaiter.blobs.keys import safe_segment
+from dumbwaiter.errors import BlobNotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from dumbwaiter.blobs.store import BlobStore
+
+_MOST_DELIVERIES = 0xFF
+_ID = re.compile(r"[0-9a-f]{13}-[0-9a-f]{8}")
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One event: *data* is of *content_type*, as the model's codec wrote it, or JSON or text of ours.
+
+    *id* comes from event_id().
+    """
+
+    id: str
+    event: Literal["start", "output", "log"]
+    data: bytes = b""
+    content_type: str = "application/json"
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[Event]).decode
+
+
+def new_attempt(delivery_count: int, now: float) -> str:
+    """The name of an attempt: the *delivery_count*-th delivery, begun at *now* (seconds since the Unix epoch)."""
+    return f"{min(max(delivery_count, 0), _MOST_DELIVERIES):02x}{int(now * 1000):011x}"
+
+
+def event_id(attempt: str, sequence: int) -> str:
+    """The id of the event number *sequence* of *attempt*."""
+    return f"{attempt}-{sequence:08x}"
+
+
+def is_event_id(text: str) -> bool:
+    """Whether *text* has the form of an event's id: callers say which one they saw last."""
+    return _ID.fullmatch(text) is not None
+
+
+async def append(store: BlobStore, request_id: str, events: Sequence[Event]) -> None:
+    """Write *events*, all of one attempt and in order, as one object. An empty sequence is a no-op.
+
+    Raises BlobError when the store cannot take it.
+    """
+    if events:
+        await store.put(f"{_folder(request_id)}{events[-1].id}", _encode(events), durable=False)
+
+
+async def follow(store: BlobStore, request_id: str, after: str | None = None) -> AsyncIterator[Event]:
+    """The events that are there now, in order; only those behind the id *after*, unless None. One segment in memory.
+
+    An *after* that is no event's id at all is passed over: the events come from the first one on.
+    """
+    seen = after if after is not None and is_event_id(after) else ""
+    folder = _folder(request_id)
+    for key in await store.list(folder):
+        if key.removeprefix(folder) <= seen:
+            continue
+        for event in await _segment(store, key):
+            if event.id > seen:
+                seen = event.id
+                yield event
+
+
+async def read_events(store: BlobStore, request_id: str, after: str | None = None) -> list[Event]:
+    """All of follow() at once."""
+    return [event async for event in follow(store, request_id, after)]
+
+
+async def forget_events(store: BlobStore, request_id: str) -> None:
+    """Delete what was written about the request."""
+    for key in await store.list(_folder(request_id)):
+        await store.delete(key)
+
+
+async def _segment(store: BlobStore, key: str) -> list[Event]:
+    try:
+        return _decode(await store.get(key))
+    except (BlobNotFoundError, msgspec.DecodeError):
+        # It was forgotten just now, or torn by a power cut: segments are not synced.
+        return []
+
+
+def _folder(request_id: str) -> str:
+    return f"events/{safe_segment(request_id)}/"
