@@ -130,6 +130,31 @@ class BlobExistsError(BlobError):
         super().__init__(f"a blob already exists under {key!r}")
 
 
+# --- reaching out -----------------------------------------------------------
+
+
+class ForbiddenUrlError(DumbwaiterError):
+    """A URL that a caller named must not be reached. *reason* tells no more about this network than the URL did."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        self.url = url
+        self.reason = reason
+        shown = url if len(url) <= 200 else f"{url[:200]}..."
+        super().__init__(f"{shown!r} must not be reached: {reason}")
+
+
+class OutboundError(DumbwaiterError):
+    """A URL that a caller named could not be reached, or what came from there cannot be used.
+
+    *transient*: the same call may succeed later. *status* is that of the HTTP response, where there was one.
+    """
+
+    def __init__(self, message: str, *, transient: bool, status: int | None = None) -> None:
+        self.transient = transient
+        self.status = status
+        super().__init__(message)
+
+
 # --- model and prediction ---------------------------------------------------
 
 
@@ -159,3 +184,55 @@ class PredictionError(DumbwaiterError):
 
 class PredictionTimeoutError(DumbwaiterError, TimeoutError):
     """No answer came within the caller's patience; the request may still be waiting or running."""
+
+
+# --- gateway, as its callers see it -----------------------------------------
+
+
+class GatewayError(DumbwaiterError):
+    """The gateway at *url* refused a request, or cannot be spoken to, and it is no answer of the model's.
+
+    *status* is that of HTTP, None when there was no response; *code* is the problem's (``rate-limited`` ...), *detail*
+    its line for people, and *retry_after* the seconds after which another try makes sense, where the gateway said so.
+    """
+
+    def __init__(
+        self, url: str, detail: str, *, status: int | None = None, code: str = "", retry_after: float | None = None
+    ) -> None:
+        self.url = url
+        self.detail = detail
+        self.status = status
+        self.code = code
+        self.retry_after = retry_after
+        said = "" if status is None else f" answered {status}{f' {code}' if code else ''}"
+        # Not super(): next to it stand errors that are made of other data.
+        Exception.__init__(self, f"gateway {url}{said}: {detail}")
+
+
+class GatewayUnavailableError(GatewayError):
+    """The gateway cannot be reached, hung up, or cannot serve now (502, 503); the same call may succeed later."""
+
+
+class AccessError(GatewayError):
+    """The gateway wants an API key, or another one (401), or this key may not do that (403)."""
+
+
+class InputRefusedError(GatewayError, BadInputError):
+    """The gateway does not take such an input: it is empty, too large, not what it says it is."""
+
+
+class UnknownModelError(GatewayError, QueueNotFoundError):
+    """The gateway knows no such *model*; *models* are those that it does know."""
+
+    def __init__(self, url: str, model: str, detail: str, models: Sequence[str] = ()) -> None:
+        GatewayError.__init__(self, url, detail, status=404, code="unknown-model")
+        self.queue = self.model = model
+        self.models = list(models)
+
+
+class PredictionNotFoundError(GatewayError):
+    """The gateway has given out no such *id*, or not to this tenant."""
+
+    def __init__(self, url: str, id_: str, detail: str) -> None:
+        self.id = id_
+        super().__init__(url, detail, status=404, code="unknown-prediction")

@@ -1,1 +1,6 @@
-"""Reaching URLs that callers name, without being led inside: the address guard and the HTTP client behind it."""
+"""Requests to URLs that callers name: guarded, bounded, and never to an address within unless the settings say so."""
+
+from dumbwaiter.outbound.client import OutboundClient, Response
+from dumbwaiter.outbound.guard import AddressPolicy, Target
+
+__all__ = ["AddressPolicy", "OutboundClient", "Response", "Target"]

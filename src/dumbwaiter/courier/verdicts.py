@@ -1,0 +1,64 @@
+"""What one try came to, and what then becomes of the message."""
+
+from __future__ import annotations
+
+import email.utils
+import random
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from dumbwaiter.errors import BadInputError, BlobError, BlobNotFoundError, ForbiddenUrlError, OutboundError
+from dumbwaiter.policies.delivering import Again, Done, Stop, judge
+
+if TYPE_CHECKING:
+    from dumbwaiter.outbound import Response
+
+BAD_NOTIFICATION, FORBIDDEN, RESULT_GONE = "bad-notification", "forbidden-url", "result-gone"
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """*end* and, for people, *why*."""
+
+    end: Done | Again | Stop
+    why: str
+
+
+def of_response(response: Response, tries: int, *, most: int) -> Verdict:
+    """The receiver answered the *tries*-th try."""
+    retry_after = retry_after_of(response.headers.get("retry-after"), now=time.time())
+    end = judge(response.status, tries, luck=_luck(), retry_after=retry_after, most=most)
+    return Verdict(end, f"it answered {response.status}")
+
+
+def of_error(error: Exception, tries: int, *, most: int) -> Verdict:
+    """The *tries*-th try ended in *error*. Errors that are not expected are raised."""
+    match error:
+        case ForbiddenUrlError():
+            return Verdict(Stop(FORBIDDEN), str(error))
+        case BadInputError():
+            return Verdict(Stop(BAD_NOTIFICATION), str(error))
+        case BlobNotFoundError():
+            return Verdict(Stop(RESULT_GONE), f"the result that it tells of is there no more: {error}")
+        case OutboundError() | BlobError():
+            # A store that is down counts as well: one that has lost a body would be asked for it for ever otherwise.
+            return Verdict(judge(None, tries, luck=_luck(), most=most), str(error))
+    raise error
+
+
+def retry_after_of(text: str | None, *, now: float) -> float | None:
+    """Seconds from *now* (since the Unix epoch) that a Retry-After header asks for; None when it says nothing clear."""
+    if text is None:
+        return None
+    text = text.strip()
+    if text.isascii() and text.isdecimal():
+        return float(text[:9])
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - now)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _luck() -> float:
+    return random.random()  # noqa: S311 - nothing secret about it

@@ -1,0 +1,74 @@
+"""What a try came to, in a word for programs and a line for people."""
+
+from __future__ import annotations
+
+import email.utils
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dumbwaiter.courier import verdicts
+from dumbwaiter.errors import BadInputError, BlobError, BlobNotFoundError, ForbiddenUrlError, OutboundError
+from dumbwaiter.outbound import Response
+from dumbwaiter.policies.delivering import MAX_TRIES, Again, Done, Stop
+
+NOW = 1_700_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        (None, None),
+        ("120", 120.0),
+        (" 120 ", 120.0),
+        ("0", 0.0),
+        (email.utils.formatdate(NOW + 90, usegmt=True), 90.0),
+        (email.utils.formatdate(NOW - 90, usegmt=True), 0.0),
+        ("-5", None),
+        ("1.5", None),
+        ("soon", None),
+        ("", None),
+        ("٣", None),
+        ("9" * 5000, 999_999_999.0),
+    ],
+)
+def test_retry_after_is_read_as_seconds_or_a_date(text, seconds):
+    assert verdicts.retry_after_of(text, now=NOW) == seconds
+
+
+@given(st.text())
+def test_no_text_of_retry_after_is_an_error(text):
+    seconds = verdicts.retry_after_of(text, now=NOW)
+    assert seconds is None or seconds >= 0
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ForbiddenUrlError("http://a/", "it is http"), "forbidden-url"),
+        (BadInputError("not a notification"), "bad-notification"),
+        (BlobNotFoundError("results/1"), "result-gone"),
+    ],
+)
+def test_what_no_other_try_can_help_stops_at_once(error, reason):
+    verdict = verdicts.of_error(error, 1, most=MAX_TRIES)
+    assert verdict.end == Stop(reason)
+    assert str(error) in verdict.why
+
+
+@pytest.mark.parametrize("error", [OutboundError("it broke", transient=True), BlobError("the store is down")])
+def test_the_rest_is_tried_again_and_stops_in_the_end(error):
+    assert isinstance(verdicts.of_error(error, 1, most=MAX_TRIES).end, Again)
+    assert verdicts.of_error(error, MAX_TRIES, most=MAX_TRIES) == verdicts.Verdict(Stop("webhook-failed"), str(error))
+
+
+def test_an_error_that_nobody_expects_is_raised():
+    with pytest.raises(ZeroDivisionError):
+        verdicts.of_error(ZeroDivisionError(), 1, most=MAX_TRIES)
+
+
+def test_a_receiver_that_asks_for_patience_gets_it():
+    response = Response(status=429, headers={"retry-after": "300"}, url="https://a/")
+    assert verdicts.of_response(response, 1, most=MAX_TRIES).end == Again(300.0)
+    assert verdicts.of_response(Response(status=204, headers={}, url=""), 1, most=MAX_TRIES).end == Done()
