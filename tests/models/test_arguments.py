@@ -171,6 +171,7 @@ def test_a_body_that_is_no_object_is_told_what_to_send_whatever_its_type_says(co
 def test_several_inputs_describe_themselves():
     described = several(*CLASSIFY).describe()
     assert described["kind"] == "arguments"
+    assert described["kinds"] == {"image": "image", "top": "json"}
     assert described["schema"]["required"] == ["image"]
     assert described["schema"]["properties"]["top"] == {"type": "integer"}
     assert several(*CLASSIFY).content_types[:2] == ("application/json", "image/jpeg")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import struct
@@ -282,3 +283,20 @@ def test_tensors_of_all_kinds_become_arrays():
     assert tensor_to_array(torch.eye(2).to_sparse()).tolist() == [[1, 0], [0, 1]]
     assert tensor_to_array(torch.tensor([1 + 2j]).conj()).tolist() == [1 - 2j]
     assert tensor_to_array(torch.zeros(1, requires_grad=True)).tolist() == [0]
+
+
+@pytest.mark.parametrize("content_type", ["application/x-npy", "application/octet-stream", ""])
+def test_inside_json_an_array_may_be_an_npy_file_and_keeps_its_type(content_type):
+    array = np.array([np.nan, 0.1], np.float16)
+    url = f"data:{content_type};base64,{base64.b64encode(encode_npy(array)).decode()}"
+    assert ArrayCodec().from_json(url).dtype == np.float16
+    np.testing.assert_array_equal(ArrayCodec().from_json(url), array)
+    assert str(TensorCodec().from_json(url).dtype) == "torch.float16"
+
+
+@pytest.mark.parametrize(
+    "url", ["hello", "data:,", "data:text/plain,[1]", "data:application/json,[1]", "data:;base64,AAAA"]
+)
+def test_another_string_inside_json_is_no_array(url):
+    with pytest.raises(BadInputError, match="expected an array"):
+        ArrayCodec().from_json(url)

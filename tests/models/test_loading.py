@@ -239,6 +239,40 @@ def test_a_generator_gives_a_list_of_its_parts(serve):
     assert model.describe()["streaming"]
 
 
+def test_each_chunk_of_a_generator_is_heard_as_it_is_yielded(serve):
+    model = serve("class Model:\n    def __call__(self, text: str):\n        yield from text")
+    heard = []
+    assert model.predict(["abc"], heard.append) == [["a", "b", "c"]]
+    assert heard == ["a", "b", "c"]
+    assert serve("class Model:\n    def __call__(self, x: str) -> str: return x").predict(["a"], heard.append) == ["a"]
+    assert len(heard) == 3, "what is no generator has no chunks"
+
+
+def test_a_generator_whose_chunks_are_refused_is_closed(serve):
+    model = serve(
+        """
+        class Model:
+            closed = 0
+
+            def __call__(self, text: str):
+                try:
+                    yield from text
+                finally:
+                    Model.closed += 1
+        """
+    )
+    heard = []
+
+    def refuse(chunk):
+        heard.append(chunk)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        model.predict(["abc"], refuse)
+    assert heard == ["a"]
+    assert model._model.closed == 1
+
+
 def test_an_output_that_cannot_be_encoded_is_a_permanent_error(serve):
     model = serve("class Model:\n    def __call__(self, text: str):\n        return [float(text)]")
     with pytest.raises(PermanentError, match=r"JSON cannot carry nan - at `\$\[0\]`"):

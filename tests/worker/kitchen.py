@@ -10,15 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dumbwaiter.answers import failure_of
+from dumbwaiter.answers import failed, failure_of
 from dumbwaiter.asking import Asker
 from dumbwaiter.blobs import open_store
 from dumbwaiter.blobs.presence import WorkerStatus
+from dumbwaiter.blobs.results import load_result, save_result
 from dumbwaiter.blobs.store import BlobStore
 from dumbwaiter.brokers import open_broker
 from dumbwaiter.brokers.contract import Broker
-from dumbwaiter.config import WorkerSettings
+from dumbwaiter.config import OutboundSettings, WorkerSettings
 from dumbwaiter.devices.admission import Admission
+from dumbwaiter.errors import BlobNotFoundError
 from dumbwaiter.message import Failure, Message
 from dumbwaiter.models.contract import ModelSpec
 from dumbwaiter.testing import eventually
@@ -81,6 +83,29 @@ class Kitchen:
         assert failure is not None, "it succeeded"
         return failure
 
+    async def send(self, text: str, id_: str, **attributes: Any) -> None:
+        """A request that nobody waits for: its answer is kept."""
+        await self.broker.send(QUEUE, [Message(id=id_, body=text.encode(), content_type="text/plain", **attributes)])
+
+    async def cancel(self, id_: str) -> Message:
+        """As a gateway does it; the result that stands then."""
+        said = failed(Message(id=id_), Failure(code="canceled", message="cancelled by its caller"))
+        return await save_result(self.store, id_, said, threshold=10_000)
+
+    async def result(self, id_: str, *, within: float = 20.0) -> Message:
+        async def there() -> Message | None:
+            with contextlib.suppress(BlobNotFoundError):
+                return await load_result(self.store, id_)
+            return None
+
+        answer = await eventually(there, within=within, what=f"a result of {id_}")
+        assert answer is not None
+        return answer
+
+    async def is_empty(self) -> bool:
+        stats = await self.broker.stats(QUEUE)
+        return stats.ready + stats.locked + stats.delayed == 0
+
     @property
     def states(self) -> list[str]:
         return [status.state for status in self.statuses]
@@ -104,6 +129,7 @@ async def kitchen(
     broker: Broker | None = None,
     store: BlobStore | None = None,
     admission: Admission | None = None,
+    outbound: OutboundSettings | None = None,
     **spec: Any,
 ) -> AsyncIterator[Kitchen]:
     """Serve class Model from *code*; ends the worker as SIGTERM would."""
@@ -114,7 +140,10 @@ async def kitchen(
         statuses: list[WorkerStatus] = []
         model = ModelSpec(name=QUEUE, target="network:Model", project=str(folder), **spec)
         consumer = Consumer(
-            broker, store, model, options or WorkerSettings(), admission=admission, on_status=statuses.append
+            *(broker, store, model, options or WorkerSettings()),
+            outbound=outbound or OutboundSettings(),
+            admission=admission,
+            on_status=statuses.append,
         )
         stop, hurry = asyncio.Event(), asyncio.Event()
         running = asyncio.create_task(consumer.run(stop, hurry=hurry))

@@ -13,7 +13,8 @@ import pytest
 from dumbwaiter.errors import BadInputError
 from dumbwaiter.testing import eventually
 from dumbwaiter.worker.intake import Intake
-from dumbwaiter.worker.pipe import Drain, Drop, Item, Predict, RunnerEnd, frame
+from dumbwaiter.worker.interrupting import Interrupted, Interrupter
+from dumbwaiter.worker.pipe import Cancel, Drain, Drop, Item, Predict, RunnerEnd, frame
 from dumbwaiter.worker.recorder import FlightRecorder
 
 pytestmark = pytest.mark.anyio
@@ -53,6 +54,7 @@ class Desk:
         self.returned: list[int] = []
         self.bad: list[int] = []
         self.recorder = FlightRecorder.create()
+        self.interrupter = Interrupter()
         self.intake = Intake(
             RunnerEnd(theirs),
             model,
@@ -60,10 +62,11 @@ class Desk:
             threads=threads,
             on_bad_input=lambda item, _: self.bad.append(item.slot),
             on_returned=self.returned.extend,
+            interrupter=self.interrupter,
         )
         self.intake.start()
 
-    def send(self, message: Predict | Drop | Drain, *bodies: bytes) -> None:
+    def send(self, message: Predict | Drop | Drain | Cancel, *bodies: bytes) -> None:
         self._ours.sendall(b"".join(bytes(part) for part in frame(message, bodies)))
 
     def predict(self, **bodies: bytes) -> None:
@@ -139,6 +142,22 @@ async def test_a_slot_given_to_a_new_input_does_not_inherit_the_drop_of_the_old_
     desk.model.finish(b"soup", b"pie")
     await eventually(lambda: sorted(desk.ready()) == [1, 7])
     assert desk.returned == []
+
+
+async def test_cancelled_inputs_come_back_and_one_that_was_taken_already_will_not_be_called(desk: Desk) -> None:
+    desk.predict(s1=b"soup", s2=b"salad", s3=b"pie")
+    desk.model.finish(b"soup")
+    await eventually(lambda: desk.ready() == [1])
+    with desk.intake.changed:
+        desk.intake.take([0])
+    desk.send(Cancel([1, 3]))
+    desk.model.finish(b"salad", b"pie")
+    await eventually(lambda: desk.returned == [3])
+    with pytest.raises(Interrupted):
+        desk.interrupter.call([1], pytest.fail)
+    desk.predict(s1=b"soup")  # the slot has a new owner
+    await eventually(lambda: sorted(desk.ready()) == [1, 2])
+    assert desk.interrupter.call([1], str) == ""
 
 
 async def test_a_bad_input_is_reported_and_the_rest_decoded(desk: Desk) -> None:

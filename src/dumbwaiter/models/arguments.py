@@ -72,10 +72,11 @@ class SeveralInputs:
         return self._arguments({name: self._one(name, value) for name, value in values.items()})
 
     def describe(self) -> dict[str, Any]:
-        """Kind and JSON Schema of the object."""
+        """Kind and JSON Schema of the object, and the kind of each parameter."""
         properties = {name: codec.schema() for name, codec in self._codecs.items()}
         schema = {"type": "object", "properties": properties, "required": self._required}
-        return {"kind": "arguments", "schema": {**schema, "additionalProperties": False}}
+        kinds = {name: codec.kind for name, codec in self._codecs.items()}
+        return {"kind": "arguments", "kinds": kinds, "schema": {**schema, "additionalProperties": False}}
 
     def _holds_arguments(self, content_type: ContentType, body: Buffer) -> bool:
         if not (content_type.is_json or content_type.unsaid) or bytes(body[:64]).lstrip()[:1] != b"{":

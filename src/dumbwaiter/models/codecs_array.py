@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from dumbwaiter.errors import BadInputError, MissingExtraError, ModelLoadError, PermanentError
 from dumbwaiter.models.codecs_json import decode_json
-from dumbwaiter.models.content_types import JSON, NPY, ContentType
-from dumbwaiter.models.input_codec import Buffer, InputCodec, name_of, one_line
+from dumbwaiter.models.content_types import JSON, NPY, ContentType, parse_content_type
+from dumbwaiter.models.input_codec import Buffer, InputCodec, from_data_url, name_of, one_line
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -44,7 +44,7 @@ class ArrayCodec(InputCodec):
         raise BadInputError(f"expected {_EXPECTED}, got {one_line(content_type.essence, 60)}")
 
     def from_json(self, value: Any) -> Any:
-        return self._cast(_array_of(value))
+        return self._cast(_from_data_url(value) if isinstance(value, str) else _array_of(value))
 
     def schema(self) -> dict[str, Any]:
         return {"type": ["array", "number", "boolean"], "description": f"nested lists of {self._dtype or 'numbers'}"}
@@ -74,7 +74,7 @@ class TensorCodec(InputCodec):
         return _tensor_of(self._arrays.from_body(content_type, body), exact=said_npy)
 
     def from_json(self, value: Any) -> Any:
-        return _tensor_of(self._arrays.from_json(value), exact=False)
+        return _tensor_of(self._arrays.from_json(value), exact=isinstance(value, str))
 
     def schema(self) -> dict[str, Any]:
         return self._arrays.schema()
@@ -143,6 +143,15 @@ def _check_npy(shape: Any, dtype: Any, nbytes: int) -> None:
         raise BadInputError(
             f"the .npy header says shape {one_line(shape, 60)} of {dtype}, {wanted} bytes; the body has {nbytes}"
         )
+
+
+def _from_data_url(value: str) -> Any:
+    """A ``.npy`` file inside JSON: exact, also where JSON has no such number."""
+    content_type, body = from_data_url(_EXPECTED, value)
+    said = parse_content_type(content_type)
+    if said.is_npy or (said.unsaid and is_npy(body)):
+        return decode_npy(body)
+    raise BadInputError(f"expected {_EXPECTED}, got a data URL of {one_line(said.essence, 60) or 'no type'}")
 
 
 def _array_of(value: Any) -> Any:

@@ -5,7 +5,7 @@ Users do not implement this; they write a plain class, and models/loading.py wra
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -51,10 +51,11 @@ class LoadedModel(Protocol):
         """The model's input. Raises BadInputError, saying what was expected and what came."""
         ...
 
-    def predict(self, inputs: Sequence[Any]) -> list[Any]:
+    def predict(self, inputs: Sequence[Any], on_chunk: Callable[[Any], None] | None = None) -> list[Any]:
         """One call of the model; a list as long as *inputs*, where an Exception fails its own place only.
 
-        Whatever the model raises passes through; a wrong length raises PermanentError.
+        Whatever the model raises passes through; a wrong length raises PermanentError. With a single input,
+        *on_chunk* hears of each chunk that a generator yields; what it raises ends the generator and passes through.
         """
         ...
 

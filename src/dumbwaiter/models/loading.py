@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from dumbwaiter.errors import BadInputError, MissingExtraError, ModelLoadError, PermanentError
@@ -61,22 +61,22 @@ class ServedModel:
             raise BadInputError(f"empty body; expected {' or '.join(self._inputs.content_types[:4])}")
         return self._inputs.decode(parse_content_type(content_type), body)
 
-    def predict(self, inputs: Sequence[Any]) -> list[Any]:
+    def predict(self, inputs: Sequence[Any], on_chunk: Callable[[Any], None] | None = None) -> list[Any]:
         if not inputs:
             return []
         if self._signature.batched:
             return _as_many(self._model(list(inputs)), len(inputs))
         if len(inputs) == 1:
-            return [self._call(inputs[0])]
+            return [self._call(inputs[0], on_chunk)]
         return [self._call_alone(one) for one in inputs]
 
     def encode(self, output: Any) -> tuple[str, bytes]:
         return encode_output(output, self._signature.output)
 
-    def _call(self, one: Any) -> Any:
+    def _call(self, one: Any, on_chunk: Callable[[Any], None] | None = None) -> Any:
         output = self._model(*one.by_position, **one.by_name) if isinstance(one, Arguments) else self._model(one)
         if self._signature.streaming or isinstance(output, types.GeneratorType):
-            return list(output)
+            return list(output) if on_chunk is None else _stream(output, on_chunk)
         return output
 
     def _call_alone(self, one: Any) -> Any:
@@ -84,6 +84,19 @@ class ServedModel:
             return self._call(one)
         except Exception as error:
             return error
+
+
+def _stream(chunks: Iterable[Any], on_chunk: Callable[[Any], None]) -> list[Any]:
+    """As list(*chunks*), *on_chunk* hearing of each; a generator that is not run to its end is closed."""
+    seen = []
+    try:
+        for chunk in chunks:
+            seen.append(chunk)
+            on_chunk(chunk)
+    finally:
+        if isinstance(chunks, types.GeneratorType):
+            chunks.close()
+    return seen
 
 
 def _as_many(outputs: Any, count: int) -> list[Any]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 
 from dumbwaiter.blobs.store import BlobStore
 from dumbwaiter.brokers.contract import Broker
-from dumbwaiter.config import WorkerSettings
+from dumbwaiter.config import OutboundSettings, WorkerSettings
 from dumbwaiter.devices.admission import Admission
 from dumbwaiter.models.contract import ModelSpec
-from dumbwaiter.worker.consumer import Consumer, OnStatus
+from dumbwaiter.signals import told_to_stop
+from dumbwaiter.worker.announcing import OnStatus
+from dumbwaiter.worker.consumer import OUTBOUND, Consumer
 
 __all__ = ["Consumer", "run_worker"]
 
@@ -21,6 +22,7 @@ async def run_worker(
     spec: ModelSpec,
     options: WorkerSettings,
     *,
+    outbound: OutboundSettings = OUTBOUND,
     admission: Admission | None = None,
     on_status: OnStatus | None = None,
     stop: asyncio.Event | None = None,
@@ -29,25 +31,10 @@ async def run_worker(
     """Serve *spec* on an open broker and store until *stop* is set; the process's exit code.
 
     It leaves within options.grace, at once when *hurry* is set. Without *stop*, SIGTERM and SIGINT stop it, and a
-    second one makes it hurry. *admission* grants what may be pulled (None: anything).
+    second one makes it hurry. *outbound* says which URLs inputs may be fetched from; *admission* grants what may be
+    pulled (None: anything).
     """
-    consumer = Consumer(broker, store, spec, options, admission=admission, on_status=on_status)
-    if stop is not None:
-        await consumer.run(stop, hurry=hurry)
-        return 0
-    stop, hurry = asyncio.Event(), asyncio.Event()
-
-    def asked_to_stop() -> None:
-        if stop.is_set():
-            hurry.set()
-        stop.set()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked_to_stop)
-    try:
-        await consumer.run(stop, hurry=hurry)
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
+    consumer = Consumer(broker, store, spec, options, outbound=outbound, admission=admission, on_status=on_status)
+    with told_to_stop(stop, hurry) as (asked, hurried):
+        await consumer.run(asked, hurry=hurried)
     return 0

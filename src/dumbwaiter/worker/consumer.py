@@ -8,31 +8,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dumbwaiter.blobs import presence
-from dumbwaiter.blobs.claimcheck import check_out
-from dumbwaiter.blobs.presence import WorkerStatus
 from dumbwaiter.blobs.store import BlobStore
 from dumbwaiter.brokers.contract import Broker
-from dumbwaiter.config import WorkerSettings
+from dumbwaiter.config import OutboundSettings, WorkerSettings
 from dumbwaiter.devices.admission import Admission, Unlimited
-from dumbwaiter.errors import BadInputError, BlobError, BrokerUnavailableError
-from dumbwaiter.message import Failure, Timings
+from dumbwaiter.errors import BrokerUnavailableError
 from dumbwaiter.models.contract import ModelSpec
 from dumbwaiter.policies.batching import pull_size, was_nearly_full
-from dumbwaiter.policies.retrying import Fault, back_off, most_deliveries, must_be_alone
-from dumbwaiter.worker.hand import Hand, Held
+from dumbwaiter.policies.retrying import back_off, must_be_alone
+from dumbwaiter.worker.announcing import Announcer, OnStatus
+from dumbwaiter.worker.hand import NOWHERE, Hand, Held
+from dumbwaiter.worker.inputs import InputFetcher, Places
 from dumbwaiter.worker.keeper import RunnerKeeper
-from dumbwaiter.worker.settling import Outcome, Settler, failure, renew
+from dumbwaiter.worker.looking import ResultFinder
+from dumbwaiter.worker.notifying import Notifier
+from dumbwaiter.worker.preparing import Preparer
+from dumbwaiter.worker.progress import ProgressWriter
+from dumbwaiter.worker.settling import Outcome, Settler, renew
 
 _FETCHES_AT_ONCE = 4
+_LOOK_EVERY = 1.0
+OUTBOUND = OutboundSettings()
+"""By default inputs may be fetched from any public host."""
 _log = logging.getLogger(__name__)
-OnStatus = Callable[[WorkerStatus], None]
 
 
 class Consumer:
@@ -45,6 +47,7 @@ class Consumer:
         spec: ModelSpec,
         options: WorkerSettings,
         *,
+        outbound: OutboundSettings = OUTBOUND,
         admission: Admission | None = None,
         on_status: OnStatus | None = None,
     ) -> None:
@@ -53,24 +56,30 @@ class Consumer:
         self._spec = spec
         self._options = options
         self._admission = admission or Unlimited()
-        self._on_status = on_status
         self._hand = Hand()
         self._changed = asyncio.Event()
+        notifier = Notifier(broker, spec.name)
         self._settler = Settler(
-            broker, store, self._hand, claim_threshold=options.claim_threshold, changed=self._changed
+            broker, store, self._hand, notifier, claim_threshold=options.claim_threshold, changed=self._changed
+        )
+        self._progress = ProgressWriter(store, notifier)
+        self._announcer = Announcer(
+            store, spec.name, on_status=on_status, seconds_each=lambda: self._keeper.seconds_each
         )
         self._keeper = RunnerKeeper(
-            spec, self._hand, self._settler, options, changed=self._changed, on_state=self._note_state
+            spec, self._hand, self._settler, options, self._progress, changed=self._changed, on_state=self._note_state
         )
-        self._status = WorkerStatus(worker=f"{os.getpid()}-{secrets.token_hex(4)}", model=spec.name, state="loading")
-        self._announce_now = asyncio.Event()
+        self._finder = ResultFinder(store)
+        self._fetcher = InputFetcher(outbound)
+        self._preparer = Preparer(store, spec, self._finder, self._fetcher)
         self._last_was_full = False
 
     async def run(self, stop: asyncio.Event, *, hurry: asyncio.Event | None = None) -> None:
         """Serve until *stop*; then finish or hand back what is in hand, within the grace (*hurry*: at once)."""
         await self._create_queue(stop)
         keeping = asyncio.create_task(self._keeper.run())
-        chores = [asyncio.create_task(chore()) for chore in (self._pull, self._renew_locks, self._announce)]
+        runs = (self._pull, self._renew_locks, self._announcer.run, self._take_out_answered)
+        chores = [asyncio.create_task(chore()) for chore in runs]
         stopping = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait({keeping, *chores, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -82,12 +91,14 @@ class Consumer:
             # Also when this call was cancelled, while it left or before: nothing of ours may live on.
             await _end(stopping, *chores, keeping)
             await self._settler.close()
+            await self._progress.close()
+            await self._fetcher.close()
 
     async def _leave(
         self, keeping: asyncio.Task[None], chores: Sequence[asyncio.Task[None]], hurry: asyncio.Event | None
     ) -> None:
         """Stop pulling; drain the runner; end it; settle; say goodbye. Locks are renewed until the end."""
-        pulling, renewing, announcing = chores
+        pulling, renewing, announcing, looking = chores
         await _end(pulling)
         self._note_state("draining", "", {})
         started = time.monotonic()
@@ -98,9 +109,13 @@ class Consumer:
         left = max(0.5, self._options.grace * 0.95 - (time.monotonic() - started))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._settler.settled(), left)
-        await _end(renewing, announcing)
-        with contextlib.suppress(BlobError):
-            await presence.withdraw(self._store, self._spec.name, self._status.worker)
+        await _end(renewing, announcing, looking)
+        await self._announcer.withdraw()
+
+    def _note_state(self, state: str, reason: str, signature: dict[str, Any]) -> None:
+        if signature:
+            self._fetcher.places = Places.of(signature.get("input") or {})
+        self._announcer.note_state(state, reason, signature)
 
     async def _create_queue(self, stop: asyncio.Event) -> None:
         attempt = 0
@@ -152,19 +167,20 @@ class Consumer:
             await self._give_to_runner(self._hand.take(deliveries, grant))
 
     async def _give_to_runner(self, held: Sequence[Held]) -> None:
-        """Those whose bodies are here at once, together; the others each as its claim check is fetched."""
+        """Those that are ready at once, together; the others as they are looked at, and each as it is fetched."""
+        for one in held:
+            if one.kept:
+                self._fetcher.read_order(one)
         now = time.time()
-        verdicts = [(one, self._past_saving(one, now)) for one in held]
+        verdicts = [(one, self._preparer.past_saving(one, now)) for one in held]
         self._refuse([outcome for _, outcome in verdicts if outcome is not None])
         good = [one for one, outcome in verdicts if outcome is None]
         company = [one for one in good if not must_be_alone(one.delivery.delivery_count)]
-        elsewhere = [one for one in company if one.delivery.message.data_ref is not None]
+        ready = [one for one in company if self._preparer.is_ready(one)]
         try:
-            await self._keeper.send([one for one in company if one.delivery.message.data_ref is None])
-            fetches = asyncio.Semaphore(_FETCHES_AT_ONCE)
-            async with asyncio.TaskGroup() as group:
-                for one in elsewhere:
-                    group.create_task(self._fetch_and_send(one, fetches))
+            await self._keeper.send(ready)
+            if len(ready) < len(company):
+                await self._prepare([one for one in company if one.waiting])
             for one in good:
                 if one.waiting:
                     await self._run_alone(one)
@@ -173,10 +189,28 @@ class Consumer:
             self._hand_back([one for one in good if one.waiting])
             raise
 
+    async def _prepare(self, held: Sequence[Held]) -> None:
+        here: list[Held] = []
+        elsewhere: list[Held] = []
+        for one in held:
+            (here if self._preparer.is_all_here(one) else elsewhere).append(one)
+        fetches = asyncio.Semaphore(_FETCHES_AT_ONCE)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._look_and_send(here))
+            for one in elsewhere:
+                group.create_task(self._fetch_and_send(one, fetches))
+
+    async def _look_and_send(self, held: Sequence[Held]) -> None:
+        self._refuse(await self._preparer.look(held))
+        await self._keeper.send([one for one in held if one.waiting])
+
     async def _fetch_and_send(self, held: Held, fetches: asyncio.Semaphore) -> None:
         async with fetches:
             await self._until(lambda: self._hand.nbytes_in_runner < self._options.max_nbytes_in_hand)
-            outcome = None if held.delivery.message.data_ref is None else await self._check_out(held)
+            self._refuse(await self._preparer.look([held]))
+            if not held.waiting:
+                return
+            outcome = None if self._preparer.is_all_here(held) else await self._preparer.fetch(held)
             if outcome is None:
                 await self._keeper.send([held])
             else:
@@ -203,42 +237,25 @@ class Consumer:
             self._hand.pass_by_runner(one)
         self._settler.hand_back(held)
 
-    def _past_saving(self, held: Held, now: float) -> Outcome | None:
-        message, count = held.delivery.message, held.delivery.delivery_count
-        if message.deadline is not None and now > message.deadline:
-            late = now - message.deadline
-            said = Failure(code="deadline-exceeded", message=f"received {late:.3f} s after its deadline")
-            return self._failed(held, Fault.EXPIRED, said)
-        if count > most_deliveries(self._spec.max_deliveries):
-            said = Failure(
-                code="delivery-limit",
-                message=f"delivered {count} times without a verdict: whoever held it died, or lost its lock",
-                attempts=count,
-            )
-            return self._failed(held, Fault.PERMANENT, said)
-        return None
-
-    async def _check_out(self, held: Held) -> Outcome | None:
-        try:
-            held.body = (await check_out(self._store, held.delivery.message)).body
-        except BadInputError as error:
-            said = Failure(code="bad-input", message=str(error))
-            return self._failed(held, Fault.PERMANENT, said)
-        except BlobError as error:
-            said = Failure(code="claim-unreadable", message=str(error), attempts=held.delivery.delivery_count)
-            return self._failed(held, Fault.TRANSIENT, said)
-        return None
-
-    def _failed(self, held: Held, fault: Fault, said: Failure) -> Outcome:
-        return failure(held, fault, said, max_deliveries=self._spec.max_deliveries, timings=Timings())
-
     async def _pause(self, attempt: int, error: BrokerUnavailableError) -> None:
         delay = back_off(attempt, luck=0.5, longest=5.0)
         if attempt in {1, 10, 100}:
             _log.warning("the broker is unavailable, trying again: %s", error)
         await asyncio.sleep(delay)
 
-    # --- locks and status ---
+    # --- what the runner has in hand ---
+
+    async def _take_out_answered(self) -> None:
+        """Look whether what the runner has had for a while was answered meanwhile: cancelled, or by another worker."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            held = self._hand.kept_in_runner(since=time.monotonic() - _LOOK_EVERY)
+            errors = await self._finder.find_all([one for one in held if one.stored is None])
+            for error in errors:
+                if error is not None:
+                    _log.warning("whether a running request was cancelled cannot be told: %s", error)
+                    break
+            await self._keeper.cancel([one.slot for one in held if one.stored is not None and one.slot != NOWHERE])
 
     async def _renew_locks(self) -> None:
         usual, soon = self._broker.lock_duration / 3, self._broker.lock_duration / 12
@@ -257,30 +274,6 @@ class Consumer:
             if lost:
                 _log.warning("%d lock(s) lost; other workers have these messages by now", len(lost))
                 await self._keeper.forget(slots)
-
-    def _note_state(self, state: str, reason: str, signature: dict[str, Any]) -> None:
-        self._status = WorkerStatus(
-            worker=self._status.worker,
-            model=self._spec.name,
-            state=state,  # type: ignore[arg-type]
-            reason=reason,
-            signature=signature or self._status.signature,
-        )
-        self._announce_now.set()
-        if self._on_status is not None:
-            self._on_status(self._status)
-
-    async def _announce(self) -> None:
-        with contextlib.suppress(BlobError):  # housekeeping: the next worker to start tries again
-            await presence.forget_the_dead(self._store, self._spec.name)
-        while True:
-            self._announce_now.clear()
-            try:
-                await presence.announce(self._store, self._status)
-            except BlobError as error:
-                _log.warning("this worker cannot announce itself: %s", error)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._announce_now.wait(), presence.ANNOUNCE_EVERY)
 
 
 async def _end(*tasks: asyncio.Task[Any]) -> None:

@@ -6,10 +6,9 @@ import errno
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from dumbwaiter.errors import BadInputError, PermanentError, TransientError
-from dumbwaiter.models.contract import LoadedModel
 from dumbwaiter.models.importing import headline
 from dumbwaiter.policies.retrying import Fault as FaultKind
 from dumbwaiter.worker.pipe import Fault
@@ -21,7 +20,15 @@ _NO_MEMORY = ("DefaultCPUAllocator", "CUDA out of memory", "CUBLAS_STATUS_ALLOC_
 _DETAIL_NCHARS = 16_000
 
 
-def run_batch(model: LoadedModel, inputs: Sequence[Any], starting: Starting, *, first: int = 0) -> list[Any]:
+class Predicts(Protocol):
+    """So much of a LoadedModel is needed here."""
+
+    def predict(self, inputs: Sequence[Any]) -> list[Any]:
+        """One call of the model."""
+        ...
+
+
+def run_batch(model: Predicts, inputs: Sequence[Any], starting: Starting, *, first: int = 0) -> list[Any]:
     """Outputs in order; an Exception in a place is that member's own failure.
 
     A batch that runs out of memory is halved, down to single inputs. A batch that raises anything else is run again

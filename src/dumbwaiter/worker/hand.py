@@ -8,13 +8,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
+from dumbwaiter.answers import is_kept
 from dumbwaiter.devices.admission import Grant
-from dumbwaiter.message import Delivery
+from dumbwaiter.message import Delivery, Message
 from dumbwaiter.worker.recorder import SLOTS
 
 NOWHERE = -1
 """The slot of a message that is not in the runner."""
+
+
+class Flushable(Protocol):
+    """Something on its way to the store."""
+
+    async def flush(self) -> None:
+        """Wait until it is there, or lost."""
+        ...
 
 
 class Held:
@@ -23,12 +33,41 @@ class Held:
     *body* is the message's, or what its claim check stands for, until the runner has it; *nbytes* its size.
     *waiting* is set until it is given to the runner, or passed by it. *closing* is set when the broker is being told
     how the message ends: from then on a lost lock is no news.
+
+    *request* is what the message asks for: the message itself, or what its body says where that is an order of its own.
+    *source* is a URL that its input is fetched from. *kept* says whether its answer is stored; *stored* is the answer
+    that was found there while it was in hand (it was cancelled, or another worker was first), *stored_at* when.
+    *lane* takes its progress to the store.
     """
 
-    __slots__ = ("body", "closing", "delivery", "grant", "lost", "nbytes", "received_at", "slot", "waiting")
+    __slots__ = (
+        "body",
+        "closing",
+        "delivery",
+        "given_at",
+        "grant",
+        "kept",
+        "lane",
+        "lost",
+        "nbytes",
+        "received_at",
+        "request",
+        "slot",
+        "source",
+        "stored",
+        "stored_at",
+        "waiting",
+    )
 
     def __init__(self, delivery: Delivery, grant: Grant, received_at: float) -> None:
         self.delivery = delivery
+        self.request = delivery.message
+        self.kept = is_kept(delivery.message)
+        self.source: str | None = None
+        self.stored: Message | None = None
+        self.stored_at = 0.0
+        self.lane: Flushable | None = None
+        self.given_at = 0.0
         self.body = delivery.message.body
         self.nbytes = 0
         self.grant = grant
@@ -72,6 +111,17 @@ class Hand:
         """The slots in use."""
         return list(self._by_slot)
 
+    def at(self, slot: int) -> Held:
+        """Whose input is in *slot* of the runner. Raises ValueError when nobody's is."""
+        try:
+            return self._by_slot[slot]
+        except KeyError:
+            raise ValueError(f"nothing is in slot {slot} of the runner, which has {self.slots}") from None
+
+    def kept_in_runner(self, *, since: float) -> list[Held]:
+        """Those kept that the runner has had since *since* (monotonic), or longer."""
+        return [held for held in self._by_slot.values() if held.kept and held.given_at <= since]
+
     def take(self, deliveries: Iterable[Delivery], grant: Grant) -> list[Held]:
         """Take freshly received deliveries in hand: from now on their locks are renewed."""
         now = time.monotonic()
@@ -83,7 +133,7 @@ class Hand:
     def assign(self, held: Held) -> bytes:
         """Give *held* a slot of the runner; its body, which nobody here needs any longer."""
         held.waiting = False
-        self.given_at = time.monotonic()
+        self.given_at = held.given_at = time.monotonic()
         held.slot = self._free.pop()
         self._by_slot[held.slot] = held
         body, held.body = held.body, b""

@@ -10,7 +10,8 @@ from typing import Any
 
 from dumbwaiter.models.contract import LoadedModel
 from dumbwaiter.policies.batching import Waiting, decoders_wanted
-from dumbwaiter.worker.pipe import Drain, Drop, Item, Predict, RunnerEnd, split
+from dumbwaiter.worker.interrupting import Interrupter
+from dumbwaiter.worker.pipe import Cancel, Drain, Drop, Item, Predict, RunnerEnd, split
 from dumbwaiter.worker.recorder import FlightRecorder, State
 
 OnBadInput = Callable[[Item, BaseException], None]
@@ -32,7 +33,8 @@ class Intake:
     """Reader thread and decode threads; the main thread looks at *ready* and takes from it while holding *changed*.
 
     Of the decode threads one works ahead, and the others only help while the device would have to wait: else they
-    would take the processor from the model. *target* is the batch size to aim at.
+    would take the processor from the model. *target* is the batch size to aim at. *interrupter* ends what runs when it
+    is cancelled.
     """
 
     def __init__(
@@ -44,8 +46,10 @@ class Intake:
         threads: int,
         on_bad_input: OnBadInput,
         on_returned: OnReturned,
+        interrupter: Interrupter | None = None,
     ) -> None:
         self._pipe = pipe
+        self._interrupter = interrupter or Interrupter()
         self._model = model
         self._recorder = recorder
         self._on_bad_input = on_bad_input
@@ -115,11 +119,15 @@ class Intake:
                 self._accept(meta.items, bodies)
             elif isinstance(meta, Drop):
                 self._drop(set(meta.slots))
+            elif isinstance(meta, Cancel):
+                self._interrupter.cancel(meta.slots)  # first: what is taken off the pile meanwhile will not start
+                self._drop(set(meta.slots))
             elif isinstance(meta, Drain):
                 self._drain()
 
     def _accept(self, items: list[Item], bodies: memoryview) -> None:
         self._note_arrivals(len(items))
+        self._interrupter.renew(item.slot for item in items)
         pieces = list(zip(items, split([item.nbytes for item in items], bodies), strict=True))
         with self.changed:
             self._dropped.difference_update(item.slot for item in items)  # the slot has a new owner

@@ -17,7 +17,21 @@ from dumbwaiter.policies.batching import most_in_hand
 from dumbwaiter.policies.retrying import Fault, back_off, must_be_alone
 from dumbwaiter.worker.autopsy import CauseOfDeath
 from dumbwaiter.worker.hand import Hand, Held
-from dumbwaiter.worker.pipe import Done, Drain, Drop, FromRunner, Item, LoadFailed, Predict, Ready, Returned, split
+from dumbwaiter.worker.pipe import (
+    Cancel,
+    Done,
+    Drain,
+    Drop,
+    Item,
+    LoadFailed,
+    Predict,
+    Progress,
+    Ready,
+    Returned,
+    split,
+)
+from dumbwaiter.worker.progress import ProgressWriter
+from dumbwaiter.worker.recorder import State
 from dumbwaiter.worker.runner_process import RunnerProcess
 from dumbwaiter.worker.settling import Outcome, Settler, failure, success
 
@@ -27,11 +41,15 @@ _loading_log = logging.getLogger("dumbwaiter.worker.loading")
 _LOOK_EVERY, _LOOK_EVERY_IDLE = 0.25, 1.0
 _LAST_WORDS = 0.5
 _HEALTHY_AFTER = 10.0
+#: How long a batch that nobody wants any more may take to end by itself.
+CANCEL_PATIENCE = 10.0
 _NONSENSE = CauseOfDeath(
     code="runner-crashed",
     message="the runner was killed because what it said could not be understood: the model writes to file descriptors "
     "that are not its own, or forks and goes on in both processes",
 )
+
+_UNWANTED = CauseOfDeath(code="canceled", message="the runner was killed: nobody wanted what it was running")
 
 OnState = Callable[[str, str, dict[str, Any]], None]
 
@@ -45,11 +63,13 @@ class RunnerKeeper:
         hand: Hand,
         settler: Settler,
         options: WorkerSettings,
+        progress: ProgressWriter,
         *,
         changed: asyncio.Event,
         on_state: OnState,
     ) -> None:
         self._spec = spec
+        self._progress = progress
         self._hand = hand
         self._settler = settler
         self._options = options
@@ -60,7 +80,11 @@ class RunnerKeeper:
         self._load_failure = ""
         self._stopping = False
         self._heard_at = 0.0
+        self._deaf_since: float | None = None
+        self._deaf_for = 0.0
+        self._is_unwanted = False
         self.ready = False
+        self.seconds_each = 0.0
         self.helping = 1
         self.changed = changed
 
@@ -92,6 +116,12 @@ class RunnerKeeper:
             with contextlib.suppress(OSError):
                 await self._runner.pipe.send(Drop(list(slots)))
 
+    async def cancel(self, slots: Sequence[int]) -> None:
+        """Tell the runner that nobody wants what is in *slots*, for it is answered. Repeat it while they stay."""
+        if self._runner is not None and slots:
+            with contextlib.suppress(OSError):
+                await self._runner.pipe.send(Cancel(list(slots)))
+
     async def drain(self, grace: float) -> None:
         """Start nothing more; wait at most *grace* seconds for what is running; hand back the rest at once."""
         self._stopping = True
@@ -105,13 +135,15 @@ class RunnerKeeper:
                 await asyncio.wait_for(self.changed.wait(), max(0.0, give_up_at - time.monotonic()))
 
     async def _live_and_die(self) -> None:
+        self._is_unwanted, self._deaf_for = False, 0.0
         self._runner = runner = await RunnerProcess.start(self._spec)
         watchdog = asyncio.create_task(self._watch(runner))
         try:
             await self._listen(runner)
             cause = await runner.died()
             self.ready = False
-            self._blame(runner, cause)
+            if not self._is_unwanted:
+                self._blame(runner, cause)
         finally:
             self.ready = False
             watchdog.cancel()
@@ -136,7 +168,10 @@ class RunnerKeeper:
         while True:
             try:
                 meta, bodies = await runner.pipe.receive()
-                self._heed(meta, bodies)
+                if isinstance(meta, Progress):
+                    await self._note_progress(meta, bodies)
+                else:
+                    self._heed(meta, bodies)
             except (EOFError, OSError):
                 return
             except Exception as error:  # the model has written into the pipe, or has forked and speaks twice
@@ -145,7 +180,18 @@ class RunnerKeeper:
                 return
             self._heard_at = time.monotonic()
 
-    def _heed(self, meta: FromRunner, bodies: memoryview) -> None:
+    async def _note_progress(self, meta: Progress, bodies: memoryview) -> None:
+        pieces = split([report.nbytes for report in meta.reports], bodies)
+        for report, piece in zip(meta.reports, pieces, strict=True):
+            lane = self._progress.note(self._hand.at(report.slot), report, bytes(piece))
+            if lane is not None and lane.is_full:
+                # The runner waits with us, and not for the model's sake.
+                self._deaf_since = time.monotonic()
+                await lane.room()
+                self._deaf_for += time.monotonic() - self._deaf_since
+                self._deaf_since = None
+
+    def _heed(self, meta: Ready | LoadFailed | Done | Returned, bodies: memoryview) -> None:
         if isinstance(meta, Done):
             self._settle(meta, bodies)
         elif isinstance(meta, Returned):
@@ -175,12 +221,13 @@ class RunnerKeeper:
         self.helping = most_in_hand(
             meta.target, meta.seconds_each, max_batch=self._max_batch, decode_threads=self._spec.decode_threads
         )
+        self.seconds_each, self._deaf_for = meta.seconds_each, 0.0
         outcomes: list[Outcome] = []
         now, wall = time.monotonic(), time.time()
         pieces = split([result.nbytes for result in meta.results], bodies)
         left = self._hand.leave_runner_together([result.slot for result in meta.results])
         for held, result, body in zip(left, meta.results, pieces, strict=True):
-            sent_at = held.delivery.message.time
+            sent_at = held.request.time
             timings = Timings(
                 queued=max(0.0, wall - (now - held.received_at) - sent_at) if sent_at is not None else 0.0,
                 batched=result.batched,
@@ -228,26 +275,43 @@ class RunnerKeeper:
         if not self.ready:
             return now - runner.started_at
         slots = self._hand.slots
-        took = runner.recorder.longest(slots, now)
+        took = max(0.0, runner.recorder.longest(slots, now) - self._deaf_for)
         return took or (now - max(self._heard_at, self._hand.given_at) if slots else 0.0)
 
     async def _watch(self, runner: RunnerProcess) -> None:
-        """Kill the runner when a step takes longer than the model's timeout, or loading longer than load_timeout."""
+        """Kill the runner when a step takes longer than the model's timeout, or loading longer than load_timeout.
+
+        And when it does not end what nobody wants any more.
+        """
         every = min(_LOOK_EVERY, self._spec.timeout / 4)
         while runner.alive:
             await asyncio.sleep(every if self._hand.in_runner or not self.ready else _LOOK_EVERY_IDLE)
+            if self._is_stuck_unwanted(runner, time.monotonic()):
+                _log.warning("model %s does not end what was cancelled: killing its runner", self._spec.name)
+                self._is_unwanted = True
+                runner.condemn(_UNWANTED)
+                return
+            if self._deaf_since is not None:
+                continue
             took = self._silent_for(runner, time.monotonic())
             if took > (self._spec.timeout if self.ready else self._options.load_timeout):
                 _log.error("model %s hangs since %.1f s: killing its runner", self._spec.name, took)
                 await runner.kill_hung(took)
                 return
 
+    def _is_stuck_unwanted(self, runner: RunnerProcess, now: float) -> bool:
+        """Whether all that the model is running has been cancelled for so long that it should have ended."""
+        running = [self._hand.at(slot) for slot in self._hand.slots if runner.recorder.read(slot)[0] is State.RUNNING]
+        return bool(running) and all(
+            one.stored is not None and now - one.stored_at > CANCEL_PATIENCE for one in running
+        )
+
     def _state(self, state: str, reason: str = "", signature: dict[str, Any] | None = None) -> None:
         self._on_state(state, reason, signature or {})
 
 
 def _item(held: Held) -> Item:
-    message = held.delivery.message
+    message = held.request
     return Item(
         slot=held.slot,
         content_type=message.content_type,
@@ -255,4 +319,5 @@ def _item(held: Held) -> Item:
         deadline=message.deadline,
         received_at=held.received_at,
         alone=must_be_alone(held.delivery.delivery_count),
+        reports=held.kept,
     )

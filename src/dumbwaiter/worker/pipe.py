@@ -9,7 +9,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -28,7 +28,10 @@ class Load(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
 
 class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One input. *deadline* in Unix seconds; *received_at* on the monotonic clock, which both processes share."""
+    """One input. *deadline* in Unix seconds; *received_at* on the monotonic clock, which both processes share.
+
+    *reports*: its progress is wanted, and it may be cancelled.
+    """
 
     slot: int
     content_type: str | None
@@ -36,6 +39,7 @@ class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
     deadline: float | None
     received_at: float
     alone: bool
+    reports: bool = False
 
 
 class Predict(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -104,8 +108,29 @@ class Returned(msgspec.Struct, frozen=True, array_like=True, tag=8):
     slots: list[int]
 
 
-ToRunner: TypeAlias = Load | Predict | Drop | Drain
-FromRunner: TypeAlias = Ready | LoadFailed | Done | Returned
+class Report(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """How the input in *slot* is getting on: its model starts, an encoded chunk of its output, text that it printed."""
+
+    slot: int
+    event: Literal["start", "output", "log"]
+    content_type: str = ""
+    nbytes: int = 0
+
+
+class Progress(msgspec.Struct, frozen=True, array_like=True, tag=9):
+    """From the runner, for inputs that report: chunks and texts following in order."""
+
+    reports: list[Report]
+
+
+class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=10):
+    """To the runner: nobody wants these outputs any more. As Drop, and a batch of nothing else is interrupted."""
+
+    slots: list[int]
+
+
+ToRunner: TypeAlias = Load | Predict | Drop | Drain | Cancel
+FromRunner: TypeAlias = Ready | LoadFailed | Done | Returned | Progress
 _encode = msgspec.msgpack.Encoder().encode
 _decode_to_runner = msgspec.msgpack.Decoder(ToRunner).decode
 _decode_from_runner = msgspec.msgpack.Decoder(FromRunner).decode

@@ -23,10 +23,13 @@ from dumbwaiter.errors import ModelLoadError
 from dumbwaiter.models.contract import LoadedModel, ModelSpec
 from dumbwaiter.policies.batching import Decision, LatencyCurve, decide_batch, may_hold_answers, target_size
 from dumbwaiter.policies.retrying import Fault as FaultKind
-from dumbwaiter.worker.execution import describe_fault, run_batch
+from dumbwaiter.worker.attempt import Attempt
+from dumbwaiter.worker.execution import Predicts, describe_fault, run_batch
 from dumbwaiter.worker.intake import Decoded, Intake
-from dumbwaiter.worker.pipe import Done, Fault, Item, Load, LoadFailed, Ready, Result, Returned, RunnerEnd
+from dumbwaiter.worker.interrupting import Interrupter
+from dumbwaiter.worker.pipe import Done, Fault, Item, Load, LoadFailed, Progress, Ready, Result, Returned, RunnerEnd
 from dumbwaiter.worker.recorder import FlightRecorder, State
+from dumbwaiter.worker.reporting import HeardStream, Reporter, hear_prints
 
 _PR_SET_PDEATHSIG = 1
 _EXPIRED = Fault(FaultKind.EXPIRED, "deadline-exceeded", "its deadline would pass before its answer is ready")
@@ -46,6 +49,8 @@ class Runner:
         self._bodies: list[bytes] = []
         self._oldest_result_at = 0.0
         self._idle_since = time.monotonic()
+        self._interrupter = Interrupter()
+        self._reporter = Reporter(self._send_progress, self._interrupter)
         self._intake = Intake(
             pipe,
             model,
@@ -53,10 +58,14 @@ class Runner:
             threads=max(1, spec.decode_threads),
             on_bad_input=self._answer_bad_input,
             on_returned=self._hand_back,
+            interrupter=self._interrupter,
         )
 
     def run(self) -> None:
         """Serve until the consumer closes the pipe."""
+        self._interrupter.install()
+        HeardStream.ear = self._reporter.hear
+        os.register_at_fork(after_in_child=self._reporter.forget)
         self._intake.start()
         while True:
             batch, expired = self._next_batch()
@@ -107,6 +116,10 @@ class Runner:
 
     def _execute(self, batch: list[Decoded]) -> None:
         started, calls = time.monotonic(), 0
+        model: Predicts = self._model
+        attempt: Attempt | None = None
+        if any(one.item.reports for one in batch):
+            model = attempt = Attempt(self._model, [one.item for one in batch], self._interrupter, self._reporter)
 
         def starting(places: range) -> None:
             nonlocal calls
@@ -114,8 +127,10 @@ class Runner:
             now = time.monotonic()
             for place, one in enumerate(batch):
                 self._recorder.mark(one.item.slot, State.RUNNING if place in places else State.IDLE, now)
+            if attempt is not None:
+                attempt.starting(places)
 
-        outputs = run_batch(self._model, [one.value for one in batch], starting)
+        outputs = run_batch(model, [one.value for one in batch], starting)
         ended = time.monotonic()
         if calls == 1:  # a batch that had to be run again says nothing of the usual time
             self._curve.observe(len(batch), ended - started)
@@ -169,6 +184,10 @@ class Runner:
             except OSError as error:
                 self._intake.end(error)
 
+    def _send_progress(self, progress: Progress, bodies: Sequence[bytes]) -> None:
+        with self._sending:
+            self._pipe.send(progress, bodies)
+
     def _hand_back(self, slots: list[int]) -> None:
         if not slots:
             return
@@ -201,6 +220,7 @@ def prepare_process(stacks_fd: int, parent: int) -> None:
     faulthandler.register(signal.SIGUSR1, file=stacks_fd)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")
+    hear_prints()
     sys.setswitchinterval(0.001)  # the reader thread must get a word in beside a busy model
 
 

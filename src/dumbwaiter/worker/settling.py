@@ -1,4 +1,8 @@
-"""How a message ends: result saved, then told, then completed; or handed back; or dead-lettered with its reason."""
+"""How a message ends: result saved, then told, then completed; or handed back; or dead-lettered with its reason.
+
+Told are an inbox, and the courier of webhooks and reply URLs. Of several answers the stored one counts, whoever made
+it.
+"""
 
 from __future__ import annotations
 
@@ -10,27 +14,43 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
-from dumbwaiter.answers import failed, is_kept, succeeded
+import msgspec
+
+from dumbwaiter.answers import failed, failure_of, succeeded
 from dumbwaiter.blobs.claimcheck import check_in, claim_threshold_for, drop
 from dumbwaiter.blobs.results import save_result
 from dumbwaiter.blobs.store import BlobStore
 from dumbwaiter.brokers.contract import Broker
-from dumbwaiter.errors import BlobError, BrokerClosedError, BrokerUnavailableError, InboxGoneError, LockLostError
-from dumbwaiter.message import Delivery, Failure, Message, Timings
+from dumbwaiter.errors import (
+    BlobError,
+    BrokerClosedError,
+    BrokerError,
+    BrokerUnavailableError,
+    InboxGoneError,
+    LockLostError,
+)
+from dumbwaiter.message import Delivery, Failure, Message, Timings, is_url
 from dumbwaiter.policies.retrying import Answer, Fault, GiveUp, Retry, judge
+from dumbwaiter.prediction import CANCELED
 from dumbwaiter.worker.hand import Hand, Held
+from dumbwaiter.worker.notifying import Notifier
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _AT_ONCE = 8
 _RETRY_EVERY = 0.5
 _UNSAVED_DELAY = 5.0
+#: Verdicts that nobody need look at again.
+_NO_DEAD_LETTERS = frozenset({CANCELED, "deadline-exceeded"})
 
 
 class Outcome:
-    """What one held message came to: *answer* for whoever asked (None: it will be tried again) and what to do."""
+    """What one held message came to: *answer* for whoever asked (None: it will be tried again) and what to do.
 
-    __slots__ = ("answer", "end", "failure", "held")
+    *is_stored*: the answer is the request's stored result already.
+    """
+
+    __slots__ = ("answer", "end", "failure", "held", "is_stored")
 
     def __init__(
         self, held: Held, answer: Message | None, end: Answer | GiveUp | Retry, failure: Failure | None = None
@@ -39,17 +59,43 @@ class Outcome:
         self.answer = answer
         self.end = end
         self.failure = failure
+        self.is_stored = False
+
+    def give_way(self, stored: Message) -> None:
+        """*stored* was first: it is what everybody is told, whatever came out here."""
+        request = self.held.request
+        self.answer = msgspec.structs.replace(stored, correlation_id=request.correlation_id or request.id)
+        self.is_stored = True
+        self.failure = failure_of(stored)
+        self.end = Answer()
+        # Whoever saved a failure may have died before the message got to the dead letters. On its first delivery it
+        # cannot have been this one: it is a double of a message that has ended.
+        if self.failure is not None and self.failure.code not in _NO_DEAD_LETTERS:
+            self.end = GiveUp() if self.held.delivery.delivery_count > 1 else Answer()
+
+
+def answered(held: Held, stored: Message) -> Outcome:
+    """*stored* is the request's result already."""
+    outcome = Outcome(held, None, Answer())
+    outcome.give_way(stored)
+    return outcome
+
+
+def put_off(held: Held, error: Exception) -> Outcome:
+    """It cannot be told whether it was answered: it comes again a little later, uncounted."""
+    _log.error("whether %s has been answered cannot be told, so it waits: %s", held.request.id, error)
+    return Outcome(held, None, Retry(delay=_UNSAVED_DELAY, counted=False))
 
 
 def success(held: Held, body: bytes, content_type: str, timings: Timings) -> Outcome:
     """The model gave an output."""
-    answer = succeeded(held.delivery.message, body=body, content_type=content_type, timings=timings)
+    answer = succeeded(held.request, body=body, content_type=content_type, timings=timings)
     return Outcome(held, answer, Answer())
 
 
 def failure(held: Held, fault: Fault, failure: Failure, *, max_deliveries: int, timings: Timings) -> Outcome:
     """An attempt failed: by the retry policy it is tried again, or answered, or answered and dead-lettered."""
-    message, count = held.delivery.message, held.delivery.delivery_count
+    message, count = held.request, held.delivery.delivery_count
     time_left = None if message.deadline is None else message.deadline - time.time()
     luck = random.random()  # noqa: S311 - nothing secret about it
     end = judge(fault, count, max_deliveries=max_deliveries, time_left=time_left, luck=luck)
@@ -64,9 +110,17 @@ class Settler:
     """
 
     def __init__(
-        self, broker: Broker, store: BlobStore, hand: Hand, *, claim_threshold: int, changed: asyncio.Event
+        self,
+        broker: Broker,
+        store: BlobStore,
+        hand: Hand,
+        notifier: Notifier,
+        *,
+        claim_threshold: int,
+        changed: asyncio.Event,
     ) -> None:
         self._broker = broker
+        self._notifier = notifier
         self._store = store
         self._hand = hand
         self._changed = changed
@@ -80,7 +134,10 @@ class Settler:
         return len(self._tasks) >= 2 * _AT_ONCE
 
     def settle(self, outcomes: Sequence[Outcome]) -> None:
-        """Settle *outcomes* in the background."""
+        """Settle *outcomes* in the background. Where an answer was stored meanwhile, it takes the outcome's place."""
+        for one in outcomes:
+            if one.held.stored is not None and not one.is_stored:
+                one.give_way(one.held.stored)
         if outcomes:
             task = asyncio.create_task(self._settle(outcomes))
             self._tasks.add(task)
@@ -110,8 +167,10 @@ class Settler:
         try:
             async with self._at_once:
                 mine = await self._still_ours(outcomes)
-                await self._save([one for one in mine if one.answer is not None and is_kept(one.held.delivery.message)])
+                kept = [one for one in mine if one.held.kept]
+                await self._save(kept)
                 await self._tell([one for one in mine if one.answer is not None])
+                await self._notify(kept)
                 await self._finish(mine)
         except BrokerClosedError:
             _log.info("the broker was closed with %d message(s) unsettled; their locks run out", len(outcomes))
@@ -141,24 +200,29 @@ class Settler:
             await asyncio.gather(*(self._save_one(one) for one in outcomes))
 
     async def _save_one(self, outcome: Outcome) -> None:
-        message = outcome.held.delivery.message
-        if outcome.answer is None:
+        held, answer = outcome.held, outcome.answer
+        if answer is None or outcome.is_stored:
             return
+        if held.lane is not None:
+            await held.lane.flush()
         try:
-            await save_result(self._store, message.id, outcome.answer, threshold=self._threshold)
+            stored = await save_result(self._store, held.request.id, answer, threshold=self._threshold)
         except BlobError as error:
-            _put_off(outcome, error)
+            _put_off(outcome, f"its result cannot be saved: {error}")
+        else:
+            if stored.id != answer.id:
+                outcome.give_way(stored)
 
     async def _tell(self, outcomes: Sequence[Outcome]) -> None:
         by_address: dict[str, list[Message]] = defaultdict(list)
         for one in outcomes:
-            address = one.held.delivery.message.reply_to
-            if address is None or one.answer is None:
+            address = one.held.request.reply_to
+            if address is None or one.answer is None or is_url(address):
                 continue
             try:
                 portable = await self._portable(one.answer)
             except BlobError as error:
-                _put_off(one, error)
+                _put_off(one, f"its answer cannot be checked in: {error}")
             else:
                 by_address[address].append(portable)
         await asyncio.gather(*(self._tell_one(address, answers) for address, answers in by_address.items()))
@@ -178,6 +242,19 @@ class Settler:
             # Nobody waits any more. The work is done all the same, and running it again would help nobody.
             _log.info("%d answer(s) for %s, which is gone", len(answers), address)
             await self._drop_claims(answers)
+
+    async def _notify(self, outcomes: Sequence[Outcome]) -> None:
+        told = [(one, self._notifier.completed(one.held.request, one.answer)) for one in outcomes if one.answer]
+        messages = [message for _, several in told for message in several]
+        try:
+            await self._insist(self._notifier.send, messages)
+        except BrokerClosedError:
+            raise
+        except BrokerError as error:
+            # Their results are there, so when they come again they are only told.
+            for one, several in told:
+                if several:
+                    _put_off(one, f"the courier cannot be told of its result: {error}")
 
     async def _finish(self, outcomes: Sequence[Outcome]) -> None:
         for one in outcomes:
@@ -251,10 +328,9 @@ def _tell_of_retry(delivery: Delivery, failure: Failure, retry: Retry) -> None:
     )
 
 
-def _put_off(outcome: Outcome, error: BlobError) -> None:
-    """The answer has no place to lie: nobody is told, nothing is completed, and the message comes again."""
-    message = outcome.held.delivery.message
-    _log.error("the result of %s cannot be saved, so it is not completed: %s", message.id, error)
+def _put_off(outcome: Outcome, why: str) -> None:
+    """Nobody further is told, nothing is completed, and the message comes again."""
+    _log.error("%s is not completed yet: %s", outcome.held.request.id, why)
     outcome.answer, outcome.end = None, Retry(delay=_UNSAVED_DELAY, counted=False)
 
 
