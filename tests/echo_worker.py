@@ -7,7 +7,7 @@ import contextlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from dumbwaiter.answers import failed, succeeded
+from dumbwaiter.answers import failed, is_kept, succeeded
 from dumbwaiter.blobs.claimcheck import check_in, check_out, drop
 from dumbwaiter.blobs.results import save_result
 from dumbwaiter.blobs.store import BlobStore
@@ -53,13 +53,14 @@ class EchoWorker:
         for request in requests:
             whole = await check_out(self._store, request) if self._store else request
             answer = self._respond(whole)
+            if self._store and is_kept(request):
+                answer = await save_result(self._store, request.id, answer, threshold=64 * 1024)
             if self._store and request.reply_to:
                 answer = await check_in(self._store, answer, threshold=64 * 1024)
+            if self._store:
                 await drop(self._store, request)
             if request.reply_to:
                 replies[request.reply_to].append(answer)
-            elif self._store:
-                await save_result(self._store, request.id, answer, threshold=64 * 1024)
         for address, answers in replies.items():
             with contextlib.suppress(InboxGoneError):
                 await self._broker.reply(address, answers)

@@ -14,6 +14,8 @@ from dumbwaiter.brokers.contract import Broker
 from dumbwaiter.config import GatewaySettings
 from dumbwaiter.gateway import run_gateway
 
+SIGNING_KEY = "0123456789abcdef" * 4
+
 
 class Running:
     def __init__(self, port: int, http: httpx.AsyncClient, stop: asyncio.Event, task: asyncio.Task[int]) -> None:
@@ -30,7 +32,7 @@ class Running:
 async def gateway(broker: Broker, store: BlobStore, **options: Any) -> AsyncIterator[Running]:
     listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     stop = asyncio.Event()
-    settings = GatewaySettings(**{"port": 0, "grace": 5.0, **options})
+    settings = GatewaySettings(**{"port": 0, "grace": 5.0, "signing_key": SIGNING_KEY, **options})
     task = asyncio.create_task(
         run_gateway(broker, store, settings, stop=stop, on_ready=lambda _, port: listening.set_result(port))
     )

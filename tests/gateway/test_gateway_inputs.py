@@ -12,6 +12,11 @@ from dumbwaiter.gateway.inputs import read_input
 from dumbwaiter.gateway.problems import ProblemError
 
 
+def read(content_type, body):
+    given = read_input(content_type, body)
+    return given.content_type, given.body
+
+
 def refused(content_type, body):
     with pytest.raises(ProblemError) as caught:
         read_input(content_type, body)
@@ -20,17 +25,17 @@ def refused(content_type, body):
 
 @pytest.mark.parametrize("content_type", ["image/jpeg", "text/plain; charset=utf-8", "application/x-npy"])
 def test_raw_bytes_travel_as_they_are_with_their_type(content_type):
-    assert read_input(content_type, b"\xff\x00") == (content_type, b"\xff\x00")
+    assert read(content_type, b"\xff\x00") == (content_type, b"\xff\x00")
 
 
 @pytest.mark.parametrize("content_type", [None, "", "application/x-www-form-urlencoded"])
 def test_a_type_that_nobody_gave_is_unknown(content_type):
-    assert read_input(content_type, b"\xff") == (None, b"\xff")
+    assert read(content_type, b"\xff") == (None, b"\xff")
 
 
 @pytest.mark.parametrize("value", [b'"text"', b"[1,2.5,null]", b'{"a": {"b": []}}', b"null", b"true", b'"https://x/y"'])
 def test_a_json_input_travels_as_json(value):
-    assert read_input("Application/JSON; charset=utf-8", b' {"input" : ' + value + b"}") == ("application/json", value)
+    assert read("Application/JSON; charset=utf-8", b' {"input" : ' + value + b"}") == ("application/json", value)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +49,7 @@ def test_a_json_input_travels_as_json(value):
     ],
 )
 def test_a_data_url_travels_as_the_bytes_that_it_holds(url, content_type, payload):
-    assert read_input("application/json", f'{{"input": "{url}"}}'.encode()) == (content_type, payload)
+    assert read("application/json", f'{{"input": "{url}"}}'.encode()) == (content_type, payload)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +88,7 @@ def test_json_nested_too_deep_is_refused_and_brackets_in_text_do_not_count(pair)
     deep = opening * 2000 + b"1" + closing * 2000
     assert "nested too deeply" in refused("application/json", b'{"input": ' + deep + b"}").detail
     fine = b'"' + b"[{" * 2000 + b'\\"["'
-    assert read_input("application/json", b'{"input": ' + fine + b"}")[1] == fine
+    assert read("application/json", b'{"input": ' + fine + b"}")[1] == fine
 
 
 @pytest.mark.parametrize(
@@ -116,7 +121,7 @@ def test_nobody_outside_may_write_whole_messages(spelling):
 
 def test_many_shallow_lists_are_fine():
     value = b"[" + b"[],{}," * 5000 + b"0]"
-    assert read_input("application/json", b'{"input": ' + value + b"}")[1] == value
+    assert read("application/json", b'{"input": ' + value + b"}")[1] == value
 
 
 @pytest.mark.parametrize("content_type", [None, "application/json", "image/jpeg"])

@@ -1,10 +1,10 @@
-"""Prefer: wait=n, as RFC 7240 has it."""
+"""Prefer: wait=n and respond-async, as RFC 7240 has them."""
 
 from __future__ import annotations
 
 import pytest
 
-from dumbwaiter.gateway.patience import patience_of
+from dumbwaiter.gateway.patience import Preferences, preferences_of
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,7 @@ from dumbwaiter.gateway.patience import patience_of
         (["wait=" + "9" * 5000], 600.0),
         (["wait"], 60.0),
         (["wait=soon"], 60.0),
+        (["wait=soon, wait=7"], 60.0),
         (["wait=-1"], 60.0),
         (["wait=1.5"], 60.0),
         (["wait=٣"], 60.0),
@@ -29,4 +30,22 @@ from dumbwaiter.gateway.patience import patience_of
     ],
 )
 def test_wait_is_read_bounded_and_ignored_when_malformed(headers, seconds):
-    assert patience_of(headers, default=60.0, maximum=600.0) == seconds
+    assert preferences_of(headers).patience(default=60.0, maximum=600.0) == seconds
+
+
+@pytest.mark.parametrize(
+    ("headers", "wanted"),
+    [
+        ([], False),
+        (["respond-async"], True),
+        (["wait=3, Respond-Async"], True),
+        (["wait=3", "respond-async; x=y"], True),
+        (["respond-asynchronously"], False),
+    ],
+)
+def test_respond_async_is_read_wherever_it_stands(headers, wanted):
+    assert preferences_of(headers).respond_async is wanted
+
+
+def test_whoever_asks_for_no_wait_at_all_waits_not_at_all_where_that_makes_sense():
+    assert Preferences(wait=0.0).patience(default=5.0, maximum=600.0, least=0.0) == 0.0

@@ -9,5 +9,6 @@ from dumbwaiter.asking.asker import CLAIM_THRESHOLD, Asker
 from dumbwaiter.asking.outbox import MAX_SEND
 from dumbwaiter.asking.patience import Patience
 from dumbwaiter.asking.pending import Pending
+from dumbwaiter.asking.results import await_result
 
-__all__ = ["CLAIM_THRESHOLD", "MAX_SEND", "Asker", "Patience", "Pending"]
+__all__ = ["CLAIM_THRESHOLD", "MAX_SEND", "Asker", "Patience", "Pending", "await_result"]

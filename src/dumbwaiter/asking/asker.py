@@ -160,6 +160,10 @@ class Asker:
         self._drop_soon(answer)
         return whole
 
+    def discard(self, message: Message) -> None:
+        """Nobody will fetch the body of *message* any more: drop it, if it lies in the store."""
+        self._drop_soon(message)
+
     def fail_waiting(self, error: Exception, queue: str | None = None) -> int:
         """Give *error* to all who wait for an answer (of *queue*); returns how many there were."""
         # Copied first: handles that die in other threads take their waiters along.

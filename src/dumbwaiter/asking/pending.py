@@ -61,13 +61,22 @@ class Pending:
         forgets the request. Raises PredictionTimeoutError, BlobError, and what the send or the inbox raised.
         """
         patience = Patience(timeout)
+        answer = await self.head(patience)
+        return answer if answer.data_ref is None else await self._whole(answer, patience)
+
+    async def head(self, timeout: float) -> Message:
+        """As answer(), but a body that came by claim check is still to be fetched, by body(), or to be discarded."""
+        patience = Patience(timeout)
         timer = asyncio.get_running_loop().call_later(patience.left, self._expire, patience)
         try:
-            answer = await self._future
-            return answer if answer.data_ref is None else await self._whole(answer, patience)
+            return await self._future
         finally:
             timer.cancel()
             self.forget()
+
+    async def body(self, answer: Message, timeout: float) -> Message:
+        """What head() gave, with its body, within *timeout* seconds. Raises PredictionTimeoutError, BlobError."""
+        return answer if answer.data_ref is None else await self._whole(answer, Patience(timeout))
 
     async def wait(self, timeout: float | None) -> Message:
         """The answer with its body, within *timeout* seconds (None: however long it takes); may be called again and

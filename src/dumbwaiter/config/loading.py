@@ -19,7 +19,7 @@ from dumbwaiter.errors import ConfigError
 FILE_NAME = "dumbwaiter.toml"
 PREFIX = "DUMBWAITER_"
 #: Variables that are not settings: the path of the file, tracebacks on errors, and no skipped tests.
-OTHER_VARIABLES = frozenset({"DUMBWAITER_CONFIG", "DUMBWAITER_DEBUG", "DUMBWAITER_REQUIRE_ALL"})
+OTHER_VARIABLES = frozenset({"DUMBWAITER_API_KEY", "DUMBWAITER_CONFIG", "DUMBWAITER_DEBUG", "DUMBWAITER_REQUIRE_ALL"})
 
 
 class Flag(msgspec.Struct, frozen=True):

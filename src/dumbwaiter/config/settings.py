@@ -22,8 +22,10 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     *body_limit* bounds a request's body, *header_limit* its head, and *memory_limit* the bodies of all requests that
     are in memory at once; those above *claim_threshold* stream through the blob store. *header_timeout* bounds the wait
     for a complete request head, from the first byte or, on a fresh connection, from the start. *body_timeout* bounds
-    the body; every 64 KiB that arrive add a second. *idle_timeout* is how long a connection may rest between two
-    requests. *grace* is how long waiting requests may take once told to stop.
+    the body; every 64 KiB that arrive add a second. *write_timeout* bounds how long a caller may leave a response
+    unread; every 64 KiB that it takes add a second. *idle_timeout* is how long a connection may rest between two
+    requests. *share_port* lets several gateways listen at one address (Linux). *grace* is how long waiting requests
+    may take once told to stop.
 
     *auth* says whether callers need an API key; ``auto``: unless it listens on loopback. *signing_key* signs the ids of
     predictions and the secrets of webhooks (None: one that all gateways of a blob store share). *public_url* is put
@@ -41,8 +43,10 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     claim_threshold: Nbytes = 256 * 1024
     header_timeout: Seconds = 10.0
     body_timeout: Seconds = 30.0
+    write_timeout: Seconds = 30.0
     idle_timeout: Seconds = 5.0
     max_connections: Count = 4096
+    share_port: bool = False
     grace: Seconds = 30.0
     memory_limit: Nbytes = 256 * 1024 * 1024
     auth: Literal["auto", "on", "off"] = "auto"

@@ -9,12 +9,23 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from dumbwaiter.asking import Asker
+from dumbwaiter.blobs.claimcheck import claim_threshold_for
+from dumbwaiter.config import OutboundSettings
 from dumbwaiter.errors import BlobError, BrokerError
+from dumbwaiter.gateway.accepting import Acceptor
+from dumbwaiter.gateway.access import Access
+from dumbwaiter.gateway.budget import Budget
 from dumbwaiter.gateway.catalogue import Catalogue
+from dumbwaiter.gateway.cors import with_cors
+from dumbwaiter.gateway.documents import Documents, wants_page
+from dumbwaiter.gateway.endpoint import Endpoint
+from dumbwaiter.gateway.events import EventStreams
+from dumbwaiter.gateway.kept import KeptPredictions
+from dumbwaiter.gateway.oip import Oip, speaking_the_protocol
 from dumbwaiter.gateway.predictions import Predictions
 from dumbwaiter.gateway.problems import (
     RETRY_SOON,
@@ -25,16 +36,23 @@ from dumbwaiter.gateway.problems import (
     one_line,
     problem_of,
 )
+from dumbwaiter.gateway.results import Results
+from dumbwaiter.gateway.stopping import Stopping
+from dumbwaiter.gateway.sweeping import sweep_for_ever
+from dumbwaiter.gateway.uploads import Uploads
+from dumbwaiter.gateway.waiting import Waiting
+from dumbwaiter.outbound import AddressPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Mapping
 
     from starlette.requests import Request
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from dumbwaiter.blobs.store import BlobStore
     from dumbwaiter.brokers.contract import Broker
     from dumbwaiter.config import GatewaySettings
+    from dumbwaiter.signing import SigningKey
 
 READY_WITHIN = 2.0
 """A broker that takes longer than this many seconds to answer is not ready."""
@@ -43,20 +61,30 @@ _CODES: Mapping[int, str] = {404: "not-found", 405: "method-not-allowed"}
 
 
 class Gateway:
-    """One gateway over an open *broker* and *store*: ``app`` is its ASGI application, which closes it at shutdown."""
+    """One gateway over an open *broker* and *store*: ``app`` is its ASGI application, which closes it at shutdown.
 
-    def __init__(self, broker: Broker, store: BlobStore, options: GatewaySettings) -> None:
+    *signing* is the key that all gateways and couriers of *store* share; *outbound* says which webhooks are allowed.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        store: BlobStore,
+        options: GatewaySettings,
+        *,
+        signing: SigningKey,
+        outbound: OutboundSettings,
+    ) -> None:
         self._broker = broker
+        self._store = store
+        self._options = options
+        self.access = Access(store, options)
         self._asker = Asker(broker, store, claim_threshold=options.claim_threshold)
         self._catalogue = Catalogue(broker, store, waiting=self._asker.waiting, on_failing=self._tell_failing)
-        predictions = Predictions(self._asker, self._catalogue, options)
-        self._routes = [
-            Route("/", self._index),
-            Route("/v2/health/live", self._live),
-            Route("/v2/health/ready", self._ready),
-            Route("/v1/models", self._models),
-            Route("/v1/models/{model}/predictions", predictions, methods=["POST"]),
-        ]
+        self._budget = Budget(options.memory_limit)
+        self._results = Results(self._asker, store)
+        self._stopping = Stopping()
+        self._routes = [*self._predicting(signing, outbound), *self._describing()]
         handlers: dict[Any, Any] = {404: _refused, 405: _refused, Exception: _failed}
         starlette = Starlette(
             routes=self._routes,
@@ -64,24 +92,89 @@ class Gateway:
             lifespan=self._lifespan,
         )
         starlette.router.redirect_slashes = False
-        self.app: ASGIApp = starlette
+        app = _hot_path_first(starlette, self._routes[0])
+        self.app: ASGIApp = with_cors(speaking_the_protocol(self.access.guard(app)), options.cors_origins)
+
+    def _predicting(self, signing: SigningKey, outbound: OutboundSettings) -> list[Route]:
+        store, options = self._store, self._options
+        threshold = claim_threshold_for(self._broker.capabilities.max_message_nbytes, options.claim_threshold)
+        acceptor = Acceptor(store, signing, AddressPolicy(outbound), options, threshold=threshold)
+        streams = EventStreams(store, self._results, self._stopping)
+        predictions = Predictions(
+            store,
+            access=self.access,
+            catalogue=self._catalogue,
+            budget=self._budget,
+            uploads=Uploads(store, threshold=threshold, limit=options.body_limit),
+            waiting=Waiting(self._asker, store, self._catalogue),
+            acceptor=acceptor,
+            results=self._results,
+            streams=streams,
+            options=options,
+        )
+        kept = KeptPredictions(
+            self._broker,
+            store,
+            access=self.access,
+            signing=signing,
+            acceptor=acceptor,
+            results=self._results,
+            streams=streams,
+            stopping=self._stopping,
+            options=options,
+        )
+        return [
+            _route("/v1/models/{model}/predictions", Endpoint(POST=predictions.create)),
+            _route("/v1/models/{model}/predictions/{key}", Endpoint(GET=kept.show_by_key, PUT=predictions.create_once)),
+            _route("/v1/predictions/{id}", Endpoint(GET=kept.show)),
+            _route("/v1/predictions/{id}/cancel", Endpoint(POST=kept.cancel)),
+            _route("/v1/predictions/{id}/events", Endpoint(GET=kept.events)),
+            _route("/v1/predictions/{id}/output", Endpoint(GET=kept.output)),
+            _route("/v1/webhooks/default/secret", Endpoint(GET=kept.secret)),
+        ]
+
+    def _describing(self) -> list[Route]:
+        oip = Oip(self._asker, self._catalogue, self._store, self._options, access=self.access, budget=self._budget)
+        documents = Documents(self._catalogue, self._store, self._options, auth=self.access.needs_keys)
+        return [
+            Route("/", self._index),
+            Route("/v1/models", self._models),
+            Route("/v2/health/live", self._live),
+            Route("/v2/health/ready", self._ready),
+            *documents.routes(),
+            *oip.routes(),
+        ]
+
+    def stop_following(self) -> None:
+        """The gateway goes: callers who follow a prediction, or wait for a kept one to end, are let go at once."""
+        self._stopping.come()
 
     def stop_waiting(self) -> None:
         """Tell all callers who still wait that the gateway goes (503)."""
-        self._asker.fail_waiting(ShuttingDownError("the gateway is shutting down; ask again"))
+        error = ShuttingDownError("the gateway is shutting down; ask again")
+        self._asker.fail_waiting(error)
+        self._results.fail(error)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._asker.close)
             stack.push_async_callback(self._catalogue.close)
+            stack.push_async_callback(self.access.close)
+            if self._options.results_kept_for:
+                sweeping = asyncio.create_task(sweep_for_ever(self._store, self._options.results_kept_for))
+                stack.push_async_callback(_cancelled, sweeping)
             yield
 
     def _tell_failing(self, model: str, reason: str) -> None:
         self._asker.fail_waiting(ModelFailingError(model, reason), queue=model)
 
-    async def _index(self, _request: Request) -> Response:
-        routes = [f"{'POST' if 'POST' in (route.methods or ()) else 'GET'} {route.path}" for route in self._routes]
+    async def _index(self, request: Request) -> Response:
+        if self._options.docs and wants_page(request):
+            return RedirectResponse("docs", status_code=303)
+        routes = [
+            f"{method} {route.path}" for route in self._routes for method in sorted((route.methods or set()) - {"HEAD"})
+        ]
         try:
             models = await self._catalogue.models()
         except BrokerError as error:
@@ -110,9 +203,41 @@ class Gateway:
             return _respond(problem_of(error))
 
 
-def create_app(broker: Broker, store: BlobStore, options: GatewaySettings) -> ASGIApp:
-    """The gateway as an ASGI application, over an open *broker* and *store* that stay the caller's to close."""
-    return Gateway(broker, store, options).app
+def create_app(
+    broker: Broker,
+    store: BlobStore,
+    options: GatewaySettings,
+    *,
+    signing: SigningKey,
+    outbound: OutboundSettings | None = None,
+) -> ASGIApp:
+    """The gateway as an ASGI application, over an open *broker* and *store* that stay the caller's to close.
+
+    *signing* comes from blobs.signing_key.load_signing_key(); *outbound* says which webhooks are allowed.
+    """
+    return Gateway(broker, store, options, signing=signing, outbound=outbound or OutboundSettings()).app
+
+
+def _hot_path_first(starlette: ASGIApp, hot: Route) -> ASGIApp:
+    """*starlette*, past whose layers the requests of the route *hot* go: they cost each of them a fifth of its time."""
+    match, methods, endpoint = hot.path_regex.match, hot.methods or set(), hot.app
+
+    def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["type"] == "http" and scope["method"] in methods and (found := match(scope["path"])) is not None:
+            scope["path_params"] = found.groupdict()
+            return endpoint(scope, receive, send)
+        return starlette(scope, receive, send)
+
+    return app
+
+
+def _route(path: str, endpoint: Endpoint) -> Route:
+    return Route(path, endpoint, methods=endpoint.methods)
+
+
+async def _cancelled(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _json(value: object) -> Response:

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from dumbwaiter.asking import Patience
 from dumbwaiter.blobs.presence import WorkerStatus, short_reason, why_failing, why_silent, workers_of
 from dumbwaiter.config import did_you_mean
-from dumbwaiter.errors import BlobError
-from dumbwaiter.gateway.problems import Problem, ProblemError, one_line
+from dumbwaiter.errors import BlobError, BrokerError
+from dumbwaiter.gateway.problems import ModelFailingError, Problem, ProblemError, one_line
 from dumbwaiter.message import SYSTEM_QUEUES
+from dumbwaiter.policies.backpressure import Load, expected_wait, inputs_a_second, seconds_until_it_fits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,9 +33,19 @@ LOOK_EVERY = 1.0
 """Seconds between two looks at the workers of a model that is in use."""
 IN_USE_FOR = 10.0
 """A model counts as in use for this many seconds after a request, and while requests wait for it."""
+LOAD_IS_OLD_AFTER = 5.0
+"""A look at a queue that is older than so many seconds says nothing any more."""
 MOST_NAMES, LONGEST_NAME = 100, 100
 
 _log = logging.getLogger("dumbwaiter.gateway")
+
+
+class _Load(msgspec.Struct, kw_only=True, gc=False):
+    """What was *seen* at *at* (time.monotonic), and how many requests were let in since."""
+
+    seen: Load
+    at: float
+    sent_since: int
 
 
 class Catalogue:
@@ -54,6 +67,7 @@ class Catalogue:
         self._lookup: asyncio.Task[list[str]] | None = None
         self._used_at: dict[str, float] = {}
         self._seen: dict[str, list[WorkerStatus]] = {}
+        self._loads: dict[str, _Load] = {}
         self._look_now = asyncio.Event()
         self._watcher: asyncio.Task[None] | None = None
         self._store_is_down = False
@@ -93,6 +107,44 @@ class Catalogue:
             self._watcher = asyncio.get_running_loop().create_task(self._watch())
         return why_failing(self._seen.get(model, ()))
 
+    def require_time(self, model: str, patience: float | None, *, deadline: float | None = None) -> None:
+        """Raises ProblemError (503 ``overloaded``, with the seconds to wait) when the work ahead of a request for
+        *model* takes longer than *patience* seconds, or what is left of them, or until *deadline* (seconds since the
+        Unix epoch). None: it may take as long as it does.
+
+        Where nobody can tell, because no worker is ready or none has measured yet, there is time. It does no I/O.
+        """
+        load = self._loads.get(model)
+        if load is None or (patience is None and deadline is None):
+            return
+        elapsed = time.monotonic() - load.at
+        if elapsed < LOAD_IS_OLD_AFTER:
+            left = _time_left(patience, deadline)
+            wait = seconds_until_it_fits(load.seen, patience=left, sent_since=load.sent_since, elapsed=elapsed)
+            if wait is not None:
+                raise ProblemError(_overloaded(model, wait, left))
+
+    def admit(self, model: str, patience: float | None, *, deadline: float | None = None) -> None:
+        """Let a request for *model* in, just before it is sent: it counts as work ahead of the next ones.
+
+        Raises ModelFailingError when no worker can load the model, and as require_time() does.
+        """
+        reason = self.failing_reason(model)
+        if reason is not None:
+            raise ModelFailingError(model, reason)
+        self.require_time(model, patience, deadline=deadline)
+        load = self._loads.get(model)
+        if load is not None:
+            load.sent_since += 1
+
+    def expected_wait(self, model: str) -> float | None:
+        """Seconds until a request for *model* that came now would be begun; None when nobody can tell."""
+        load = self._loads.get(model)
+        elapsed = 0.0 if load is None else time.monotonic() - load.at
+        if load is None or elapsed >= LOAD_IS_OLD_AFTER:
+            return None
+        return expected_wait(load.seen, sent_since=load.sent_since, elapsed=elapsed)
+
     def silent_reason(self, model: str) -> str | None:
         """Why *model* may not have answered, as of the last look at its workers; None without one."""
         workers = self._seen.get(model)
@@ -113,7 +165,9 @@ class Catalogue:
             models = in_use(self._used_at, self._waiting(), now=time.monotonic())
             self._used_at = {model: self._used_at.get(model, 0.0) for model in models}
             self._seen = {model: workers for model, workers in self._seen.items() if model in models}
+            self._loads = {model: load for model, load in self._loads.items() if model in models}
             await asyncio.gather(*(self._look_at(model) for model in models))
+            await asyncio.gather(*(self._weigh(model) for model in models))
             try:
                 await asyncio.wait_for(self._look_now.wait(), LOOK_EVERY if models else None)
             except TimeoutError:
@@ -133,6 +187,23 @@ class Catalogue:
         if reason is not None:
             self._on_failing(model, reason)
 
+    async def _weigh(self, model: str) -> None:
+        """See how much work is ahead of the next request for *model*."""
+        seconds_each = [status.seconds_each for status in self._seen.get(model, ()) if status.state == "ready"]
+        if inputs_a_second(seconds_each) is None:
+            self._loads.pop(model, None)
+            return
+        before = self._loads.get(model)
+        sent_before = 0 if before is None else before.sent_since
+        try:
+            stats = await self._broker.stats(model)
+        except BrokerError:
+            return  # whoever sends will be told; what was last seen grows too old by itself
+        # What was sent while the broker counted may be in its count or not. It is added, so as not to be overlooked.
+        sent_since = 0 if before is None else before.sent_since - sent_before
+        seen = Load(ahead=stats.ready + stats.locked, seconds_each=seconds_each)
+        self._loads[model] = _Load(seen=seen, at=time.monotonic(), sent_since=sent_since)
+
 
 def in_use(used_at: dict[str, float], waiting: set[str], *, now: float) -> set[str]:
     """The models worth a look: asked for within IN_USE_FOR seconds, or with requests waiting."""
@@ -142,6 +213,20 @@ def in_use(used_at: dict[str, float], waiting: set[str], *, now: float) -> set[s
 def _outside_view(status: WorkerStatus) -> dict[str, Any]:
     view: dict[str, Any] = msgspec.to_builtins(status)
     return {**view, "reason": short_reason(status.reason)}
+
+
+def _time_left(patience: float | None, deadline: float | None) -> float:
+    left = patience.left if isinstance(patience, Patience) else math.inf if patience is None else patience
+    return left if deadline is None else min(left, max(deadline - time.time(), 0.0))
+
+
+def _overloaded(model: str, wait: float, patience: float) -> Problem:
+    seconds = max(math.ceil(wait), 1)
+    detail = (
+        f"model {one_line(model)!r} has more work than it can do within {patience:.3g} s; "
+        f"ask again in {seconds} s, or wait longer (Prefer: wait=n, or Prefer: respond-async)"
+    )
+    return Problem(status=503, code="overloaded", detail=detail, retry_after=seconds)
 
 
 def _unknown(model: str, known: list[str]) -> Problem:

@@ -2,8 +2,8 @@
 
 uvicorn with httptools waits for ever for slow heads and bodies, reads heads of any size, and closes a connection with
 unread data so abruptly that the client may never see the response. Here each connection has one deadline, looked at by
-sweep(); heads are counted; connections are capped; and a response sent before the request was read is followed by a
-half-close and a short while of throwing the rest away.
+sweep(); heads are counted; connections are capped; a caller who does not read its response is dropped; and a response
+sent before the request was read is followed by a half-close and a short while of throwing the rest away.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from dumbwaiter.config import GatewaySettings
 
 SLOWEST = 64 * 1024
-"""Each so many bytes of a body that arrive add a second to its deadline."""
+"""Each so many bytes of a body that arrive add a second to its deadline, and so do those of a response that leave."""
+LARGE = 16 * 1024
+"""A piece of so many bytes is worth a system call of its own."""
 LINGER = 2.0
 LINGER_NBYTES = 4 * 1024 * 1024
 """How long, and how much, is still read and thrown away after the last response."""
@@ -66,11 +68,14 @@ class Connection(HttpToolsProtocol):
         self._body_nbytes = 0
         self._request_is_read = True
         self._owed: deque[RequestResponseCycle] = deque()
+        self._writing_since: float | None = None
+        self._written_before = 0
 
     # --- uvicorn's hooks ---
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(_Lingering(transport, self))  # type: ignore[arg-type]
+        self._outside = _Lingering(transport, self)
+        super().connection_made(self._outside)  # type: ignore[arg-type]
         if len(self.connections) > self.options.max_connections:
             detail = f"this gateway serves at most {self.options.max_connections} connections at once"
             self.refuse(Problem(status=503, code="too-many-connections", detail=detail, retry_after=1))
@@ -78,6 +83,8 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.phase = Phase.CLOSING
         self._tell_gone()
+        if self.cycle is not None:
+            self.cycle.body = bytearray()  # this object is part of a cycle, and the garbage collector comes seldom
         super().connection_lost(exc)
         self._unset_keepalive_if_required()  # uvicorn leaves its timer running after a reset
 
@@ -140,7 +147,8 @@ class Connection(HttpToolsProtocol):
             self.phase = Phase.OURS
 
     def on_response_complete(self) -> None:
-        self._owed.popleft()
+        # Nobody asks for the rest of the request any more, and the connection may rest for long.
+        self._owed.popleft().body = bytearray()
         super().on_response_complete()
         if not self._owed and self.phase is Phase.OURS:
             self._rest()
@@ -148,7 +156,11 @@ class Connection(HttpToolsProtocol):
     # --- the limits ---
 
     def is_overdue(self, now: float) -> bool:
-        """Whether it is the caller's turn and the time for it (time.monotonic) is over."""
+        """Whether it is the caller's turn, to send or to read, and the time for it (time.monotonic) is over."""
+        unread = self._outside.unread()
+        if unread:
+            return self._reads_too_slowly(unread, now)
+        self._writing_since = None
         if self.phase is Phase.OURS:
             return False
         # While we do not listen, or owe the response to an earlier request, the caller is not to blame.
@@ -157,9 +169,20 @@ class Connection(HttpToolsProtocol):
         bonus = self._body_nbytes / SLOWEST if self.phase is Phase.BODY else 0.0
         return now > self.deadline + bonus
 
+    def _reads_too_slowly(self, unread: int, now: float) -> bool:
+        """Whether the caller leaves *unread* bytes of its responses lying for longer than it may."""
+        if self._writing_since is None:
+            self._writing_since = now
+            self._written_before = self._outside.written - unread
+        # Its own next turn begins when it has read all that there is.
+        own_turn = {Phase.IDLE: self.options.idle_timeout, Phase.CLOSING: LINGER}
+        self.deadline = max(self.deadline, now + own_turn.get(self.phase, self.options.body_timeout))
+        taken = self._outside.written - unread - self._written_before
+        return now - self._writing_since > self.options.write_timeout + taken / SLOWEST
+
     def expire(self) -> None:
-        """The caller's time is over: say so if a request had begun, and close."""
-        if self.phase in (Phase.IDLE, Phase.CLOSING):
+        """The caller's time is over: say so if a request had begun and it can be heard, and close."""
+        if self.phase in (Phase.IDLE, Phase.CLOSING) or self._writing_since is not None:
             self.transport.abort()
             return
         part = "head" if self.phase is Phase.HEAD else "body"
@@ -187,14 +210,16 @@ class Connection(HttpToolsProtocol):
 
         Closing a socket with unread data resets it, and a reset throws away what the caller has not read yet.
         """
-        if self._request_is_read or self.phase is Phase.CLOSING or not transport.can_write_eof():
-            self.phase = Phase.CLOSING
+        must_linger = not self._request_is_read and self.phase is not Phase.CLOSING
+        self.phase = Phase.CLOSING
+        self.deadline = time.monotonic() + LINGER
+        if not must_linger:
             transport.close()
             return
-        self.phase = Phase.CLOSING
         self._body_nbytes = 0
-        self.deadline = time.monotonic() + LINGER
-        transport.write_eof()
+        if transport.can_write_eof():
+            transport.write_eof()
+        # TLS knows no half-close. There the caller is told by "connection: close", and has as long to see it.
         self.flow.resume_reading()
 
     def _tell_gone(self) -> None:
@@ -219,16 +244,45 @@ class Connection(HttpToolsProtocol):
 
 
 class _Lingering:
-    """A transport whose close() lets the connection decide how."""
+    """A transport whose close() lets the connection decide how. It counts the bytes *written*.
 
-    __slots__ = ("_connection", "_transport", "write")
+    What is written in one turn of the event loop leaves in one piece: uvicorn writes the head of a response and its
+    body one after the other, and a system call for each would be the most expensive part of a small answer.
+    """
+
+    __slots__ = ("_call_soon", "_connection", "_gathered", "_transport", "written")
 
     def __init__(self, transport: asyncio.Transport, connection: Connection) -> None:
         self._transport = transport
         self._connection = connection
-        self.write = transport.write
+        self._call_soon = asyncio.get_running_loop().call_soon
+        self._gathered: list[bytes] = []
+        self.written = 0
+
+    def write(self, data: bytes) -> None:
+        self.written += len(data)
+        if not self._gathered:
+            self._call_soon(self._flush)
+        self._gathered.append(data)
+        if len(data) >= LARGE:
+            self._flush()  # so that flow control sees it at once
+
+    def _flush(self) -> None:
+        if self._gathered:
+            data = b"".join(self._gathered) if len(self._gathered) > 1 else self._gathered[0]
+            self._gathered.clear()
+            self._transport.write(data)
+
+    def unread(self) -> int:
+        """How many bytes wait here because the caller does not take them."""
+        return self._transport.get_write_buffer_size()
+
+    def abort(self) -> None:
+        self._gathered.clear()
+        self._transport.abort()
 
     def close(self) -> None:
+        self._flush()
         self._connection.linger(self._transport)
 
     def is_closing(self) -> bool:

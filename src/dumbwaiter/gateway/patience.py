@@ -1,23 +1,43 @@
-"""How long a caller is willing to wait: ``Prefer: wait=n`` (RFC 7240). Pure."""
+"""What a caller prefers: ``Prefer: wait=n`` and ``Prefer: respond-async`` (RFC 7240). Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
 
-def patience_of(prefer: Iterable[str], *, default: float, maximum: float) -> float:
-    """Seconds to wait, from the values of all Prefer headers; *default* when none says ``wait``.
 
-    The first ``wait`` counts. It is bounded to 1 second below and *maximum* above; a malformed one is ignored, as the
-    RFC asks.
+class Preferences(msgspec.Struct, frozen=True, gc=False):
+    """*wait*: how many seconds the caller would wait (None: it does not say); *respond_async*: whether it need not."""
+
+    wait: float | None = None
+    respond_async: bool = False
+
+    def patience(self, *, default: float, maximum: float, least: float = 1.0) -> float:
+        """Seconds to wait: *default* when the caller does not say, else bounded to *least* and *maximum*."""
+        return default if self.wait is None else min(max(self.wait, least), maximum)
+
+
+INDIFFERENT = Preferences()
+
+
+def preferences_of(prefer: Iterable[str]) -> Preferences:
+    """The preferences in the values of all Prefer headers.
+
+    The first ``wait`` counts, in whole seconds; a malformed one is ignored, as the RFC asks.
     """
+    wait: float | None = None
+    wait_was_said = respond_async = False
     for header in prefer:
         for preference in header.split(","):
             name, _, value = preference.partition(";")[0].partition("=")
-            if name.strip().lower() == "wait":
-                seconds = value.strip().strip('"').strip()
-                if not (seconds.isascii() and seconds.isdigit()):
-                    return default
-                # Ten digits are three centuries: int() of a longer text would only burn time.
-                return min(max(float(int(seconds[:10])), 1.0), maximum)
-    return default
+            match name.strip().lower():
+                case "respond-async":
+                    respond_async = True
+                case "wait" if not wait_was_said:
+                    wait_was_said = True
+                    seconds = value.strip().strip('"').strip()
+                    if seconds.isascii() and seconds.isdigit():
+                        # Ten digits are three centuries: int() of a longer text would only burn time.
+                        wait = float(int(seconds[:10]))
+    return Preferences(wait, respond_async)

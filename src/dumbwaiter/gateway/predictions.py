@@ -1,10 +1,12 @@
-"""``POST /v1/models/{model}/predictions``, the hot endpoint: an ASGI class, without request and response objects."""
+"""``POST /v1/models/{model}/predictions``, the hot endpoint, and ``PUT`` with a key: an ASGI class without request and
+response objects.
+
+A caller who simply waits costs no look at the store. What is to be kept, because the caller does not wait, has a key,
+a webhook or wants events, is accepted first; its answer comes from the stored result.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import re
 import time
 from typing import TYPE_CHECKING
 
@@ -12,182 +14,258 @@ import msgspec
 
 from dumbwaiter.answers import raise_for_failure
 from dumbwaiter.asking import Patience
-from dumbwaiter.errors import BlobError, BrokerError, DumbwaiterError, PredictionTimeoutError, QueueNotFoundError
-from dumbwaiter.gateway.inputs import read_input
-from dumbwaiter.gateway.outputs import write_answer
-from dumbwaiter.gateway.patience import patience_of
-from dumbwaiter.gateway.problems import ModelFailingError, NoAnswerError, Problem, ProblemError, encode, problem_of
-from dumbwaiter.message import Message, new_id
+from dumbwaiter.blobs.results import has_result, result_body_nbytes, stream_result_body
+from dumbwaiter.errors import DumbwaiterError, PredictionTimeoutError, QueueNotFoundError
+from dumbwaiter.gateway.bodies import CallerGoneError
+from dumbwaiter.gateway.heads import check_key, one_of, read_head
+from dumbwaiter.gateway.inputs import UNCONTROLLED
+from dumbwaiter.gateway.outputs import is_sent_raw, raw_headers, write_answer
+from dumbwaiter.gateway.problems import ModelFailingError, ShuttingDownError, problem
+from dumbwaiter.gateway.sending import closing, send_chunks
+from dumbwaiter.message import PREDICTION_SUCCEEDED, Message, new_id
+from dumbwaiter.prediction import INLINE_NBYTES, encode, unfinished
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
+    from collections.abc import Awaitable
 
-    from dumbwaiter.asking import Asker, Pending
+    from dumbwaiter.blobs.store import BlobStore
     from dumbwaiter.config import GatewaySettings
+    from dumbwaiter.gateway.accepting import Accepted, Acceptor
+    from dumbwaiter.gateway.access import Access, Caller
+    from dumbwaiter.gateway.budget import Budget
     from dumbwaiter.gateway.catalogue import Catalogue
+    from dumbwaiter.gateway.endpoint import Exchange
+    from dumbwaiter.gateway.events import EventStreams
+    from dumbwaiter.gateway.heads import Head
+    from dumbwaiter.gateway.inputs import Input
     from dumbwaiter.gateway.problems import Headers
+    from dumbwaiter.gateway.quotas import Place
+    from dumbwaiter.gateway.results import Lookout, Results
+    from dumbwaiter.gateway.uploads import Uploads
+    from dumbwaiter.gateway.waiting import Waiting
 
 SOURCE = "/dumbwaiter/gateway"
-COMPLAIN_EVERY = 5.0
-"""An outage fills the log with one line in so many seconds, not one a request."""
-
-_TRACE_PARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-_log = logging.getLogger("dumbwaiter.gateway")
-
-
-class CallerGoneError(DumbwaiterError):
-    """The caller hung up: nobody is left to answer."""
-
-
-class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What the head of a request says. *declared* is its Content-Length, None when it is sent in chunks."""
-
-    model: str
-    patience: float
-    content_type: str | None
-    declared: int | None
-    accept: str
-    trace_parent: str | None
 
 
 class Predictions:
-    """Sends each request to its model's queue and answers with what comes back in time."""
+    """Sends each request to its model's queue and answers with what comes back in time, or says where it will be."""
 
-    def __init__(self, asker: Asker, catalogue: Catalogue, options: GatewaySettings) -> None:
-        self._asker = asker
+    def __init__(
+        self,
+        store: BlobStore,
+        *,
+        access: Access,
+        catalogue: Catalogue,
+        budget: Budget,
+        uploads: Uploads,
+        waiting: Waiting,
+        acceptor: Acceptor,
+        results: Results,
+        streams: EventStreams,
+        options: GatewaySettings,
+    ) -> None:
+        self._store = store
+        self._access = access
         self._catalogue = catalogue
+        self._budget = budget
+        self._uploads = uploads
+        self._waiting = waiting
+        self._acceptor = acceptor
+        self._results = results
+        self._streams = streams
         self._options = options
-        self._complained_at = float("-inf")
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body_was_read = False
-        status = 200
-        try:
-            call = read_head(scope, self._options)
-            await self._admit(call.model)
-            body = await read_body(receive, declared=call.declared, limit=self._options.body_limit)
-            body_was_read = True
-            headers, content = await self._predict(call, body, receive)
-        except CallerGoneError:
-            return
-        except DumbwaiterError as error:
-            self._complain(error)
-            problem = problem_of(error)
-            status, (headers, content) = problem.status, encode(problem, close=not body_was_read)
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": content})
+    # The two return coroutines rather than await them: each frame between costs every request.
 
-    async def _admit(self, model: str) -> None:
+    def create(self, exchange: Exchange) -> Awaitable[None]:
+        """``POST``, with or without an ``Idempotency-Key``."""
+        return self._create(exchange, read_head(exchange.scope))
+
+    def create_once(self, exchange: Exchange) -> Awaitable[None]:
+        """``PUT /v1/models/{model}/predictions/{key}``: POST with that idempotency key."""
+        head = read_head(exchange.scope)
+        key = one_of(head.key, check_key(exchange.parameters["key"], "the key in the path"), "idempotency-key")
+        return self._create(exchange, msgspec.structs.replace(head, key=key))
+
+    async def _create(self, exchange: Exchange, head: Head) -> None:
+        caller = await self._access.admit(exchange.scope)
+        model = exchange.parameters["model"]
         await self._catalogue.require(model)
-        reason = self._catalogue.failing_reason(model)
-        if reason is not None:
+        keeps = head.key is not None or head.preferences.respond_async or head.wants_events
+        if not keeps and (reason := self._catalogue.failing_reason(model)) is not None:
             raise ModelFailingError(model, reason)
-
-    async def _predict(self, call: Call, body: bytes, receive: Receive) -> tuple[Headers, bytes]:
-        patience = Patience(call.patience)
-        content_type, body = read_input(call.content_type, body)
-        now = time.time()
-        message = Message(
-            id=new_id(),
-            body=body,
-            content_type=content_type,
-            source=SOURCE,
-            subject=call.model,
-            time=now,
-            deadline=now + patience,
-            trace_parent=call.trace_parent,
-        )
-        answer = await self._ask(call.model, message, patience, receive)
-        return write_answer(raise_for_failure(answer), id_=message.id, model=call.model, accept=call.accept)
-
-    async def _ask(self, model: str, message: Message, patience: Patience, receive: Receive) -> Message:
-        try:
-            pending = await self._asker.begin(model, message, timeout=patience)
-            # It ends by itself: after the response receive() says that the exchange is over.
-            watch = asyncio.get_running_loop().create_task(_watch_caller(receive, pending))
-            answer = await pending.answer(patience)
-        except QueueNotFoundError:
-            self._catalogue.forget(model)
-            await self._catalogue.require(model)
-            raise
-        except PredictionTimeoutError as error:
-            reason = self._catalogue.silent_reason(model)
-            if reason is None:
+        with self._budget.hold() as hold, await self._access.place(caller) as place:
+            given = await self._uploads.read(head, exchange.receive, hold, durable=keeps, digest=head.key is not None)
+            exchange.body_was_read = True
+            keeps = keeps or given.controls.webhook is not None or given.controls.stream
+            patience = Patience(self._patience_of(head, given))
+            try:
+                request = self._request(head, given, model, caller, None if keeps else patience)
+            except DumbwaiterError:
+                await self._uploads.drop(given)
                 raise
-            raise NoAnswerError(error, reason) from None
-        del watch
+            if keeps:
+                await self._keep(exchange, head, given, request, patience, place)
+            else:
+                await self._wait(exchange, head, request, patience)
+
+    def _patience_of(self, head: Head, given: Input) -> float:
+        """How long the caller waits; not at all where it follows the events instead."""
+        prefers, options = head.preferences, self._options
+        if head.wants_events or given.controls.stream:
+            return 0.0
+        if prefers.respond_async:
+            return prefers.patience(default=0.0, maximum=options.max_patience, least=0.0)
+        return prefers.patience(default=options.default_patience, maximum=options.max_patience)
+
+    def _request(self, head: Head, given: Input, model: str, caller: Caller, patience: Patience | None) -> Message:
+        """The message; with *patience* it is worth nothing after that."""
+        now = time.time()
+        said = given.controls
+        tenant = caller.tenant if said.tenant is None else caller.as_tenant(said.tenant).tenant
+        deadline = head.deadline if said is UNCONTROLLED else one_of(head.deadline, said.deadline, "deadline")
+        priority = head.priority if said is UNCONTROLLED else one_of(head.priority, said.priority, "priority")
+        if deadline is not None and deadline <= now:
+            raise problem(504, "deadline-exceeded", "the deadline was over before the request came")
+        if patience is not None and (deadline is None or now + patience < deadline):
+            deadline = now + patience
+        return Message(
+            id=new_id(),
+            body=given.body,
+            data_ref=given.data_ref,
+            content_type=given.content_type,
+            source=SOURCE,
+            subject=model,
+            time=now,
+            deadline=deadline,
+            trace_parent=head.trace_parent,
+            priority=priority or 0,
+            tenant=tenant,
+            idempotency_key=head.key,
+        )
+
+    # --- a caller who waits, and nothing is kept ---
+
+    async def _wait(self, exchange: Exchange, head: Head, request: Message, patience: Patience) -> None:
+        model = exchange.parameters["model"]
+        asked = await self._waiting.begin(model, request, patience, exchange)
+        answer = asked.answer
+        if answer.data_ref is not None and _goes_raw(answer, head):
+            nbytes = await self._waiting.nbytes(answer, patience)
+            if nbytes > INLINE_NBYTES:
+                headers = raw_headers(answer, id_=request.id, nbytes=nbytes)
+                try:
+                    async with closing(self._waiting.chunks(answer)) as chunks:
+                        await send_chunks(exchange.send, asked.watch, headers, chunks)
+                finally:
+                    self._waiting.drop(answer)
+                return
+        if answer.data_ref is not None:
+            answer = await asked.whole(patience)
+        answer = raise_for_failure(answer)
+        await exchange.respond(200, *write_answer(answer, id_=request.id, model=model, accept=head.accept))
+
+    # --- what is kept ---
+
+    async def _keep(
+        self, exchange: Exchange, head: Head, given: Input, request: Message, patience: Patience, place: Place
+    ) -> None:
+        model = exchange.parameters["model"]
+        accepted = await self._acceptor.accept(request, model=model, controls=given.controls, digest=given.digest)
+        exchange.prediction_id = accepted.id
+        streams = head.wants_events or given.controls.stream
+        answer: Message | None = None
+        async with self._results.look_out(accepted.id, model) as lookout:
+            if accepted.is_again and await has_result(self._store, accepted.id):
+                await self._acceptor.drop(accepted.message)
+            else:
+                await self._send(lookout, accepted, head, patience)
+            try:
+                if streams:
+                    await self._stream(exchange, head, accepted)
+                    return
+                answer = await self._await(exchange, head, lookout, patience)
+            finally:
+                if answer is None:
+                    place.remember(accepted.id)
+        if answer is not None:
+            await self._tell(exchange, head, accepted, answer)
+        elif head.preferences.respond_async or given.controls.webhook is not None:
+            await self._defer(exchange, head, accepted, patience)
+        else:
+            detail = f"no answer to {accepted.id!r} from {model!r} within {patience:g} s; it is kept, ask with its key"
+            raise self._waiting.explained(model, PredictionTimeoutError(detail))
+
+    async def _send(self, lookout: Lookout, accepted: Accepted, head: Head, patience: Patience) -> None:
+        must_be_answered = None if head.preferences.respond_async or not patience else patience
+        try:
+            self._catalogue.admit(accepted.model, must_be_answered, deadline=accepted.message.deadline)
+        except DumbwaiterError:
+            # Whoever comes again with its key will find the body that was accepted with it.
+            if head.key is None:
+                await self._acceptor.drop(accepted.message)
+            raise
+        try:
+            await lookout.send(accepted.message, listen=bool(patience))
+        except QueueNotFoundError:
+            self._catalogue.forget(accepted.model)
+            await self._catalogue.require(accepted.model)
+            raise
+
+    async def _await(self, exchange: Exchange, head: Head, lookout: Lookout, patience: Patience) -> Message | None:
+        if not patience:
+            return None
+        watch = exchange.watch()
+        try:
+            answer = await lookout.answer(patience, watch.task)
+        except (ShuttingDownError, ModelFailingError):
+            if head.preferences.respond_async:
+                return None
+            raise
+        if watch.gone:
+            raise CallerGoneError
         return answer
 
-    def _complain(self, error: DumbwaiterError) -> None:
-        now = time.monotonic()
-        if isinstance(error, (BrokerError, BlobError)) and now - self._complained_at > COMPLAIN_EVERY:
-            self._complained_at = now
-            _log.warning("requests fail: %s: %s", type(error).__name__, error)
+    async def _stream(self, exchange: Exchange, head: Head, accepted: Accepted) -> None:
+        headers = [*_headers_of(accepted), (b"preference-applied", b"respond-async")]
+        await self._streams.send(
+            exchange, accepted.id, accepted.model, accepted.kept, after=head.last_event_id, headers=headers
+        )
+
+    async def _tell(self, exchange: Exchange, head: Head, accepted: Accepted, answer: Message) -> None:
+        """The answer from the store: the same bytes for all who ask with this key, by whichever gateway."""
+        answer = raise_for_failure(answer)
+        if answer.data_ref is None or not _goes_raw(answer, head):
+            headers, body = write_answer(
+                answer, id_=accepted.id, model=accepted.model, accept=head.accept, kept=accepted.kept
+            )
+            await exchange.respond(200, headers, body)
+            return
+        nbytes = await result_body_nbytes(self._store, answer)
+        headers = raw_headers(answer, id_=accepted.id, nbytes=nbytes)
+        async with closing(stream_result_body(self._store, answer)) as chunks:
+            await send_chunks(exchange.send, exchange.watch(), headers, chunks)
+
+    async def _defer(self, exchange: Exchange, head: Head, accepted: Accepted, patience: Patience) -> None:
+        """202: it was accepted, and is found at its Location."""
+        kept = accepted.kept
+        body = encode(
+            unfinished(accepted.id, accepted.model, created_at=kept.created_at, started=False, links=kept.links)
+        )
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            *_headers_of(accepted),
+        ]
+        if head.preferences.respond_async:
+            waited = b", wait=%d" % int(patience) if patience else b""
+            headers.append((b"preference-applied", b"respond-async" + waited))
+        await exchange.respond(202, headers, body)
 
 
-def read_head(scope: Scope, options: GatewaySettings) -> Call:
-    """What the gateway needs of the request's head. Raises ProblemError (400) for a length that is not a number."""
-    content_type = trace_parent = None
-    declared: int | None = None
-    accept: list[str] = []
-    prefer: list[str] = []
-    for name, value in scope["headers"]:
-        if name == b"content-type":
-            content_type = value.decode("latin-1")
-        elif name == b"content-length":
-            declared = _length(value)
-        elif name == b"accept":
-            accept.append(value.decode("latin-1"))
-        elif name == b"prefer":
-            prefer.append(value.decode("latin-1"))
-        elif name == b"traceparent" and _TRACE_PARENT.fullmatch(text := value.decode("latin-1")):
-            trace_parent = text
-    return Call(
-        model=scope["path_params"]["model"],
-        patience=patience_of(prefer, default=options.default_patience, maximum=options.max_patience),
-        content_type=content_type,
-        declared=declared,
-        accept=",".join(accept),
-        trace_parent=trace_parent,
-    )
+def _goes_raw(answer: Message, head: Head) -> bool:
+    return answer.type == PREDICTION_SUCCEEDED and is_sent_raw(answer.content_type, head.accept)
 
 
-async def read_body(receive: Receive, *, declared: int | None, limit: int) -> bytes:
-    """The whole body. Raises ProblemError (413) as soon as it is, or says that it will be, above *limit* bytes;
-    CallerGoneError when the caller hangs up meanwhile.
-    """
-    if declared is not None and declared > limit:
-        raise _too_large(f"the body of {declared} bytes", limit)
-    chunks: list[bytes] = []
-    nbytes = 0
-    while True:
-        event = await receive()
-        if event["type"] == "http.disconnect":
-            raise CallerGoneError
-        chunk: bytes = event.get("body", b"")
-        nbytes += len(chunk)
-        if nbytes > limit:
-            raise _too_large("the body", limit)
-        chunks.append(chunk)
-        if not event.get("more_body", False):
-            return chunk if len(chunks) == 1 else b"".join(chunks)
-
-
-async def _watch_caller(receive: Receive, pending: Pending) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    pending.fail(CallerGoneError())
-
-
-def _length(value: bytes) -> int:
-    try:
-        return int(value)
-    except ValueError:
-        raise ProblemError(
-            Problem(status=400, code="invalid-head", detail="Content-Length is not a whole number")
-        ) from None
-
-
-def _too_large(what: str, limit: int) -> ProblemError:
-    detail = f"{what} exceeds the limit of {limit} bytes"
-    return ProblemError(Problem(status=413, code="body-too-large", detail=detail, members={"limit": limit}))
+def _headers_of(accepted: Accepted) -> Headers:
+    return [(b"location", accepted.kept.links.get.encode()), (b"x-prediction-id", accepted.id.encode())]

@@ -33,6 +33,7 @@ RETRY_SOON, RETRY_LATER = 1, 5
 #: Failure code -> status; any other code is the model's own trouble: 500.
 STATUS_OF_FAILURE: Mapping[str, int] = {
     "bad-input": 422,
+    "canceled": 409,
     "deadline-exceeded": 504,
     "transient": 503,
     "runner-crashed": 502,
@@ -60,6 +61,11 @@ class ProblemError(DumbwaiterError):
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         super().__init__(problem.detail)
+
+
+def problem(status: int, code: str, detail: str, **facts: Any) -> ProblemError:
+    """The error that ends a request with such a Problem; *facts* are its other fields."""
+    return ProblemError(Problem(status=status, code=code, detail=detail, **facts))
 
 
 class ModelFailingError(DumbwaiterError):

@@ -4,29 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
-import signal
 import socket
+import sys
 import time
 from typing import TYPE_CHECKING
 
 import uvicorn
 
+from dumbwaiter.blobs.signing_key import load_signing_key
+from dumbwaiter.config import OutboundSettings
 from dumbwaiter.errors import ConfigError
+from dumbwaiter.gateway.access import is_loopback
 from dumbwaiter.gateway.app import Gateway
-from dumbwaiter.gateway.connection import Phase, make_protocol, sweep
+from dumbwaiter.gateway.connection import LINGER, Phase, make_protocol, sweep
+from dumbwaiter.gateway.listening import BACKLOG, Certificate, certificate_of, listen
 from dumbwaiter.gateway.problems import Problem
+from dumbwaiter.signals import told_to_stop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
+    from typing import Any
 
     from dumbwaiter.blobs.store import BlobStore
     from dumbwaiter.brokers.contract import Broker
     from dumbwaiter.config import GatewaySettings
+    from dumbwaiter.gateway.access import Access
 
 LAST_WORDS = 2.0
 """Seconds for the 503 of those who still wait when the grace is over to reach them."""
+
+RENEW_EVERY = 10.0
+"""Seconds between two looks at whether the certificate's files have changed."""
 
 _log = logging.getLogger("dumbwaiter.gateway")
 
@@ -36,46 +45,108 @@ async def run_gateway(
     store: BlobStore,
     options: GatewaySettings,
     *,
+    outbound: OutboundSettings | None = None,
     on_ready: Callable[[str, int], object] | None = None,
     stop: asyncio.Event | None = None,
 ) -> int:
     """Serve until SIGTERM or SIGINT; waiting requests may finish within ``options.grace`` seconds. Returns 0.
 
-    *on_ready* is called with host and true port once it listens. With *stop* it serves until that event is set, leaves
-    the process's signals alone, and so shares an event loop with others. *broker* and *store* are open, and stay the
-    caller's to close. Raises ConfigError when it cannot listen at the address.
+    *outbound* says which webhooks callers may name. *on_ready* is called with host and true port once it listens. With
+    *stop* it serves until that event is set, leaves the process's signals alone, and so shares an event loop with
+    others. *broker* and *store* are open, and stay the caller's to close. Raises ConfigError when it cannot listen at
+    the address, when the certificate cannot be used, and when it would listen beyond loopback while nobody has an API
+    key; BlobError when the key that signs ids cannot be read.
     """
-    listener = _listen(options.host, options.port)
-    gateway = Gateway(broker, store, options)
+    certificate = certificate_of(options)
+    signing = await load_signing_key(store, options.signing_key)
+    gateway = Gateway(broker, store, options, signing=signing, outbound=outbound or OutboundSettings())
+    await _need_keys(gateway.access, options)
+    listener = listen(options.host, options.port, share=options.share_port)
     host, port = listener.getsockname()[:2]
-    server = _Server(_uvicorn_config(gateway, options), lambda: _announce(host, port, on_ready))
-    with contextlib.ExitStack() as stack:
-        if stop is None:
-            stop = stack.enter_context(_stop_by_signal())
-            _tune_garbage_collection()
-        background = [
-            asyncio.create_task(_sweep(server, options)),
-            asyncio.create_task(_drain(server, gateway, stop, options.grace)),
-        ]
-        try:
-            await server.serve(sockets=[listener])
-        finally:
-            for task in background:
-                task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
-            listener.close()
+    server = _Server(
+        _uvicorn_config(gateway, options),
+        certificate,
+        handshake_timeout=options.header_timeout,
+        on_started=lambda scheme: _announce(scheme, host, port, on_ready),
+    )
+    with told_to_stop(stop) as (asked, _):
+        await _serve(
+            server,
+            listener,
+            beside=[_sweep(server, options), _follow(certificate), _drain(server, gateway, asked, options.grace)],
+        )
     _log.info("gateway on %s:%d stopped", host, port)
     return 0
 
 
+async def _serve(server: _Server, listener: socket.socket, *, beside: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Serve until the server is told to exit, with what is to run *beside* it."""
+    tasks = [asyncio.create_task(each) for each in beside]
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        listener.close()
+
+
+async def _need_keys(access: Access, options: GatewaySettings) -> None:
+    if not access.needs_keys or await access.has_keys():
+        return
+    ways = 'make one with `dumbwaiter keys create`, or let everybody in with gateway.auth = "off"'
+    if not is_loopback(options.host):
+        raise ConfigError(f"the gateway would listen on {options.host}, and nobody has an API key: {ways}")
+    _log.warning("callers need an API key, and nobody has one: %s", ways)
+
+
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        certificate: Certificate | None,
+        *,
+        handshake_timeout: float,
+        on_started: Callable[[str], None],
+    ) -> None:
         super().__init__(config)
+        self._certificate = certificate
+        self._handshake_timeout = max(handshake_timeout, 0.1)  # asyncio takes no 0
         self._on_started = on_started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._on_started()
+        if self._certificate is None:
+            await super().startup(sockets)
+        else:
+            await self._startup_with_tls(sockets or [], self._certificate)
+        self._on_started("http" if self._certificate is None else "https")
+
+    async def _startup_with_tls(self, sockets: list[socket.socket], certificate: Certificate) -> None:
+        """As uvicorn does it, but with a handshake that is as bounded as a head, and a certificate that can change."""
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            sys.exit(1)
+        config, state = self.config, self.lifespan.state
+
+        def connection() -> asyncio.Protocol:
+            made: asyncio.Protocol = config.http_protocol_class(  # type: ignore[call-arg]
+                config=config, server_state=self.server_state, app_state=state
+            )
+            return made
+
+        loop = asyncio.get_running_loop()
+        self.servers = [
+            await loop.create_server(
+                connection,
+                sock=listener,
+                ssl=certificate.context,
+                backlog=BACKLOG,
+                ssl_handshake_timeout=self._handshake_timeout,
+                ssl_shutdown_timeout=LINGER,
+            )
+            for listener in sockets
+        ]
+        self.started = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -83,8 +154,8 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _announce(host: str, port: int, on_ready: Callable[[str, int], object] | None) -> None:
-    _log.info("gateway listens on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+def _announce(scheme: str, host: str, port: int, on_ready: Callable[[str, int], object] | None) -> None:
+    _log.info("gateway listens on %s://%s:%d", scheme, f"[{host}]" if ":" in host else host, port)
     if on_ready is not None:
         on_ready(host, port)
 
@@ -99,46 +170,10 @@ def _uvicorn_config(gateway: Gateway, options: GatewaySettings) -> uvicorn.Confi
         log_config=None,
         log_level="error",  # a caller that does not speak HTTP is worth no line
         server_header=False,
+        proxy_headers=False,  # nothing here depends on who is said to be behind a proxy
         timeout_keep_alive=options.idle_timeout,  # type: ignore[arg-type] # it is given to call_later
         timeout_graceful_shutdown=options.grace + LAST_WORDS,  # type: ignore[arg-type] # it is given to wait_for
     )
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}; choose another host") from None
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(2048)
-    except OSError as error:
-        listener.close()
-        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}; choose another port") from None
-    listener.setblocking(False)
-    return listener
-
-
-@contextlib.contextmanager
-def _stop_by_signal() -> Iterator[asyncio.Event]:
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    try:
-        yield stop
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-
-
-def _tune_garbage_collection() -> None:
-    # What exists by now lives as long as the process; looking through it again and again costs p99 (19 -> 8 ms).
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
 
 
 async def _sweep(server: uvicorn.Server, options: GatewaySettings) -> None:
@@ -150,9 +185,16 @@ async def _sweep(server: uvicorn.Server, options: GatewaySettings) -> None:
             _log.info("closed %d connection(s) that were too slow", closed)
 
 
+async def _follow(certificate: Certificate | None) -> None:
+    while certificate is not None:
+        await asyncio.sleep(RENEW_EVERY)
+        certificate.renew()
+
+
 async def _drain(server: uvicorn.Server, gateway: Gateway, stop: asyncio.Event, grace: float) -> None:
     await stop.wait()
     _log.info("gateway stops; waiting requests have %g s", grace)
+    gateway.stop_following()
     server.should_exit = True  # no more connections; the idle ones close, the others after their response
     await asyncio.sleep(grace)
     gateway.stop_waiting()

@@ -1,0 +1,399 @@
+// The page: which models there are, the one that is chosen, and asking it.
+
+import { Gateway, ProblemError, isFinal } from "./asking.js";
+import { showProblem, showResponse, showTimings, showValue, timingsOf } from "./answer.js";
+import { curlCommand } from "./curl.js";
+import { copyButton, duration, freshId, make } from "./elements.js";
+import { inputForm } from "./form.js";
+
+const BASE = new URL(".", window.location.href);
+const LOOK_EVERY = 5000;
+const MODES = [
+  ["wait", "Wait", "For the answer, on one connection."],
+  ["later", "Later", "Hand it in, and look until the answer is there. It survives this page."],
+  ["stream", "Stream", "See the output and the log while they come."],
+];
+const STATES = { ready: "ready", loading: "loading", failing: "cannot be loaded", draining: "stopping", none: "no worker" };
+const KINDS = {
+  image: "a picture",
+  array: "an array",
+  tensor: "a tensor",
+  text: "text",
+  bytes: "bytes",
+  json: "JSON",
+  arguments: "several values",
+  any: "anything",
+};
+
+let key = "";
+let openapi = null;
+let chosen = "";
+let pasteTo = () => false;
+let wantsKey = false;
+const gateway = new Gateway(BASE, () => key);
+const byId = (id) => document.getElementById(id);
+
+function modelsOf(document_) {
+  return Object.entries(document_.paths)
+    .filter(([, path]) => path["x-dumbwaiter-model"])
+    .map(([, path]) => modelOf(path));
+}
+
+function modelOf(path) {
+  const { name, input = {}, output = {}, streaming = false, max_batch: maxBatch = 1 } = path["x-dumbwaiter-model"];
+  const json = path.post.requestBody.content["application/json"];
+  return {
+    name,
+    streaming,
+    maxBatch,
+    input: input.name,
+    kind: input.kind ?? "any",
+    outputKind: streaming ? "chunks" : (output.kind ?? "any"),
+    chunkKind: output.kind ?? "any",
+    contentTypes: input.content_types ?? [],
+    schema: json.schema.properties.input,
+    example: json.example?.input,
+  };
+}
+
+/** `schema` with its reference followed, and of several kinds the one that is not null. */
+function resolve(schema) {
+  let one = schema ?? {};
+  for (let depth = 0; depth < 20; depth += 1) {
+    const kinds = (one.anyOf ?? []).filter((kind) => kind.type !== "null");
+    if (one.$ref) one = openapi.components.schemas[one.$ref.split("/").at(-1)] ?? {};
+    else if (one.anyOf && kinds.length === 1) one = { ...one, anyOf: undefined, ...kinds[0] };
+    else break;
+  }
+  return one;
+}
+
+async function start() {
+  byId("where").textContent = window.location.host;
+  byId("key").addEventListener("submit", useKey);
+  document.addEventListener("paste", (event) => {
+    const file = [...(event.clipboardData?.files ?? [])][0];
+    if (file && pasteTo(file)) event.preventDefault();
+  });
+  for (const link of document.querySelectorAll("[data-document]")) link.addEventListener("click", openDocument);
+  await load();
+  setInterval(() => document.hidden || wantsKey || (openapi === null ? load() : look()), LOOK_EVERY);
+}
+
+async function useKey(event) {
+  event.preventDefault();
+  key = byId("key-text").value.trim();
+  await load();
+}
+
+/** Documents behind a key cannot be had by a plain link. */
+async function openDocument(event) {
+  if (!key) return;
+  event.preventDefault();
+  const response = await gateway.fetch(event.currentTarget.getAttribute("href"));
+  window.open(URL.createObjectURL(await response.blob()), "_blank", "noopener");
+}
+
+async function load() {
+  try {
+    openapi = await gateway.json("openapi.json");
+    wantsKey = false;
+  } catch (error) {
+    if (error.problem?.status === 401) return askForKey(error.problem);
+    byId("model").replaceChildren(showProblem(error.problem ?? { detail: String(error) }));
+    return;
+  }
+  byId("key").hidden = !openapi.components.securitySchemes;
+  byId("key-note").textContent = key ? "This key is in use. It is gone when you close the page." : byId("key-note").textContent;
+  await look();
+}
+
+function askForKey(problem) {
+  wantsKey = true;
+  byId("key").hidden = false;
+  if (key) byId("key-note").textContent = problem.detail;
+  byId("model").replaceChildren(make("p", { class: "quiet", text: "The models are shown to those who have a key." }));
+  byId("key-text").focus();
+}
+
+/** Look who serves what; a model that came or went changes the list. */
+async function look() {
+  if (openapi === null) return;
+  let overview;
+  try {
+    overview = (await gateway.json("v1/models")).models;
+  } catch {
+    return; // what was last seen stays, and asking will tell
+  }
+  const known = modelsOf(openapi).map((model) => model.name);
+  const changed = overview.some((one) => !known.includes(one.name)) || known.length !== overview.length;
+  if (changed || !describedAll(overview)) openapi = await gateway.json("openapi.json").catch(() => openapi);
+  showList(modelsOf(openapi), overview);
+}
+
+function describedAll(overview) {
+  const open = new Set(modelsOf(openapi).filter((model) => !model.contentTypes.length).map((model) => model.name));
+  return overview.every((one) => !open.has(one.name) || stateOf(one) !== "ready");
+}
+
+function stateOf(overview) {
+  const states = (overview?.workers ?? []).map((worker) => worker.state);
+  return ["ready", "loading", "draining", "failing"].find((state) => states.includes(state)) ?? "none";
+}
+
+function showList(models, overview) {
+  const entries = models.map((model) => {
+    const state = stateOf(overview.find((one) => one.name === model.name));
+    const button = make(
+      "button",
+      { type: "button", "aria-current": model.name === chosen ? "true" : "false", onclick: () => choose(model) },
+      make("span", { class: `dot ${state}`, "aria-hidden": "true" }),
+      make("span", { class: "name", text: model.name }),
+      make("span", { class: "state", text: STATES[state] }),
+    );
+    return make("li", {}, button);
+  });
+  const list = byId("models");
+  const hadFocus = list.contains(document.activeElement) ? document.activeElement.querySelector(".name")?.textContent : null;
+  list.replaceChildren(...entries);
+  if (hadFocus) [...list.querySelectorAll("button")].find((one) => one.querySelector(".name").textContent === hadFocus)?.focus();
+  const shown = byId("state");
+  if (shown) shown.textContent = stateLine(overview.find((one) => one.name === chosen));
+  if (!models.length) {
+    const hint = "No model yet. Start one: dumbwaiter serve my_model.py:MyModel";
+    byId("model").replaceChildren(make("p", { class: "quiet", text: hint }));
+  } else if (!models.some((model) => model.name === chosen)) {
+    choose(models.find((model) => model.name === decodeURIComponent(window.location.hash.slice(1))) ?? models[0], overview);
+  }
+}
+
+function stateLine(overview) {
+  const state = stateOf(overview);
+  const workers = overview?.workers ?? [];
+  if (state === "none") return "No worker is running. Requests wait until one comes.";
+  if (state === "failing") return `Its workers cannot load it: ${workers[0].reason}`;
+  const ready = workers.filter((worker) => worker.state === "ready").length;
+  return `${ready} of ${workers.length} worker${workers.length === 1 ? "" : "s"} ready.`;
+}
+
+function choose(model, overview) {
+  chosen = model.name;
+  history.replaceState(null, "", `#${encodeURIComponent(model.name)}`);
+  for (const button of byId("models").querySelectorAll("button")) {
+    button.setAttribute("aria-current", String(button.querySelector(".name").textContent === chosen));
+  }
+  showModel(model);
+  if (overview) byId("state").textContent = stateLine(overview.find((one) => one.name === chosen));
+  else look();
+}
+
+function showModel(model) {
+  const answer = make("div", { class: "answer-body" }, make("p", { class: "quiet", text: "The answer comes here." }));
+  const status = make("p", { class: "status", role: "status" });
+  const curl = make("pre", { class: "code", tabindex: 0 });
+  const form = inputForm(model, resolve, () => showCurl());
+  const modes = modeChoice(() => showCurl());
+  const ask = make("button", { type: "submit", class: "primary", text: "Ask" });
+  const cancel = make("button", { type: "button", text: "Cancel", disabled: true });
+  const complaint = make("p", { class: "note", role: "alert" });
+  const id = make("p", { class: "id" });
+  const run = new Run({ model, answer, status, ask, cancel, idLine: id });
+  const showCurl = async () => {
+    const input = await form.read().catch(() => null);
+    const url = new URL(`v1/models/${model.name}/predictions`, BASE).href;
+    curl.textContent = curlCommand({ url, input, model, mode: modes.value(), auth: Boolean(openapi.components.securitySchemes) });
+  };
+  const submit = async (event) => {
+    event.preventDefault();
+    complaint.textContent = "";
+    try {
+      await run.start(await form.read(), modes.value());
+    } catch (error) {
+      complaint.textContent = error.message;
+      error.control?.focus();
+    }
+  };
+  pasteTo = (file) => form.paste?.(file) ?? false;
+  const element = make("form", { class: "ask", onsubmit: submit }, form.element, modes.element);
+  element.append(make("div", { class: "actions" }, ask, cancel), complaint);
+  const more = make("details", { class: "curl", open: true }, make("summary", { text: "The same with curl" }));
+  more.append(make("div", { class: "with-copy" }, curl, copyButton(() => curl.textContent)));
+  byId("model").replaceChildren(
+    heading(model),
+    make(
+      "div",
+      { class: "columns" },
+      make("section", { "aria-label": "Input" }, element),
+      make("section", { "aria-label": "Answer", class: "answer" }, status, id, answer),
+    ),
+    more,
+  );
+  showCurl();
+}
+
+function heading(model) {
+  const gives = model.streaming ? `${KINDS[model.chunkKind] ?? "anything"}, in chunks` : (KINDS[model.outputKind] ?? "anything");
+  const facts = [`Takes ${KINDS[model.kind] ?? "anything"}`];
+  if (gives !== KINDS.any) facts.push(`gives ${gives}`);
+  if (model.maxBatch > 1) facts.push(`up to ${model.maxBatch} at once`);
+  return make(
+    "header",
+    { class: "model" },
+    make("h1", { text: model.name }),
+    make("p", { class: "facts", text: `${facts.join(", ")}.` }),
+    make("p", { class: "facts", id: "state" }),
+  );
+}
+
+function modeChoice(changed) {
+  const name = freshId("mode");
+  const hint = make("p", { class: "hint" });
+  const tell = () => {
+    hint.textContent = MODES.find(([value]) => value === chosenMode())[2];
+    changed();
+  };
+  const radios = MODES.map(([value], index) => make("input", { type: "radio", name, value, checked: index === 0, onchange: tell }));
+  const labels = MODES.map(([, title], index) => make("label", {}, radios[index], make("span", { text: title })));
+  const chosenMode = () => radios.find((radio) => radio.checked).value;
+  hint.textContent = MODES[0][2];
+  hint.id = freshId("hint");
+  const legend = make("legend", { text: "How to ask" });
+  return {
+    element: make("fieldset", { class: "segments", "aria-describedby": hint.id }, legend, make("div", { class: "choices" }, ...labels), hint),
+    value: chosenMode,
+  };
+}
+
+/** One model's panel while it is asked: at most one request at a time. */
+class Run {
+  constructor({ model, answer, status, ask, cancel, idLine }) {
+    Object.assign(this, { model, answer, status, ask, cancel, idLine });
+    cancel.addEventListener("click", () => this.stop());
+  }
+
+  async start(input, mode) {
+    this.control = new AbortController();
+    this.id = null;
+    this.began = performance.now();
+    this.word = mode === "wait" ? "Waiting for the answer" : "Handing it in";
+    this.ask.disabled = true;
+    this.cancel.disabled = false;
+    this.answer.replaceChildren();
+    this.idLine.textContent = "";
+    const clock = setInterval(() => this.tick(), 100);
+    try {
+      await (mode === "wait" ? this.waitFor(input) : this.keepAndLook(input, mode));
+    } catch (error) {
+      this.fail(error);
+    } finally {
+      clearInterval(clock);
+      this.ask.disabled = false;
+      this.cancel.disabled = true;
+    }
+  }
+
+  seconds() {
+    return (performance.now() - this.began) / 1000;
+  }
+
+  tick() {
+    if (!this.control.signal.aborted) this.status.textContent = `${this.word}, ${this.seconds().toFixed(1)} s`;
+  }
+
+  async waitFor(input) {
+    const response = await gateway.ask(this.model.name, input, { signal: this.control.signal });
+    const total = this.seconds();
+    const { prediction, element } = await showResponse(response);
+    this.finish(element, timingsOf(prediction, response), total);
+  }
+
+  async keepAndLook(input, mode) {
+    const { signal } = this.control;
+    const response = await gateway.ask(this.model.name, input, { later: true, signal });
+    let prediction = await response.json();
+    this.id = prediction.id;
+    this.idLine.textContent = this.id;
+    this.tell(prediction);
+    if (mode === "stream") {
+      prediction = await gateway.follow(this.id, { signal, onEvent: (event) => this.take(event) });
+    } else if (!isFinal(prediction)) {
+      prediction = await gateway.poll(this.id, { signal, onState: (state) => this.tell(state) });
+    }
+    await this.end(prediction, mode);
+  }
+
+  tell(prediction) {
+    const position = prediction.queue_position;
+    if (prediction.status === "processing") this.word = "Running";
+    else if (position === undefined) this.word = "Waiting in the queue";
+    else if (position === 0) this.word = "Next in the queue";
+    else this.word = `${position} before yours in the queue`;
+  }
+
+  take(event) {
+    if (event.name === "start") this.word = "Running";
+    if (event.name === "output") this.append("output", event.data);
+    if (event.name === "log" || event.name === "logs") this.append("log", event.data);
+  }
+
+  append(kind, data) {
+    this.word = kind === "output" ? "Streaming" : this.word;
+    const text = typeof data === "string" ? data : JSON.stringify(data);
+    if (typeof data === "string" && data.startsWith("data:image/")) return this.answer.append(showValue(data));
+    let place = this.answer.querySelector(`pre.${kind}`);
+    if (!place) {
+      place = make("pre", { class: `text ${kind}`, "aria-live": kind === "output" ? "polite" : "off", tabindex: 0 });
+      this.answer.append(place);
+    }
+    place.append(typeof data === "string" && kind === "output" ? text : `${text.replace(/\n$/, "")}\n`);
+    place.scrollTop = place.scrollHeight;
+  }
+
+  async end(prediction, mode) {
+    const total = this.seconds();
+    if (prediction.status !== "succeeded") {
+      const title = prediction.status === "canceled" ? "Canceled" : "Failed";
+      this.status.textContent = `${title} after ${duration(total)}`;
+      this.answer.append(showProblem({ title, ...prediction.error }));
+      return;
+    }
+    const streamed = mode === "stream" && this.answer.querySelector("pre.output, figure");
+    const element = streamed ? null : await this.outputOf(prediction);
+    this.finish(element, timingsOf(prediction), total);
+  }
+
+  /** A long output stands in a prediction as a link to itself. */
+  async outputOf(prediction) {
+    const link = prediction.urls?.output;
+    if (link === undefined || prediction.output !== link) return showValue(prediction.output);
+    const response = await gateway.fetch(gateway.prediction(prediction.id, "/output"), { signal: this.control.signal });
+    if (!(response.headers.get("Content-Type") ?? "").startsWith("application/json")) return (await showResponse(response)).element;
+    return showValue(await response.json());
+  }
+
+  finish(element, timings, total) {
+    this.status.textContent = `Answered in ${duration(total)}`;
+    if (element) this.answer.append(element);
+    if (timings) this.answer.append(showTimings(timings, total));
+  }
+
+  async stop() {
+    this.cancel.disabled = true;
+    this.word = "Cancelling";
+    if (this.id === null) return this.control.abort();
+    await gateway.cancel(this.id).catch((error) => this.fail(error));
+  }
+
+  fail(error) {
+    if (error.name === "AbortError") {
+      this.status.textContent = `Given up after ${duration(this.seconds())}`;
+      return;
+    }
+    this.status.textContent = `No answer after ${duration(this.seconds())}`;
+    const problem = error instanceof ProblemError ? error.problem : { code: "page-error", detail: String(error) };
+    if (problem.status === 401) askForKey(problem);
+    else this.answer.append(showProblem(problem));
+  }
+}
+
+start();

@@ -1,0 +1,224 @@
+"""``POST /v2/models/{model}/infer``: one call becomes one or several requests to the model, asked at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from dumbwaiter.answers import raise_for_failure, timings_of
+from dumbwaiter.asking import Patience
+from dumbwaiter.errors import (
+    PredictionError,
+    PredictionTimeoutError,
+    QueueNotFoundError,
+)
+from dumbwaiter.gateway.bodies import CallerGoneError, read_body
+from dumbwaiter.gateway.heads import one_of, read_head
+from dumbwaiter.gateway.oip.encodings import MOST_INFLATION, inflate
+from dumbwaiter.gateway.oip.inputs import Split, split
+from dumbwaiter.gateway.oip.outputs import join
+from dumbwaiter.gateway.oip.problems import refused
+from dumbwaiter.gateway.oip.requests import OUTPUT, InferRequest, read_request
+from dumbwaiter.gateway.oip.responses import check_version, write_response
+from dumbwaiter.gateway.outputs import server_timing
+from dumbwaiter.gateway.problems import NoAnswerError, ProblemError, problem, problem_of
+from dumbwaiter.message import Message
+
+if TYPE_CHECKING:
+    from starlette.types import Scope
+
+    from dumbwaiter.asking import Asker
+    from dumbwaiter.config import GatewaySettings
+    from dumbwaiter.gateway.access import Access, Caller
+    from dumbwaiter.gateway.budget import Budget, Hold
+    from dumbwaiter.gateway.catalogue import Catalogue
+    from dumbwaiter.gateway.endpoint import Exchange
+    from dumbwaiter.gateway.heads import Head
+    from dumbwaiter.gateway.oip.signatures import Signatures
+    from dumbwaiter.gateway.problems import Headers
+
+SOURCE = "/dumbwaiter/gateway"
+LARGE = 64 * 1024
+"""Bodies above so many bytes are read and written beside the event loop, which others wait for."""
+
+T = TypeVar("T")
+
+
+class _Encoding(msgspec.Struct, frozen=True):
+    """*header_length*: how much of the body is JSON, None when all is; *coding*: how it is compressed."""
+
+    header_length: int | None
+    coding: str
+
+
+class Infer:
+    """Serves the calls of all models."""
+
+    def __init__(
+        self,
+        asker: Asker,
+        catalogue: Catalogue,
+        signatures: Signatures,
+        options: GatewaySettings,
+        *,
+        access: Access,
+        budget: Budget,
+    ) -> None:
+        self._asker = asker
+        self._catalogue = catalogue
+        self._signatures = signatures
+        self._options = options
+        self._access = access
+        self._budget = budget
+
+    async def infer(self, exchange: Exchange) -> None:
+        """Answer one call."""
+        model = exchange.parameters["model"]
+        await self._catalogue.require(model)
+        check_version(model, exchange.parameters.get("version"))
+        head, encoding = read_head(exchange.scope), read_encoding(exchange.scope)
+        with self._budget.hold() as hold:
+            body = await read_body(exchange.receive, declared=head.declared, limit=self._options.body_limit, hold=hold)
+            exchange.body_was_read = True
+            request, asked = await self._read(model, body, encoding, hold)
+            del body
+            headers, content = await self._answer(model, request, asked, head, exchange)
+            await exchange.respond(200, headers, content)
+
+    async def _read(self, model: str, body: bytes, encoding: _Encoding, hold: Hold) -> tuple[InferRequest, Split]:
+        signature = await self._signatures.signature_of(model)
+        limit = self._options.body_limit
+        plain = body
+        if encoding.coding:
+            with self._budget.hold() as room:
+                room.take(min(limit, MOST_INFLATION * len(body)))
+                plain = await _beside(room.nbytes, lambda: inflate(encoding.coding, body, limit=limit))
+            hold.take(len(plain))
+        request, asked = await _beside(len(plain), lambda: _understand(plain, encoding.header_length, signature))
+        hold.take(sum(len(body) for _, body in asked.bodies))
+        return request, asked
+
+    async def _answer(
+        self, model: str, request: InferRequest, asked: Split, head: Head, exchange: Exchange
+    ) -> tuple[Headers, bytes]:
+        caller = await self._access.admit(exchange.scope)
+        self._access.charge(caller, len(asked.bodies))
+        patience = self._patience(request, head)
+        messages = _messages(model, asked, request, head, caller, patience)
+        with contextlib.ExitStack() as places:
+            for _ in messages:
+                places.enter_context(await self._access.place(caller))
+                self._catalogue.admit(model, patience)
+            answers = await self._ask_all(model, messages, patience, exchange)
+        return await _beside(
+            sum(len(answer.body) for answer in answers), lambda: _write(model, request, asked.lead, answers)
+        )
+
+    def _patience(self, request: InferRequest, head: Head) -> Patience:
+        options = self._options
+        seconds = head.preferences.patience(default=options.default_patience, maximum=options.max_patience)
+        if request.timeout is not None:
+            seconds = min(request.timeout, options.max_patience)
+        if head.deadline is not None:
+            seconds = min(seconds, head.deadline - time.time())
+        if seconds <= 0.0:
+            raise problem(504, "deadline-exceeded", "the deadline was over before the request came")
+        return Patience(seconds)
+
+    async def _ask_all(
+        self, model: str, messages: Sequence[Message], patience: Patience, exchange: Exchange
+    ) -> list[Message]:
+        """The answers in order, or the first failure; then the others are given up, and those not sent stay unsent."""
+        loop = asyncio.get_running_loop()
+        asking = [
+            loop.create_task(self._ask(model, message, patience, place if len(messages) > 1 else None))
+            for place, message in enumerate(messages)
+        ]
+        together = asyncio.gather(*asking)
+        either: set[asyncio.Future[Any]] = {together, exchange.watch().task}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not together.done():
+                raise CallerGoneError
+            return together.result()
+        except QueueNotFoundError:
+            self._catalogue.forget(model)
+            await self._catalogue.require(model)
+            raise
+        finally:
+            for task in asking:
+                task.cancel()
+            await asyncio.gather(*asking, together, return_exceptions=True)
+
+    async def _ask(self, model: str, message: Message, patience: Patience, place: int | None) -> Message:
+        try:
+            return raise_for_failure(await self._asker.ask(model, message, timeout=patience))
+        except PredictionTimeoutError as error:
+            reason = self._catalogue.silent_reason(model)
+            if reason is None:
+                raise
+            raise NoAnswerError(error, reason) from None
+        except PredictionError as error:
+            if place is None:
+                raise
+            told = problem_of(error)
+            raise ProblemError(msgspec.structs.replace(told, detail=f"element {place}: {told.detail}")) from error
+
+
+def read_encoding(scope: Scope) -> _Encoding:
+    """How the body is written. Raises ProblemError (400) for a length that is none."""
+    header_length: int | None = None
+    coding = ""
+    for name, value in scope["headers"]:
+        if name == b"inference-header-content-length":
+            if not (value.isdigit() and len(value) < 20):
+                raise refused("Inference-Header-Content-Length must be a number of bytes")
+            header_length = int(value)
+        elif name == b"content-encoding":
+            coding = value.decode("latin-1")
+    return _Encoding(header_length, coding)
+
+
+def _understand(body: bytes, header_length: int | None, signature: Mapping[str, Any]) -> tuple[InferRequest, Split]:
+    request = read_request(body, header_length)
+    # The tensors are not kept: what is asked of them is a copy.
+    return msgspec.structs.replace(request, inputs=()), split(signature, request.inputs)
+
+
+def _messages(
+    model: str, asked: Split, request: InferRequest, head: Head, caller: Caller, patience: Patience
+) -> list[Message]:
+    now = time.time()
+    priority = one_of(head.priority, request.priority or None, "priority") or 0
+    return [
+        Message(
+            body=body,
+            content_type=content_type,
+            source=SOURCE,
+            subject=model,
+            time=now,
+            deadline=now + patience,
+            priority=priority,
+            tenant=caller.tenant,
+            trace_parent=head.trace_parent,
+        )
+        for content_type, body in asked.bodies
+    ]
+
+
+def _write(model: str, request: InferRequest, lead: Sequence[int], answers: Sequence[Message]) -> tuple[Headers, bytes]:
+    output = join(lead, [(answer.content_type, answer.body) for answer in answers], name=OUTPUT)
+    headers, body = write_response(output, model=model, id_=request.id, binary=request.binary)
+    slowest = max((timings_of(answer) for answer in answers), key=lambda timings: timings.queued + timings.batched)
+    headers.append((b"server-timing", server_timing(slowest).encode()))
+    return headers, body
+
+
+async def _beside(nbytes: int, work: Callable[[], T]) -> T:
+    """The result of *work*, which goes over *nbytes*: in a thread when that takes long."""
+    return work() if nbytes < LARGE else await asyncio.to_thread(work)

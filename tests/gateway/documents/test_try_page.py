@@ -1,0 +1,247 @@
+"""The page to try models from, in a real browser, before real workers."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+from browsing import answer, ask, browser, choose, visiting
+
+from processes import run_in, starting
+
+pytestmark = pytest.mark.slow
+MODELS = ("Grey", "Colours", "Scale", "Say", "Echo", "Add")
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with browser() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def photograph(tmp_path_factory):
+    data = pytest.importorskip("skimage.data")
+    from PIL import Image
+
+    file = tmp_path_factory.mktemp("pictures") / "chelsea.jpg"
+    Image.fromarray(data.chelsea()).save(file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("service")
+    shutil.copy(Path(__file__).with_name("tried_models.py"), folder / "tried.py")
+    with starting(folder) as start:
+        yield start(*(f"tried.py:{name}" for name in MODELS)).ready()
+
+
+@pytest.fixture
+def page(chromium, service):
+    with visiting(chromium, service.gateway) as page:
+        yield page
+
+
+def test_the_root_sends_browsers_to_the_page_and_tells_programs_the_routes(service):
+    with httpx.Client(base_url=service.gateway, trust_env=False) as http:
+        sent = http.get("/", headers={"accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+        assert (sent.status_code, sent.headers["location"]) == (303, "docs")
+        assert http.get("/").json()["name"] == "dumbwaiter"
+        assert http.get("/", headers={"accept": "application/json"}).status_code == 200
+
+
+def test_the_page_shows_each_model_with_its_state_and_what_it_takes_and_gives(page):
+    models = page.get_by_role("navigation", name="Models").get_by_role("button")
+    models.first.wait_for()
+    assert [text.split() for text in models.all_inner_texts()] == [
+        [name, "ready"] for name in sorted(map(str.lower, MODELS))
+    ]
+    choose(page, "grey")
+    page.get_by_text("Takes a picture, gives a picture.").wait_for()
+    page.get_by_text("1 of 1 worker ready.").wait_for()
+
+
+def test_an_uploaded_photograph_is_answered_with_a_picture_and_where_the_time_went(page, photograph):
+    choose(page, "grey")
+    page.get_by_label("Picture").set_input_files(photograph)
+    ask(page)
+    picture = answer(page).get_by_role("img", name="The model's answer")
+    picture.wait_for()
+    page.wait_for_function("image => image.naturalWidth === 451", arg=picture.element_handle())
+    assert "device" in answer(page).get_by_role("list", name="Where the time went").inner_text()
+    assert "--data-binary '@chelsea.jpg'" in page.locator(".curl pre").inner_text()
+
+
+def test_the_curl_command_gives_what_the_page_gave(page, photograph):
+    choose(page, "colours")
+    page.get_by_label("Picture").set_input_files(photograph)
+    ask(page)
+    answer(page).get_by_role("row").first.wait_for()
+    command = page.locator(".curl pre").inner_text()
+    output = subprocess.run(["bash", "-c", command], cwd=photograph.parent, capture_output=True, timeout=30, check=True)
+    assert b'"status":"succeeded"' in output.stdout
+
+
+def test_a_picture_goes_with_other_values_and_by_curl_as_a_form(page, photograph):
+    choose(page, "scale")
+    page.get_by_label("image").set_input_files(photograph)
+    page.get_by_label("factors, as JSON").fill("[0.5, 1.0]")
+    page.get_by_label("title (optional)").fill('half; of "it"')
+    ask(page)
+    picture = answer(page).get_by_role("img", name="The model's answer")
+    picture.wait_for()
+    page.wait_for_function("image => image.naturalWidth === 226", arg=picture.element_handle())
+    command = page.locator(".curl pre").inner_text()
+    subprocess.run(["bash", "-c", command], cwd=photograph.parent, timeout=30, check=True)
+    from PIL import Image
+
+    with Image.open(photograph.parent / "answer.png") as half:
+        assert half.size == (226, 150)
+
+
+def test_labels_with_scores_come_as_bars(page, photograph):
+    choose(page, "colours")
+    page.get_by_label("Picture").set_input_files(photograph)
+    ask(page)
+    rows = answer(page).get_by_role("row")
+    rows.first.wait_for()
+    assert rows.count() == 3
+    assert rows.first.inner_text().startswith("red")
+
+
+@pytest.mark.parametrize("way", ["drop", "paste"])
+def test_a_picture_can_be_dropped_and_pasted(page, photograph, way):
+    choose(page, "grey")
+    page.evaluate(
+        """([way, data]) => {
+          const bytes = Uint8Array.from(atob(data), (one) => one.charCodeAt(0));
+          const files = new DataTransfer();
+          files.items.add(new File([bytes], "brought.jpg", { type: "image/jpeg" }));
+          const place = way === "drop" ? document.querySelector(".drop") : document.body;
+          place.dispatchEvent(way === "drop"
+            ? new DragEvent("drop", { dataTransfer: files, bubbles: true, cancelable: true })
+            : new ClipboardEvent("paste", { clipboardData: files, bubbles: true, cancelable: true }));
+        }""",
+        [way, base64.b64encode(photograph.read_bytes()).decode()],
+    )
+    page.get_by_text("brought.jpg, ").wait_for()
+    ask(page)
+    answer(page).get_by_role("img").wait_for()
+
+
+def test_text_goes_and_comes_by_the_keyboard_alone(page):
+    choose(page, "echo")
+    page.get_by_label("Text").focus()
+    page.keyboard.type("by hand")
+    for key in ("Tab", "ArrowRight", "ArrowLeft", "Tab", "Enter"):
+        page.keyboard.press(key)
+    answer(page).get_by_text("by hand").wait_for()
+
+
+def test_markup_in_an_output_stays_text(page):
+    hostile = "<img src=x onerror=alert(1)><script>alert(2)</script>"
+    choose(page, "echo")
+    page.get_by_label("Text").fill(hostile)
+    for mode in ("Wait", "Later"):
+        ask(page, mode)
+        answer(page).get_by_text(hostile, exact=True).wait_for()
+    assert answer(page).get_by_role("img").count() == 0
+
+
+def test_several_values_have_a_field_each(page):
+    choose(page, "add")
+    page.get_by_label("first").fill("40")
+    page.get_by_label("second").fill("2")
+    page.get_by_label("negative (optional)").select_option("true")
+    ask(page)
+    answer(page).get_by_text("-42").wait_for()
+
+
+def test_what_is_missing_is_said_before_anything_is_sent(page):
+    choose(page, "add")
+    page.get_by_label("first").fill("40")
+    ask(page)
+    page.get_by_text("second needs a number.").wait_for()
+    assert page.evaluate("document.activeElement.type") == "number"
+
+
+def test_chunks_are_seen_while_the_model_still_runs(page, service):
+    go = service.project / "go"
+    choose(page, "say")
+    page.get_by_label("Text").fill("wait for the end")
+    ask(page, "Stream")
+    answer(page).get_by_text("wait for the", exact=False).first.wait_for()
+    assert page.get_by_role("button", name="Cancel").is_enabled()
+    go.touch()
+    answer(page).get_by_text("wait for the end").wait_for()
+    answer(page).get_by_role("list", name="Where the time went").wait_for()
+    go.unlink()
+
+
+def test_later_looks_until_the_answer_is_there(page):
+    choose(page, "say")
+    page.get_by_label("Text").fill("one two")
+    ask(page, "Later")
+    answer(page).get_by_text("Answered in").wait_for()
+    answer(page).get_by_text('"two"').wait_for()
+
+
+def test_a_request_that_waits_in_the_queue_says_so_and_can_be_cancelled(page, service):
+    with httpx.Client(base_url=service.gateway, trust_env=False) as http:
+        headers = {"prefer": "respond-async", "content-type": "text/plain"}
+        first = http.post("/v1/models/say/predictions", headers=headers, content="wait for ever").json()
+        choose(page, "say")
+        page.get_by_label("Text").fill("and then me")
+        ask(page, "Later")
+        answer(page).get_by_text("in the queue").wait_for()
+        page.get_by_role("button", name="Cancel").click()
+        answer(page).get_by_text("canceled", exact=True).wait_for()
+        http.post(f"/v1/predictions/{first['id']}/cancel").raise_for_status()
+
+
+@pytest.mark.parametrize("mode", ["Later", "Stream"])
+def test_a_request_that_runs_can_be_cancelled(page, mode):
+    choose(page, "say")
+    page.get_by_label("Text").fill("wait for ever")
+    ask(page, mode)
+    answer(page).get_by_text("Running" if mode == "Later" else "wait for").first.wait_for()
+    page.get_by_role("button", name="Cancel").click()
+    answer(page).get_by_text("canceled", exact=True).wait_for()
+    assert page.get_by_role("button", name="Ask").is_enabled()
+
+
+def test_a_wrong_input_shows_what_why_and_what_next(chromium, service, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    with visiting(chromium, service.gateway, refused=[422]) as page:
+        choose(page, "grey")
+        page.get_by_label("Picture").set_input_files(broken)
+        ask(page)
+        shown = page.get_by_role("alert").filter(has_text="Why").inner_text()
+    assert "bad-input" in shown
+    assert "Change the input and ask again." in shown
+
+
+def test_with_keys_the_page_asks_for_one_and_keeps_it_nowhere(chromium, tmp_path):
+    shutil.copy(Path(__file__).with_name("tried_models.py"), tmp_path / "tried.py")
+    words = run_in(tmp_path, "keys", "create", "--tenant", "people").stdout.split()
+    with starting(tmp_path) as start:
+        (token,) = [word for word in words if word.startswith("dw_")]
+        service = start("tried.py:Echo", DUMBWAITER_GATEWAY__AUTH="on").ready()
+        with visiting(chromium, service.gateway, refused=[401]) as page:
+            page.get_by_label("API key").fill("dw_wrong_wrong")
+            page.get_by_role("button", name="Use this key").click()
+            page.get_by_text("not valid").wait_for()
+            page.get_by_label("API key").fill(token)
+            page.get_by_role("button", name="Use this key").click()
+            choose(page, "echo")
+            page.get_by_label("Text").fill("let in")
+            ask(page)
+            answer(page).get_by_text("let in").wait_for()
+            assert token not in page.content()
+            assert page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]
