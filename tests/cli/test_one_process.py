@@ -43,7 +43,7 @@ async def test_it_serves_until_told_to_stop_and_returns_0(settings, spec):
     listener = Listener()
     one = OneProcess(settings, [spec], listener, port=0)
     running = asyncio.create_task(one.run())
-    ready = {("gateway", "ready"), ("shout", "ready")}
+    ready = {("gateway", "ready"), ("shout", "ready"), ("courier", "ready")}
     await eventually(lambda: ready <= listener.states, within=30.0)
     one.stop.set()
     assert await running == 0

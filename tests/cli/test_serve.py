@@ -30,7 +30,7 @@ def test_the_ready_event_tells_all_that_a_program_needs(served):
     assert shout["url"] == f"{served.gateway}/v1/models/shout/predictions"
     assert shout["url"] in shout["curl"]
     assert shout["signature"]["input"]["kind"] == "text"
-    assert set(served.pids) == {"gateway", "shout", "add"}
+    assert set(served.pids) == {"gateway", "courier", "shout", "add"}
     assert all(psutil.pid_exists(pid) for pid in served.pids.values())
 
 
@@ -63,7 +63,7 @@ def test_the_models_of_the_settings_are_served_with_their_replicas(serve, projec
         '[models.loud]\ntarget = "light:Shout"\nreplicas = 2\n[models.sum]\ntarget = "light:Add"\n'
     )
     serving = serve().ready()
-    assert set(serving.pids) == {"gateway", "loud", "loud-2", "sum"}
+    assert set(serving.pids) == {"gateway", "courier", "loud", "loud-2", "sum"}
     assert serving.predict("loud", "abc").json()["output"] == "ABC"
 
 

@@ -21,7 +21,8 @@ TEXT = {"input": {"kind": "text"}}
 def view_of(*names, as_json=False, **settings):
     specs = [ModelSpec(name=name, target=f"light:{name.title()}", project="/project") for name in names]
     view = ServeView(Settings(broker="sqlite:/q.db", **settings), specs, as_json=as_json)
-    view.children = [Child(Plan("gateway", None, ())), *(Child(Plan(name, name, ())) for name in names)]
+    view.children = [Child(Plan("gateway", None, (), role="gateway")), *(Child(Plan(name, name, ())) for name in names)]
+    view.children.append(Child(Plan("courier", None, (), role="courier")))
     return view
 
 
@@ -33,7 +34,7 @@ def report(view, name, state, **facts):
 
 def make_ready(view):
     for child in view.children:
-        address = "http://127.0.0.1:8080" if child.plan.model is None else ""
+        address = "http://127.0.0.1:8080" if child.plan.role == "gateway" else ""
         report(view, child.plan.name, "ready", address=address, signature=TEXT if child.plan.model else {})
 
 
@@ -125,6 +126,7 @@ def test_for_programs_each_event_is_one_line_of_json(capsys):
         {"event": "died", "name": "cats", "reason": "exited with code 1", "restart_in": 0.5},
         {"event": "state", "name": "gateway", "state": "ready", "reason": ""},
         {"event": "state", "name": "cats", "state": "ready", "reason": ""},
+        {"event": "state", "name": "courier", "state": "ready", "reason": ""},
     ]
     assert (ready["event"], ready["gateway"], ready["broker"]) == ("ready", "http://127.0.0.1:8080", "sqlite:/q.db")
     assert set(ready["models"]["cats"]) == {"target", "url", "curl", "signature"}
@@ -147,6 +149,7 @@ def test_the_picture_to_try_is_one_that_is_there(capsys, tmp_path, monkeypatch, 
     for as_json in (False, True):
         view = view_of("cats", as_json=as_json)
         report(view, "gateway", "ready", address="http://h:1")
+        report(view, "courier", "ready")
         report(view, "cats", "ready", signature={"input": {"kind": "image"}})
         assert f"curl --data-binary @{named} -H 'Content-Type: image/jpeg' http://h:1/" in capsys.readouterr().out
 

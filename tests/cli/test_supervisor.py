@@ -24,7 +24,7 @@ def victim(tmp_path_factory):
         yield start("light:Shout").ready()
 
 
-@pytest.mark.parametrize("name", ["gateway", "shout"])
+@pytest.mark.parametrize("name", ["gateway", "shout", "courier"])
 def test_a_killed_process_is_started_again_and_answers_again(victim, name):
     os.kill(victim.pids[name], signal.SIGKILL)
     death = victim.event("died", name=name)
@@ -50,7 +50,7 @@ async def test_a_killed_runner_is_started_again_by_its_worker_which_lives_on(vic
 async def test_when_serve_itself_is_killed_its_processes_end_by_themselves(serve):
     serving = serve("light:Shout").ready()
     everyone = family(serving)
-    assert len(everyone) >= 4, "serve, gateway, worker and runner"
+    assert len(everyone) >= 5, "serve, gateway, courier, worker and runner"
     serving.process.kill()
     serving.process.wait()
     await gone(everyone)
@@ -130,7 +130,10 @@ class Listener:
 async def test_a_process_that_wrong_usage_ends_is_given_up_on_and_ends_all(project, monkeypatch):
     monkeypatch.chdir(project)
     listener = Listener()
-    plans = [Plan("wrong", None, ["gateway", "--no-such-option"]), Plan("right", "shout", ["worker", "light:Shout"])]
+    plans = [
+        Plan("wrong", None, ["gateway", "--no-such-option"], role="gateway"),
+        Plan("right", "shout", ["worker", "light:Shout"]),
+    ]
     assert await Supervisor(plans, listener, Settings()).run() == 1
     assert listener.deaths == [("wrong", "exited with code 2", None)]
     assert "dumbwaiter: error: no such option '--no-such-option'; see: dumbwaiter gateway --help" in listener.lines
@@ -153,5 +156,5 @@ async def test_lines_of_any_length_are_passed_on(project, monkeypatch):
     monkeypatch.chdir(project)
     listener = Listener()
     option = "--" + "x" * 100_000
-    assert await Supervisor([Plan("wordy", None, ["gateway", option])], listener, Settings()).run() == 1
+    assert await Supervisor([Plan("wordy", None, ["gateway", option], role="gateway")], listener, Settings()).run() == 1
     assert listener.lines == [f"dumbwaiter: error: no such option '{option}'; see: dumbwaiter gateway --help"]

@@ -6,7 +6,7 @@ import secrets
 import threading
 
 import pytest
-from service import Service
+from service import Service, gateway_before
 
 from dumbwaiter.client import requests
 
@@ -16,6 +16,13 @@ def service(request, tmp_path):
     url = f"memory://{secrets.token_hex(8)}" if request.param == "memory" else f"sqlite://{tmp_path}/queue.db"
     with Service(url, f"file://{tmp_path}/blobs") as service:
         yield service
+
+
+@pytest.fixture
+def gateway(service):
+    """A gateway before the service; the fixture is its URL."""
+    with gateway_before(service) as url:
+        yield url
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from typing import Any
 from dumbwaiter.answers import succeeded
 from dumbwaiter.blobs import open_store
 from dumbwaiter.brokers import open_broker
+from dumbwaiter.config import GatewaySettings
+from dumbwaiter.gateway import run_gateway
 from dumbwaiter.message import Message, Timings
 from dumbwaiter.testing import eventually
 from echo_worker import failure, serving
@@ -51,6 +53,16 @@ class Service:
 
         self.until(are_waiting)
 
+    def newest_silent(self) -> str:
+        """The id of the last message that was sent to ``silent``; it waits on."""
+
+        async def look() -> str:
+            deliveries = await self.broker.receive("silent", max_messages=100, max_wait=5)
+            await self.broker.abandon(deliveries)
+            return max((delivery.message for delivery in deliveries), key=lambda message: message.time or 0.0).id
+
+        return self.run(look())
+
     def answer_silent(self, count: int = 1, *, backwards: bool = False) -> None:
         """Do the work of *count* messages in ``silent``, each answered with its own body."""
 
@@ -79,3 +91,34 @@ class Service:
             self.requests = worker.requests
             self._started.set()
             await self._stop.wait()
+
+
+@contextlib.contextmanager
+def gateway_before(service, **options):
+    """A real gateway in the thread of *service*."""
+    listening = threading.Event()
+    ports = []
+
+    async def start():
+        stop = asyncio.Event()
+        settings = GatewaySettings(**{"port": 0, "grace": 0.5, **options})
+
+        def announce(_host, port):
+            ports.append(port)
+            listening.set()
+
+        task = asyncio.create_task(run_gateway(service.broker, service.store, settings, stop=stop, on_ready=announce))
+        task.add_done_callback(lambda _: listening.set())
+        return stop, task
+
+    async def end():
+        stop.set()
+        assert await task == 0
+
+    stop, task = service.run(start())
+    assert listening.wait(20)
+    assert ports, task.exception()
+    try:
+        yield f"http://127.0.0.1:{ports[0]}"
+    finally:
+        service.run(end())

@@ -88,7 +88,7 @@ async def test_the_first_error_ends_it_and_gives_up_the_rest(client, service):
         await collect(client.map("fail", range(50), in_flight=4))
     with pytest.raises(QueueNotFoundError, match="nobody"):
         await collect(client.map("nobody", range(50), in_flight=4))
-    assert client._asker.waiting() == set()
+    assert client._door._asker.waiting() == set()
 
 
 @pytest.mark.parametrize("ordered", [True, False])
@@ -112,7 +112,7 @@ async def test_leaving_the_loop_early_gives_up_what_is_under_way(client, service
     async for output in client.map("echo", range(100), in_flight=5):
         assert output == 0
         break
-    await eventually(lambda: client._asker.waiting() == set(), what="the requests being given up")
+    await eventually(lambda: client._door._asker.waiting() == set(), what="the requests being given up")
     taken = len(service.requests)
     assert taken <= 6
 
@@ -123,7 +123,7 @@ async def test_a_loop_that_is_cancelled_gives_up_what_is_under_way(client, servi
     loop.cancel()
     with pytest.raises(asyncio.CancelledError):
         await loop
-    assert client._asker.waiting() == set()
+    assert client._door._asker.waiting() == set()
 
 
 async def test_an_error_of_the_source_gives_up_what_is_under_way(client):
@@ -133,4 +133,4 @@ async def test_an_error_of_the_source_gives_up_what_is_under_way(client):
 
     with pytest.raises(OSError, match="the film tore"):
         await collect(client.map("silent", source()))
-    assert client._asker.waiting() == set()
+    assert client._door._asker.waiting() == set()

@@ -35,7 +35,7 @@ def client(service):
 
 
 def waiting(client):
-    return client._async._asker.waiting()
+    return client._async._door._asker.waiting()
 
 
 def client_threads():
@@ -283,7 +283,7 @@ def test_a_broker_that_fails_to_close_does_not_keep_the_thread(service):
     async def refuse():
         raise BrokerUnavailableError("disk full")
 
-    client._async._stack.push_async_callback(refuse)
+    client._async._door._stack.push_async_callback(refuse)
     with pytest.raises(BrokerUnavailableError, match="disk full"):
         client.close()
     assert client_threads() == []

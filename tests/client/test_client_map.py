@@ -39,7 +39,7 @@ def test_inputs_are_taken_no_faster_than_outputs(client, service):
 def test_the_first_error_ends_it(client, service):
     with pytest.raises(PredictionError, match="I do not like this one"):
         list(client.map("fail", range(50), in_flight=4))
-    service.until(lambda: client._async._asker.waiting() == set())
+    service.until(lambda: client._async._door._asker.waiting() == set())
 
 
 @pytest.mark.parametrize("ordered", [True, False])
@@ -69,5 +69,5 @@ def test_leaving_the_loop_early_gives_up_what_is_under_way(client, service, orde
     for _ in outputs:
         break
     outputs.close()
-    service.until(lambda: client._async._asker.waiting() == set())
+    service.until(lambda: client._async._door._asker.waiting() == set())
     assert len(service.requests) <= 6

@@ -8,8 +8,9 @@ from dumbwaiter import AsyncClient, Client, PredictionError
 from dumbwaiter.blobs import open_store
 from dumbwaiter.brokers import open_broker
 from dumbwaiter.brokers.contract import Broker, Capabilities
+from dumbwaiter.client import PredictionStatus
 from dumbwaiter.dead_letters import find, purge, redrive
-from dumbwaiter.errors import LockLostError
+from dumbwaiter.errors import GatewayError, LockLostError
 from dumbwaiter.message import DeadLetter, Delivery, Failure, Message
 
 
@@ -26,6 +27,21 @@ def ask(picture: bytes) -> str:
 async def ask_without_blocking(picture: bytes) -> None:
     async with AsyncClient("sqlite:queue.db") as client:
         await client.predict("infer", picture)
+
+
+def ask_a_gateway(picture: bytes) -> int | None:
+    with Client("https://models.example.com", api_key="dw_1_2", tenant="acme", idempotent=True) as client:
+        handle = client.submit("infer", picture)
+        assert_type(handle.status(), PredictionStatus)
+        assert_type(handle.cancel(), bool)
+        for _ in client.stream("writer", "Once upon a time"):
+            break
+        try:
+            client.predict("infer", picture, idempotency_key="order-17")
+        except GatewayError as error:
+            assert_type(error.retry_after, float | None)
+            return error.status
+    return None
 
 
 async def consume() -> float:

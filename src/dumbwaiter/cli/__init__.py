@@ -21,10 +21,13 @@ COMMANDS = {
     "serve": ("dumbwaiter.cli.serve:serve", "Serve models on this machine: a gateway and a worker for each."),
     "gateway": ("dumbwaiter.cli.runtimes:gateway", "Run one gateway: REST in, queue out."),
     "worker": ("dumbwaiter.cli.runtimes:worker", "Run one worker: it pulls from its model's queue."),
-    "submit": ("dumbwaiter.cli.submit:submit", "Send inputs straight to a model's queue and print the answers."),
+    "courier": ("dumbwaiter.cli.courier:courier", "Run one courier: it posts webhooks and replies to their URLs."),
+    "submit": ("dumbwaiter.cli.submit:submit", "Ask a model, by queue or gateway, and print the answers."),
     "result": ("dumbwaiter.cli.submit:result", "Print a kept result by its id."),
+    "cancel": ("dumbwaiter.cli.submit:cancel", "Cancel kept requests by their ids."),
     "queues": ("dumbwaiter.cli.queues:queues", "Show what waits, runs and failed in each queue."),
     "dead-letters": ("dumbwaiter.cli.dead_letters:dead_letters", "List, show, redrive or purge failed messages."),
+    "keys": ("dumbwaiter.cli.keys:keys", "Make, list, rotate and revoke the API keys of callers."),
     "version": ("dumbwaiter.cli.version:version", "Print the version."),
 }
 

@@ -12,6 +12,7 @@ from dumbwaiter.blobs import open_store
 from dumbwaiter.brokers import open_broker
 from dumbwaiter.config import Settings, did_you_mean
 from dumbwaiter.errors import ConfigError, QueueNotFoundError
+from dumbwaiter.message import SYSTEM_QUEUES
 
 if TYPE_CHECKING:
     from dumbwaiter.blobs import BlobStore
@@ -39,7 +40,9 @@ async def connected(settings: Settings) -> AsyncIterator[tuple[Broker, BlobStore
 
 
 async def _with_known(broker: Broker, error: QueueNotFoundError, url: str) -> click.ClickException:
-    known = await broker.queues()
+    # The system's own queues are no models, and no help unless one of them was meant.
+    is_own = error.queue.startswith(SYSTEM_QUEUES)
+    known = [queue for queue in await broker.queues() if is_own or not queue.startswith(SYSTEM_QUEUES)]
     if known:
         hint = f"there are: {', '.join(known)}{did_you_mean(error.queue, known)}"
     else:

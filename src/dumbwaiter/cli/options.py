@@ -57,6 +57,16 @@ def setting(name: str, *keys: str, text: str, metavar: str = "TEXT") -> Callable
     return click.option(name, callback=remember, expose_value=False, metavar=metavar, help=text)
 
 
+def switch(name: str, *keys: str, text: str) -> Callable[[F], F]:
+    """A flag without a value that sets ``keys`` to true; read it with current_settings()."""
+
+    def remember(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+        if wanted:
+            ctx.meta.setdefault(_FLAGS, []).append((name, keys, "true"))
+
+    return click.option(name, is_flag=True, callback=remember, expose_value=False, help=text)
+
+
 def settings_options(command: F) -> F:
     """--config, --broker, --blobs, --log-level and --log-format."""
 

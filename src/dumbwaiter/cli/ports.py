@@ -9,14 +9,18 @@ import socket
 from dumbwaiter.errors import ConfigError
 
 
-def usable_port(host: str, port: int) -> int:
-    """*port*, or a free one for 0. Raises ConfigError when it is in use or may not be had."""
+def usable_port(host: str, port: int, *, share: bool = False) -> int:
+    """*port*, or a free one for 0. Raises ConfigError when it is in use or may not be had; with *share* other gateways
+    may use it too.
+    """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
         raise ConfigError(f"gateway.host {host!r} is no address of this machine: {error.strerror}") from None
     with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if share:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
             probe.bind(address)
             probe.listen(1)  # with SO_REUSEADDR only this fails where another socket listens
@@ -34,9 +38,9 @@ def _why(error: OSError, host: str, port: int) -> str:
     return f"cannot listen on {host} port {port}: {os.strerror(error.errno or 0)}"
 
 
-def url_of(host: str, port: int) -> str:
+def url_of(host: str, port: int, *, tls: bool = False) -> str:
     """The URL under which callers on this machine reach a gateway that listens on *host*."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104 - compared, not bound
     if ":" in reachable and not reachable.startswith("["):
         reachable = f"[{reachable}]"
-    return f"http://{reachable}:{port}"
+    return f"{'https' if tls else 'http'}://{reachable}:{port}"

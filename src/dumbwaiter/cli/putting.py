@@ -7,20 +7,21 @@ import mimetypes
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 import msgspec
 
 from dumbwaiter.blobs.presence import workers_of
 from dumbwaiter.cli.inputs import Input
+from dumbwaiter.cli.output import print_json_line
 from dumbwaiter.errors import BlobError
+from dumbwaiter.message import Message
 
 if TYPE_CHECKING:
     from dumbwaiter.blobs import BlobStore
-    from dumbwaiter.message import Message
 
-Put = Callable[[str, "Message"], None]
+Put = Callable[[str, Message], None]
 """Takes the name of an input and the answer that holds its output."""
 _BINARY = {"image": "image/png", "bytes": "bytes", "array": "application/x-npy", "tensor": "application/x-npy"}
 _SUFFIXES = {"application/x-npy": ".npy", "image/jpeg": ".jpg", "text/plain": ".txt"}
@@ -80,6 +81,39 @@ class OutputFolder:
         except OSError as error:
             raise click.ClickException(f"cannot write {path}: {error.strerror}") from None
         print(path, flush=True)
+
+
+class Stream:
+    """The outputs of a stream on stdout as they come: texts behind one another, all else a line each.
+
+    Bytes go as they are, and raise click.ClickException on a terminal.
+    """
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._in_line = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._in_line:
+            _write(b"\n")
+
+    def put(self, content_type: str | None, body: bytes) -> None:
+        """One more output."""
+        output = Message(body=body, content_type=content_type)
+        if self._as_json:
+            print_json_line({"output": json_output(output)})
+        elif _is_json(output):
+            _write(body + b"\n")
+        elif _is_binary(output):
+            if sys.stdout.isatty():
+                raise _refusal(_kind_of(output), several=False)
+            _write(body)
+        else:
+            _write(body)
+            self._in_line = not body.endswith(b"\n")
 
 
 async def refuse_bytes(store: BlobStore, model: str, *, several: bool) -> None:

@@ -10,7 +10,7 @@ from dumbwaiter.cli.connect import connected_broker
 from dumbwaiter.cli.options import Command, current_settings, json_option, settings_options
 from dumbwaiter.cli.output import duration, print_json, print_table
 from dumbwaiter.config import Settings
-from dumbwaiter.message import QueueStats
+from dumbwaiter.message import SYSTEM_QUEUES, QueueStats
 
 
 @click.command(cls=Command)
@@ -18,7 +18,7 @@ from dumbwaiter.message import QueueStats
 @json_option
 @settings_options
 def queues(names: tuple[str, ...], as_json: bool) -> None:
-    """Show what waits, runs and failed in each QUEUE (all of them by default).
+    """Show what waits, runs and failed in each QUEUE (all of them by default; the system's own when they hold any).
 
       ready    wait for a worker
       locked   are with a worker now
@@ -52,4 +52,10 @@ def oldest(stats: QueueStats) -> str:
 
 async def _stats(settings: Settings, names: tuple[str, ...]) -> list[tuple[str, QueueStats]]:
     async with connected_broker(settings) as broker:
-        return [(name, await broker.stats(name)) for name in names or await broker.queues()]
+        found = [(name, await broker.stats(name)) for name in names or await broker.queues()]
+    return [(name, one) for name, one in found if name in names or not name.startswith(SYSTEM_QUEUES) or _holds(one)]
+
+
+def _holds(stats: QueueStats) -> bool:
+    """Whether anything is in the queue; the system's own are of interest only then."""
+    return bool(stats.ready or stats.locked or stats.delayed or stats.dead)

@@ -11,7 +11,8 @@ import click
 
 from dumbwaiter.blobs import open_store
 from dumbwaiter.brokers import open_broker
-from dumbwaiter.cli.options import Command, current_settings, setting, settings_options
+from dumbwaiter.cli.event_loop import run_for_long
+from dumbwaiter.cli.options import Command, current_settings, setting, settings_options, switch
 from dumbwaiter.cli.ports import url_of, usable_port
 from dumbwaiter.cli.status_pipe import Report, StatusPipe
 from dumbwaiter.cli.targets import settings_and_models, spec_of
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from dumbwaiter.models.contract import ModelSpec
 
 Tell = Callable[[Report], None]
-_status_fd = click.option("--status-fd", type=int, default=None, hidden=True)
+status_fd_option = click.option("--status-fd", type=int, default=None, hidden=True)
 host_option = setting("--host", "gateway", "host", text="Address to listen on (default 127.0.0.1).", metavar="ADDRESS")
 port_option = setting("--port", "gateway", "port", text="Port (default 8080); 0 takes any free one.", metavar="N")
 grace_option = setting("--grace", "worker", "grace", text="Time from SIGTERM to the end (default 25s).", metavar="TIME")
@@ -44,25 +45,28 @@ weights_option = click.option(
     text="How long waiting requests may take once told to stop (default 30s).",
     metavar="TIME",
 )
+@switch("--share-port", "gateway", "share_port", text="Let other gateways listen at the same address (Linux).")
 @settings_options
-@_status_fd
+@status_fd_option
 def gateway(status_fd: int | None) -> int:
     """Run one gateway: it takes predictions by REST, puts them on the queue and waits for the answers.
 
-    Several gateways may share one broker; none of them knows a worker.
+    Several gateways may share one broker; none of them knows a worker. Beyond this machine (--host) callers need API
+    keys: see `dumbwaiter keys`.
 
     Examples:
       dumbwaiter gateway --port 8080
+      dumbwaiter gateway --port 8080 --share-port
       DUMBWAITER_GATEWAY__HOST=0.0.0.0 dumbwaiter gateway
 
     """
     pipe = StatusPipe(status_fd)
     settings = current_settings()
     configure_logging(level=settings.log_level, log_format=settings.log_format)
-    usable_port(settings.gateway.host, settings.gateway.port)
+    usable_port(settings.gateway.host, settings.gateway.port, share=settings.gateway.share_port)
     if status_fd is None:
-        return _uvloop_run(settings, lambda report: click.echo(f"listening on {report.address}"))
-    return _uvloop_run(settings, pipe.tell)
+        return run_for_long(_gateway(settings, lambda report: click.echo(f"listening on {report.address}")))
+    return run_for_long(_gateway(settings, pipe.tell))
 
 
 @click.command(cls=Command)
@@ -70,7 +74,7 @@ def gateway(status_fd: int | None) -> int:
 @weights_option
 @grace_option
 @settings_options
-@_status_fd
+@status_fd_option
 def worker(model: str, weights: tuple[str, ...], status_fd: int | None) -> int:
     """Run one worker: it loads the model in a process of its own and pulls from the model's queue.
 
@@ -88,7 +92,7 @@ def worker(model: str, weights: tuple[str, ...], status_fd: int | None) -> int:
     if status_fd is not None and settings.log_format != "json":
         hide_load_failures()
     tell = _show_tracebacks() if status_fd is None and settings.log_format != "json" else pipe.tell
-    return asyncio.run(_worker(settings, spec_of(chosen.name, settings), tell))
+    return run_for_long(_worker(settings, spec_of(chosen.name, settings), tell))
 
 
 def hide_load_failures() -> None:
@@ -110,12 +114,6 @@ def _show_tracebacks() -> Tell:
     return tell
 
 
-def _uvloop_run(settings: Settings, tell: Tell) -> int:
-    import uvloop  # noqa: PLC0415 - the gateway's alone
-
-    return int(uvloop.run(_gateway(settings, tell)))
-
-
 async def _gateway(settings: Settings, tell: Tell) -> int:
     async with open_broker(settings.broker, lock_duration=settings.lock_duration) as broker:
         return await run_gateway_with(settings, broker, open_store(settings.blobs), tell, None)
@@ -133,9 +131,11 @@ async def run_gateway_with(
     from dumbwaiter.gateway import run_gateway  # noqa: PLC0415 - a worker need not import the web stack
 
     def ready(host: str, port: int) -> None:
-        tell(Report(state="ready", address=url_of(host, port)))
+        tell(Report(state="ready", address=url_of(host, port, tls=settings.gateway.certfile is not None)))
 
-    code: int = await run_gateway(broker, store, settings.gateway, on_ready=ready, stop=stop)
+    code: int = await run_gateway(
+        broker, store, settings.gateway, outbound=settings.outbound, on_ready=ready, stop=stop
+    )
     return code
 
 
@@ -154,4 +154,6 @@ async def run_worker_with(
     def heard(status: WorkerStatus) -> None:
         tell(Report(state=status.state, reason=status.reason, signature=status.signature))
 
-    return await run_worker(broker, store, spec, settings.worker, on_status=heard, stop=stop, hurry=hurry)
+    return await run_worker(
+        broker, store, spec, settings.worker, outbound=settings.outbound, on_status=heard, stop=stop, hurry=hurry
+    )

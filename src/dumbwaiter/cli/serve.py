@@ -11,6 +11,7 @@ import click
 
 from dumbwaiter.blobs import open_store
 from dumbwaiter.brokers import open_broker
+from dumbwaiter.cli.event_loop import run_for_long
 from dumbwaiter.cli.one_process import OneProcess
 from dumbwaiter.cli.options import Command, given_config, given_flags, json_option, settings_options
 from dumbwaiter.cli.ports import usable_port
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 @json_option
 @settings_options
 def serve(models: tuple[str, ...], weights: tuple[str, ...], as_json: bool) -> int:
-    """Serve models on this machine: one gateway, and for each model a worker, kept alive until Ctrl-C.
+    """Serve models on this machine: a gateway, a courier, and for each model a worker, kept alive until Ctrl-C.
 
     A model is a class: MODULE:CLASS is imported from the current folder, FILE.py:CLASS from where the file lies. Its
     NAME is by default the class's in lower case. Without arguments the models of dumbwaiter.toml are served.
@@ -54,7 +55,7 @@ def serve(models: tuple[str, ...], weights: tuple[str, ...], as_json: bool) -> i
         raise click.UsageError("no model to serve; name one, such as: dumbwaiter serve network:Infer")
     specs = [spec_of(model.name, settings) for model in chosen]
     broker, _ = open_broker(settings.broker), open_store(settings.blobs)  # neither connects yet
-    port = usable_port(settings.gateway.host, settings.gateway.port)
+    port = usable_port(settings.gateway.host, settings.gateway.port, share=settings.gateway.share_port)
     asyncio.run(_try(broker))
     view = ServeView(settings, specs, as_json=as_json)
     with view:
@@ -65,7 +66,7 @@ def serve(models: tuple[str, ...], weights: tuple[str, ...], as_json: bool) -> i
                 hide_load_failures()
             one = OneProcess(settings, specs, view, port=port)
             view.children = one.children
-            return asyncio.run(_until_signalled(one, view))
+            return run_for_long(_until_signalled(one, view))
         return asyncio.run(_supervise(plans_of(settings, chosen, port), view, settings))
 
 
@@ -102,7 +103,7 @@ def plans_of(settings: Settings, chosen: Sequence[Chosen], port: int) -> list[Pl
         if len(keys) == 1:
             common += [name, value]
     listen = ["--host", settings.gateway.host, "--port", str(port), "--grace", str(gateway_grace(settings))]
-    plans = [Plan("gateway", None, ["gateway", *listen, *common])]
+    plans = [Plan("gateway", None, ["gateway", *listen, *common], role="gateway")]
     for model in chosen:
         arguments = ["worker", model.argument, "--grace", str(settings.worker.grace), *common]
         if model.weights is not None:
@@ -110,4 +111,5 @@ def plans_of(settings: Settings, chosen: Sequence[Chosen], port: int) -> list[Pl
         for number in range(1, settings.models[model.name].replicas + 1):
             name = model.name if number == 1 else f"{model.name}-{number}"
             plans.append(Plan(name, model.name, arguments))
+    plans.append(Plan("courier", None, ["courier", *common], role="courier"))
     return plans

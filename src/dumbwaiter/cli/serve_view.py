@@ -122,7 +122,7 @@ class ServeView:
         """Once all is ready; for people also before, once it is clear that some models can be used and others fail."""
         states = {child.report.state for child in self.children}
         serving = [child for child in self.children if child.report.state == "ready" and child.plan.model]
-        is_open = any(child.report.state == "ready" for child in self.children if child.plan.model is None)
+        is_open = any(child.report.state == "ready" for child in self.children if child.plan.role == "gateway")
         if states == {"ready"} and self._announced != "all":
             self._announced = "all"
             self._stop_progress()
@@ -134,7 +134,7 @@ class ServeView:
             self._tell_addresses(f"dumbwaiter serves what it can; {failing} cannot be loaded yet", serving)
 
     def _tell_addresses(self, title: str, children: Sequence[Child]) -> None:
-        address = next(child.report.address for child in self.children if child.plan.model is None)
+        address = next(child.report.address for child in self.children if child.plan.role == "gateway")
         signatures = {child.plan.model: child.report.signature for child in children}
         served = [spec for spec in self._specs if spec.name in signatures]
         picture = next((name for name in _PICTURES if Path(name).is_file()), "YOUR.jpg")

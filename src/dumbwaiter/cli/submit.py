@@ -1,26 +1,40 @@
-"""``dumbwaiter submit`` and ``dumbwaiter result``: straight on the queue, without a gateway."""
+"""``dumbwaiter submit``, ``result`` and ``cancel``: straight on the queue, or through a gateway."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from dumbwaiter.answers import failure_of, timings_of
-from dumbwaiter.cli.connect import connected
+from dumbwaiter.cli.asking import Asking, asking, gateway_options
 from dumbwaiter.cli.inputs import Input, inputs_of
-from dumbwaiter.cli.options import Command, current_settings, json_option, settings_options
+from dumbwaiter.cli.options import Command, json_option, settings_options
 from dumbwaiter.cli.output import print_json_line
-from dumbwaiter.cli.putting import OutputFolder, Put, json_output, print_alone, print_beside_name, refuse_bytes
+from dumbwaiter.cli.putting import (
+    OutputFolder,
+    Put,
+    Stream,
+    json_output,
+    print_alone,
+    print_beside_name,
+    refuse_bytes,
+)
 from dumbwaiter.cli.watching import unless_failing, with_reason
-from dumbwaiter.client import AsyncClient
-from dumbwaiter.config import Settings, parse_duration
-from dumbwaiter.errors import BlobNotFoundError, DumbwaiterError, PredictionTimeoutError, QueueNotFoundError
+from dumbwaiter.config import parse_duration
+from dumbwaiter.errors import (
+    AccessError,
+    BlobNotFoundError,
+    DumbwaiterError,
+    PredictionTimeoutError,
+    QueueNotFoundError,
+)
+from dumbwaiter.prediction import status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,6 +42,16 @@ if TYPE_CHECKING:
     from dumbwaiter.message import Message
 
 _IN_FLIGHT = 32
+
+
+class _Asked(NamedTuple):
+    """What the command line of ``submit`` asks for."""
+
+    model: str
+    inputs: Sequence[Input]
+    content_type: str | None
+    wait: float
+    as_json: bool
 
 
 def _seconds(ctx: click.Context, parameter: click.Parameter, value: str) -> float:
@@ -50,7 +74,9 @@ def _seconds(ctx: click.Context, parameter: click.Parameter, value: str) -> floa
     metavar="DIR",
     help="Write outputs into files of DIR, named after the inputs.",
 )
+@click.option("--stream", "as_stream", is_flag=True, help="Print each output of a generator model as it comes.")
 @click.option("--no-wait", is_flag=True, help="Print the id at once; fetch the kept result later with `result`.")
+@gateway_options
 @json_option
 @settings_options
 def submit(
@@ -62,98 +88,153 @@ def submit(
     content_type: str | None,
     wait: float,
     output_dir: Path | None,
+    as_stream: bool,
     no_wait: bool,
     as_json: bool,
 ) -> int:
-    """Send each INPUT to MODEL's queue and print the answers, in the order of the inputs.
+    """Send each INPUT to MODEL and print the answers, in the order of the inputs.
 
-    An INPUT is a file, - for standard input, or a text. The output is printed as it is; with --json each answer is one
-    line: input, id, status, output or error, and where the time went. A failed answer makes the exit code 1.
+    They go straight on the model's queue, or with --gateway through one, from anywhere. An INPUT is a file, - for
+    standard input, or a text. The output is printed as it is; with --json each answer is one line: input, id, status,
+    output or error, and where the time went. A failed answer makes the exit code 1. Ctrl-C gives up what is under way.
 
     Examples:
       dumbwaiter submit infer cat.jpg
-      dumbwaiter submit infer --json photos/*.jpg
       dumbwaiter submit embedder "a cat on a mat"
       dumbwaiter submit adder --data '{"a": 1, "b": 2}'
       dumbwaiter submit resize --output-dir small photos/*.jpg
+      dumbwaiter submit writer --stream "Once upon a time"
+      dumbwaiter submit infer --gateway https://models.example.com cat.jpg
       id=$(dumbwaiter submit infer --no-wait cat.jpg); dumbwaiter result --wait 30s $id
 
     """
-    settings = current_settings()
-    if output_dir is not None and (no_wait or as_json):
-        raise click.UsageError(f"--output-dir and {'--no-wait' if no_wait else '--json'} exclude each other")
+    _refuse_two(
+        {"--output-dir": output_dir is not None, "--stream": as_stream, "--no-wait": no_wait},
+        {"--output-dir": output_dir is not None, "--json": as_json},
+    )
     inputs = inputs_of(arguments, values, as_text=as_text)
+    asked = _Asked(model, inputs, content_type, wait, as_json)
     if no_wait:
-        return asyncio.run(_leave(settings, model, inputs, content_type, as_json=as_json))
-    put = print_alone if len(inputs) == 1 else print_beside_name
-    if output_dir is not None:
-        put = OutputFolder(output_dir, inputs).put
-    return asyncio.run(_ask(settings, model, inputs, content_type, wait=wait, as_json=as_json, put=put))
+        return asyncio.run(_leave(asked))
+    if as_stream:
+        return asyncio.run(_stream(asked))
+    return asyncio.run(_ask(asked, _put_for(inputs, output_dir)))
 
 
 @click.command(cls=Command)
 @click.argument("id_", metavar="ID")
 @click.option("--wait", callback=_seconds, default="0s", show_default=True, metavar="TIME", help="Longest wait.")
+@gateway_options
 @json_option
 @settings_options
-def result(id_: str, wait: float, as_json: bool) -> int:
+def result(id_: str, wait: float, *, as_json: bool) -> int:
     """Print the kept result of a request that was submitted with --no-wait.
 
-    Exit code 1: it failed, or there is no result (yet).
+    Exit code 1: it failed, or there is no result (yet). Ctrl-C ends the waiting, not the request.
 
-    Example:
+    Examples:
       dumbwaiter result --wait 30s 019ab3c4d5e6f708192a3b4c5d6e7f80
+      dumbwaiter result --gateway https://models.example.com $id
 
     """
-    answer = asyncio.run(_fetch(current_settings(), id_, wait))
+    try:
+        answer = asyncio.run(_fetch(id_, wait))
+    except KeyboardInterrupt:
+        hint = "ask again: dumbwaiter result, or end it: dumbwaiter cancel"
+        print(f"{id_} waits or runs still; {hint}", file=sys.stderr)
+        raise
     return _show(id_, answer, as_json=as_json, put=print_alone)
 
 
-async def _leave(
-    settings: Settings, model: str, inputs: Sequence[Input], content_type: str | None, *, as_json: bool
-) -> int:
-    async with connected(settings) as (broker, store), AsyncClient(broker, blobs=store) as client:
-        for given in inputs:
-            message = given.message(model, content_type=content_type, patience=None)
-            handle = await client.submit_message(model, message, keep=True)
-            if as_json:
+@click.command(cls=Command)
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@gateway_options
+@json_option
+@settings_options
+def cancel(ids: tuple[str, ...], *, as_json: bool) -> int:
+    """Cancel requests that were submitted with --no-wait: one that waits never runs, one that runs is stopped.
+
+    Exit code 1: one of them had ended before.
+
+    Examples:
+      dumbwaiter cancel 019ab3c4d5e6f708192a3b4c5d6e7f80
+      dumbwaiter cancel --gateway https://models.example.com $id
+
+    """
+    return asyncio.run(_cancel(ids, as_json=as_json))
+
+
+def _put_for(inputs: Sequence[Input], output_dir: Path | None) -> Put:
+    if output_dir is not None:
+        return OutputFolder(output_dir, inputs).put
+    return print_alone if len(inputs) == 1 else print_beside_name
+
+
+def _refuse_two(*sets: Mapping[str, bool]) -> None:
+    for flags in sets:
+        given = [name for name, is_given in flags.items() if is_given]
+        if len(given) > 1:
+            raise click.UsageError(f"{given[0]} and {given[1]} exclude each other")
+
+
+async def _leave(asked: _Asked) -> int:
+    async with asking() as (client, _):
+        for given in asked.inputs:
+            message = given.message(asked.model, content_type=asked.content_type, patience=None)
+            handle = await client.submit_message(asked.model, message, keep=True)
+            if asked.as_json:
                 print_json_line({"input": given.name, "id": handle.id})
             else:
                 print(handle.id, flush=True)
     return 0
 
 
-async def _ask(
-    settings: Settings,
-    model: str,
-    inputs: Sequence[Input],
-    content_type: str | None,
-    *,
-    wait: float,
-    as_json: bool,
-    put: Put,
-) -> int:
+async def _stream(asked: _Asked) -> int:
+    if len(asked.inputs) > 1:
+        raise click.UsageError(f"--stream is for one input at a time, and here are {len(asked.inputs)}")
+    (given,) = asked.inputs
+    message = given.message(asked.model, content_type=asked.content_type, patience=None)
+    async with AsyncExitStack() as stack:
+        client, store = await stack.enter_async_context(asking())
+        if store is not None:
+            await stack.enter_async_context(unless_failing(store, asked.model))
+        outputs = client.stream_message(asked.model, message, timeout=asked.wait)
+        shown = stack.enter_context(Stream(as_json=asked.as_json))
+        async with aclosing(outputs):
+            async for output in outputs:
+                shown.put(output.content_type, output.body)
+    return 0
+
+
+async def _ask(asked: _Asked, put: Put) -> int:
     worst = 0
-    async with (
-        connected(settings) as (broker, store),
-        AsyncClient(broker, blobs=store) as client,
-        unless_failing(store, model),
-    ):
-        if not as_json and put in (print_alone, print_beside_name):
-            await refuse_bytes(store, model, several=put is print_beside_name)
+    async with AsyncExitStack() as stack:
+        opened = await stack.enter_async_context(asking())
+        if opened.store is not None:
+            await stack.enter_async_context(unless_failing(opened.store, asked.model))
+            if not asked.as_json and put in (print_alone, print_beside_name):
+                await refuse_bytes(opened.store, asked.model, several=put is print_beside_name)
 
         async def ask(given: Input) -> Message:
-            message = given.message(model, content_type=content_type, patience=wait)
-            try:
-                return await client.predict_message(model, message, timeout=wait)
-            except PredictionTimeoutError as error:
-                raise await with_reason(store, model, error) from None
+            return await _ask_one(asked, opened, given)
 
-        with _progress(len(inputs)) as advance:
-            async for given, task in _in_order(inputs, ask):
-                worst = max(worst, _show_outcome(given.name, task, as_json=as_json, put=put))
+        with _progress(len(asked.inputs)) as advance:
+            async for given, task in _in_order(asked.inputs, ask):
+                worst = max(worst, _show_outcome(given.name, task, as_json=asked.as_json, put=put))
                 advance()
     return worst
+
+
+async def _ask_one(asked: _Asked, opened: Asking, given: Input) -> Message:
+    # A gateway counts the patience by its own clock, which need not agree with ours.
+    patience = None if opened.store is None else asked.wait
+    message = given.message(asked.model, content_type=asked.content_type, patience=patience)
+    try:
+        return await opened.client.predict_message(asked.model, message, timeout=asked.wait)
+    except PredictionTimeoutError as error:
+        if opened.store is None:
+            raise
+        raise await with_reason(opened.store, asked.model, error) from None
 
 
 async def _in_order(inputs: Sequence[Input], ask: Any) -> AsyncIterator[tuple[Input, asyncio.Task[Message]]]:
@@ -172,8 +253,8 @@ async def _in_order(inputs: Sequence[Input], ask: Any) -> AsyncIterator[tuple[In
         await asyncio.gather(*tasks.values(), return_exceptions=True)
 
 
-async def _fetch(settings: Settings, id_: str, wait: float) -> Message:
-    async with connected(settings) as (broker, store), AsyncClient(broker, blobs=store) as client:
+async def _fetch(id_: str, wait: float) -> Message:
+    async with asking() as (client, _):
         if wait:
             return await client.result_message(id_, wait)
         try:
@@ -184,12 +265,30 @@ async def _fetch(settings: Settings, id_: str, wait: float) -> Message:
             ) from None
 
 
+async def _cancel(ids: Sequence[str], *, as_json: bool) -> int:
+    worst = 0
+    async with asking() as (client, _):
+        for id_ in ids:
+            is_canceled = await client.cancel(id_)
+            status = "canceled" if is_canceled else status_of(failure_of(await client.load_message(id_)))
+            if as_json:
+                print_json_line({"id": id_, "status": status})
+            elif is_canceled:
+                print(f"canceled {id_}", flush=True)
+            else:
+                _complain(id_, f"it had {status} before; see: dumbwaiter result {id_}")
+            worst = max(worst, 0 if is_canceled else 1)
+    return worst
+
+
 def _show_outcome(name: str, task: asyncio.Task[Message], *, as_json: bool, put: Put) -> int:
     error = task.exception()
     if error is None:
         return _show(name, task.result(), as_json=as_json, put=put)
-    # Without its queue no other input can fare better; any other trouble may be this input's own.
-    if isinstance(error, QueueNotFoundError) or not isinstance(error, DumbwaiterError | click.ClickException):
+    # Without its queue, or the right key, no other input can fare better; any other trouble may be this input's own.
+    if isinstance(error, QueueNotFoundError | AccessError) or not isinstance(
+        error, DumbwaiterError | click.ClickException
+    ):
         raise error
     text = error.format_message() if isinstance(error, click.ClickException) else str(error)
     if as_json:
@@ -204,8 +303,7 @@ def _show(name: str, answer: Message, *, as_json: bool, put: Put) -> int:
     failure = failure_of(answer)
     if as_json:
         outcome = {"output": json_output(answer)} if failure is None else {"error": failure}
-        status = "succeeded" if failure is None else "failed"
-        facts = {"input": name, "id": answer.correlation_id, "status": status}
+        facts = {"input": name, "id": answer.correlation_id, "status": status_of(failure)}
         print_json_line({**facts, **outcome, "timings": timings_of(answer)})
     elif failure is not None:
         _complain(name, f"{failure.code}: {failure.message}")

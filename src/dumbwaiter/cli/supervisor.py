@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
@@ -26,11 +26,12 @@ _AFTER_GRACE = 5.0
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """A process to keep alive: its *name* for people, the *model* of a worker (None: a gateway), its command line."""
+    """A process to keep alive: its *name* for people, the *model* of a worker (None for others), its command line."""
 
     name: str
     model: str | None
     arguments: Sequence[str]
+    role: Literal["gateway", "worker", "courier"] = "worker"
 
 
 class Child:
@@ -67,7 +68,8 @@ class Supervisor:
         self.hurry = asyncio.Event()
         self._audience = audience
         self._gateway_grace = gateway_grace(settings)
-        self._worker_grace = settings.worker.grace
+        # Workers and the courier leave side by side: what is still to be delivered then waits in the queue.
+        self._grace = max(settings.worker.grace, settings.courier.grace)
         self._failed = False
 
     async def run(self) -> int:
@@ -164,9 +166,9 @@ class Supervisor:
 
     async def _stop_all(self, keepers: dict[Child, asyncio.Task[None]]) -> None:
         """Gateways first: they take no new requests and wait for the answers under way, which workers still give."""
-        gateways = {child: keeper for child, keeper in keepers.items() if child.plan.model is None}
+        gateways = {child: keeper for child, keeper in keepers.items() if child.plan.role == "gateway"}
         await self._end(gateways, signal.SIGTERM, self._gateway_grace + _AFTER_GRACE)
-        await self._end(keepers, signal.SIGTERM, self._worker_grace + _AFTER_GRACE)
+        await self._end(keepers, signal.SIGTERM, self._grace + _AFTER_GRACE)
         await self._end(keepers, signal.SIGKILL, _AFTER_GRACE)
 
     async def _end(self, keepers: dict[Child, asyncio.Task[None]], number: signal.Signals, patience: float) -> None:

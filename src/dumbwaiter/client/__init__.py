@@ -1,6 +1,7 @@
-"""Asking models straight over the broker, from asynchronous and from ordinary code."""
+"""Asking models through a gateway or straight over the broker, from asynchronous and from ordinary code."""
 
 from dumbwaiter.client.asynchronous import AsyncClient, AsyncHandle
 from dumbwaiter.client.blocking import Client, Handle
+from dumbwaiter.client.door import PredictionStatus
 
-__all__ = ["AsyncClient", "AsyncHandle", "Client", "Handle"]
+__all__ = ["AsyncClient", "AsyncHandle", "Client", "Handle", "PredictionStatus"]

@@ -5,35 +5,47 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-from dumbwaiter.asking import CLAIM_THRESHOLD, Asker, Patience, Pending
-from dumbwaiter.blobs.results import load_result
-from dumbwaiter.blobs.store import open_store
-from dumbwaiter.brokers import open_broker
-from dumbwaiter.client.requests import build_request_aside, deadline_after, read_answer_aside
-from dumbwaiter.errors import BlobNotFoundError, BrokerClosedError, ConfigError, PredictionTimeoutError
+from dumbwaiter.answers import failure_of, raise_for_failure
+from dumbwaiter.asking import CLAIM_THRESHOLD, Patience
+from dumbwaiter.client.door import Event, PredictionStatus
+from dumbwaiter.client.doors import door_to
+from dumbwaiter.client.mapping import each_of, next_of, outcome_of
+from dumbwaiter.client.requests import build_request_aside, deadline_after, read_answer_aside, read_output_aside
+from dumbwaiter.client.streaming import Outputs
+from dumbwaiter.errors import (
+    BlobNotFoundError,
+    ConfigError,
+    DumbwaiterError,
+    PredictionError,
+    PredictionTimeoutError,
+)
+from dumbwaiter.message import Failure
+from dumbwaiter.prediction import CANCELED, status_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncIterable, Iterable
     from types import TracebackType
 
     from dumbwaiter.blobs.store import BlobStore
     from dumbwaiter.brokers.contract import Broker
+    from dumbwaiter.client.door import Door, Submitted
     from dumbwaiter.message import Message
 
-FIRST_POLL, LAST_POLL = 0.01, 1.0
-"""Seconds between two looks for a stored result; each pause is half as long again as the one before."""
+CANCEL_WITHIN = 5.0
+"""At most so many seconds are spent on cancelling a stream that nobody reads any more."""
 
 
 class AsyncHandle:
-    """A request that the broker has confirmed. Without ``keep`` it is forgotten with this object or its client."""
+    """A request that was confirmed. Over a broker it is, without ``keep``, forgotten with this object or its client."""
 
-    def __init__(self, client: AsyncClient, id_: str, pending: Pending | None) -> None:
-        self.id = id_
+    def __init__(self, client: AsyncClient, model: str, submitted: Submitted) -> None:
+        self.id = submitted.id
+        self.model = model
         self._client = client
-        self._pending = pending
+        self._pending = submitted.pending
         self._stored: Message | None = None
 
     async def done(self) -> bool:
@@ -59,40 +71,82 @@ class AsyncHandle:
             self._stored = await self._client.result_message(self.id, timeout)
         return self._stored
 
+    async def status(self) -> PredictionStatus:
+        """Where the request is: its status, and its place in the queue where the broker knows."""
+        if self._stored is not None:
+            return PredictionStatus(status=status_of(failure_of(self._stored)))
+        if self._pending is not None and self._pending.done():
+            with contextlib.suppress(PredictionError):
+                return PredictionStatus(status=status_of(failure_of(await self._pending.wait(0.0))))
+            return PredictionStatus(status="canceled")
+        return await self._client.status(self.id, model=self.model)
+
+    async def cancel(self) -> bool:
+        """Cancel the request; False when it had ended before. From now on result() raises PredictionError (canceled).
+
+        A request that waits never runs, one that runs is stopped. Without ``keep``, over a broker, it is only given up:
+        nobody waits for its answer any more.
+        """
+        if self._pending is None:
+            return await self._client.cancel(self.id)
+        if self._pending.done():
+            return False
+        self._pending.fail(PredictionError(Failure(code=CANCELED, message="the request was cancelled by its caller")))
+        return True
+
 
 class AsyncClient:
-    """Asks models over a broker. Use it with ``async with``, in one event loop.
+    """Asks models through a gateway, or straight over a broker. Use it with ``async with``, in one event loop.
 
-    *broker* is a URL, or an open Broker, which stays yours to close. *blobs* is the URL of the blob store, or the store
-    itself; needed for bodies above *claim_threshold* bytes where the broker does not take them, and for kept results.
+    *url* is that of a gateway (``http://``, ``https://``) or of a broker; or an open Broker, which stays yours to
+    close. *tenant* is for whom the requests are.
+
+    Over a broker: *blobs* is the URL of the blob store, or the store itself; needed for bodies above *claim_threshold*
+    bytes where the broker does not take them, and for kept results.
+
+    Through a gateway: *api_key* (by default that of the variable DUMBWAITER_API_KEY) and *headers* go with every
+    request. One that got no answer, because the connection broke or the gateway said 429, 502 or 503, is sent again up
+    to *retries* times while its caller's patience lasts, after the pause that the gateway asked for. A plain prediction
+    may so run twice. With *idempotent* it carries a key of its own, which costs the gateway a stored result, and
+    runs once. Submitted ones always carry one.
     """
 
     def __init__(
         self,
-        broker: str | Broker,
+        url: str | Broker,
+        /,
         *,
         blobs: str | BlobStore | None = None,
         claim_threshold: int = CLAIM_THRESHOLD,
+        tenant: str | None = None,
+        api_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        retries: int = 3,
+        idempotent: bool = False,
     ) -> None:
-        self._given = broker
-        self._store = open_store(blobs) if isinstance(blobs, str) else blobs
-        self._claim_threshold = claim_threshold
-        self._asker: Asker | None = None
-        self._stack = contextlib.AsyncExitStack()
+        self.tenant = tenant
+        self._door: Door = door_to(
+            url,
+            blobs=blobs,
+            claim_threshold=claim_threshold,
+            tenant=tenant,
+            api_key=api_key,
+            headers=headers,
+            retries=retries,
+            idempotent=idempotent,
+        )
+        self._streams: set[str] = set()
 
     async def __aenter__(self) -> Self:
-        broker = self._given
-        if isinstance(broker, str):
-            broker = await self._stack.enter_async_context(open_broker(broker))
-        asker = Asker(broker, self._store, claim_threshold=self._claim_threshold)
-        self._asker = await self._stack.enter_async_context(asker)
+        await self._door.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._asker = None
-        await self._stack.aclose()
+        # Nobody reads them any more, and after this nobody could cancel them.
+        await asyncio.gather(*(self._give_up(id_) for id_ in list(self._streams)))
+        await self._door.__aexit__(kind, error, trace)
 
     async def predict(
         self,
@@ -103,26 +157,27 @@ class AsyncClient:
         content_type: str | None = None,
         deadline: float | None = None,
         priority: int = 0,
+        idempotency_key: str | None = None,
     ) -> Any:
         """The output of *model* for *input*, within *timeout* seconds.
 
         Workers drop the request after *deadline* (seconds since the Unix epoch; the end of *timeout* if None). A larger
-        *priority* is served first. Raises PredictionError, PredictionTimeoutError, QueueNotFoundError,
-        BrokerUnavailableError.
+        *priority* is served first. Through a gateway, requests with the same *idempotency_key* are one: it runs once,
+        and each gets its answer. Raises PredictionError, PredictionTimeoutError, QueueNotFoundError,
+        BrokerUnavailableError or GatewayError.
         """
         timeout = Patience(timeout)
         request = await build_request_aside(
             model,
             input,
             content_type=content_type,
-            deadline=deadline_after(timeout, deadline),
-            priority=priority,
+            **self.attributes(timeout=timeout, deadline=deadline, priority=priority, key=idempotency_key),
         )
         return await read_answer_aside(await self.predict_message(model, request, timeout=timeout))
 
     async def predict_message(self, model: str, message: Message, *, timeout: float = 60.0) -> Message:
         """The answer to *message* as it came: an output or a failure, with its timings. Nothing is set or decoded."""
-        return await self._open_asker().ask(model, message, timeout=timeout)
+        return await self._door.ask(model, message, timeout=timeout)
 
     async def submit(
         self,
@@ -133,24 +188,59 @@ class AsyncClient:
         content_type: str | None = None,
         deadline: float | None = None,
         priority: int = 0,
+        idempotency_key: str | None = None,
     ) -> AsyncHandle:
-        """Hand in a request; returns once the broker has confirmed it. Its result comes through the handle.
+        """Hand in a request; returns once it is confirmed. Its result comes through the handle.
 
-        With *keep* the worker stores the result as an object, and any process can fetch it by the handle's id.
+        With *keep* the worker stores the result as an object, and any process can fetch it by the handle's id; through
+        a gateway it always does.
         """
-        request = await build_request_aside(
-            model, input, content_type=content_type, deadline=deadline, priority=priority
-        )
+        attributes = self.attributes(timeout=None, deadline=deadline, priority=priority, key=idempotency_key)
+        request = await build_request_aside(model, input, content_type=content_type, **attributes)
         return await self.submit_message(model, request, keep=keep)
 
     async def submit_message(self, model: str, message: Message, *, keep: bool = False) -> AsyncHandle:
         """As submit(), for a message made by hand."""
-        asker = self._open_asker()
-        if not keep:
-            return AsyncHandle(self, message.id, await asker.begin(model, message, confirm=True))
-        self._open_store()
-        await asker.send(model, message)
-        return AsyncHandle(self, message.id, None)
+        return AsyncHandle(self, model, await self._door.submit(model, message, keep=keep))
+
+    async def stream(
+        self,
+        model: str,
+        input: Any,  # noqa: A002 - as in predict
+        *,
+        timeout: float = 60.0,
+        content_type: str | None = None,
+        deadline: float | None = None,
+        priority: int = 0,
+    ) -> AsyncIterator[Any]:
+        """The outputs of a generator model one by one, as they come; of any other model its one output.
+
+        *timeout*: the longest wait for the next one. Leaving the loop early cancels the request. When a worker dies in
+        the middle, the next one begins anew, and as many outputs as you have are passed over. Needs a blob store, as
+        kept results do. Raises as predict() does.
+        """
+        attributes = self.attributes(timeout=None, deadline=deadline, priority=priority, key=None)
+        request = await build_request_aside(model, input, content_type=content_type, **attributes)
+        async with contextlib.aclosing(self.stream_message(model, request, timeout=timeout)) as outputs:
+            async for output in outputs:
+                yield await read_output_aside(output.content_type, output.body)
+
+    async def stream_message(self, model: str, message: Message, *, timeout: float = 60.0) -> AsyncGenerator[Event]:
+        """As stream(), for a message made by hand, with nothing decoded."""
+        id_ = (await self._door.submit(model, message, keep=True)).id
+        self._streams.add(id_)
+        outputs = Outputs()
+        try:
+            async with contextlib.aclosing(self._door.follow(id_)) as events:
+                while (event := await _next_within(timeout, events, id_)) is not None:
+                    if outputs.take(event):
+                        yield event
+            answer = await self._door.await_result(id_, timeout)
+            self._streams.discard(id_)
+            for event in outputs.rest(raise_for_failure(answer)):
+                yield event
+        finally:
+            await self._give_up(id_)
 
     async def result(self, id: str, timeout: float | None = None) -> Any:  # noqa: A002 - what the handle calls it
         """The output of the request that was submitted, by any process, with ``keep=True``.
@@ -161,30 +251,19 @@ class AsyncClient:
 
     async def result_message(self, id: str, timeout: float | None = None) -> Message:  # noqa: A002 - as in result
         """As result(): the answer as it was stored. Without any patience (0) it looks once."""
-        patience = None if timeout is None else Patience(timeout)
-        try:
-            async with asyncio.timeout(patience.left if patience else None):
-                return await self._stored(id, patience)
-        except TimeoutError:
-            raise PredictionTimeoutError(
-                f"no result of {id!r} within {timeout:g} s; it may still be waiting or running"
-            ) from None
-
-    async def _stored(self, id_: str, patience: Patience | None) -> Message:
-        pause = FIRST_POLL
-        while True:
-            try:
-                return await self.load_message(id_)
-            except BlobNotFoundError:
-                if patience is not None and patience <= 0.0:
-                    raise TimeoutError from None
-            # Half of what is left, so that the last look comes just before the end.
-            await asyncio.sleep(pause if patience is None else min(pause, max(FIRST_POLL, patience.left / 2)))
-            pause = min(1.5 * pause, LAST_POLL)
+        return await self._door.await_result(id, timeout)
 
     async def load_message(self, id: str) -> Message:  # noqa: A002 - as in result
         """The stored answer of *id*. Raises BlobNotFoundError while there is none."""
-        return await load_result(self._open_store(), id)
+        return await self._door.load(id)
+
+    async def status(self, id: str, *, model: str | None = None) -> PredictionStatus:  # noqa: A002 - as in result
+        """Where the kept request *id* is. Over a broker its place in the queue is known only of a named *model*."""
+        return await self._door.status(id, model)
+
+    async def cancel(self, id: str) -> bool:  # noqa: A002 - as in result
+        """Cancel the kept request *id*: waiting, it never runs; running, it is stopped. False when it had ended."""
+        return await self._door.cancel(id)
 
     async def map(
         self,
@@ -204,54 +283,43 @@ class AsyncClient:
         """
         window: deque[asyncio.Task[Any]] = deque()
         try:
-            async for value in _each(inputs):
+            async for value in each_of(inputs):
                 window.append(asyncio.create_task(self.predict(model, value, timeout=timeout)))
                 if len(window) >= max(1, in_flight):
-                    yield _outcome(await _next(window, ordered=ordered), return_exceptions=return_exceptions)
+                    yield outcome_of(await next_of(window, ordered=ordered), return_exceptions=return_exceptions)
             while window:
-                yield _outcome(await _next(window, ordered=ordered), return_exceptions=return_exceptions)
+                yield outcome_of(await next_of(window, ordered=ordered), return_exceptions=return_exceptions)
         finally:
             for task in window:
                 task.cancel()
             await asyncio.gather(*window, return_exceptions=True)
 
-    def _open_asker(self) -> Asker:
-        if self._asker is None:
-            raise BrokerClosedError("this client is not open; use it inside `async with`")
-        return self._asker
+    def attributes(
+        self, *, timeout: float | None, deadline: float | None, priority: int, key: str | None
+    ) -> dict[str, Any]:
+        """What build_request() is told besides the value. Raises ConfigError for a *key* that nobody would heed."""
+        if key is not None and not self._door.takes_keys:
+            raise ConfigError("idempotency keys are kept by gateways; give this client a gateway's URL, or no key")
+        if timeout is not None and not self._door.counts_patience:
+            deadline = deadline_after(timeout, deadline)
+        return {"deadline": deadline, "priority": priority, "tenant": self.tenant, "idempotency_key": key}
 
-    def _open_store(self) -> BlobStore:
-        if self._store is None:
-            raise ConfigError("kept results lie in the blob store; give this client one: blobs='file:/path' or its URL")
-        return self._store
-
-
-async def _each(inputs: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:
-    if isinstance(inputs, AsyncIterable):
-        async for value in inputs:
-            yield value
-    else:
-        for value in inputs:
-            yield value
-
-
-async def _next(window: deque[asyncio.Task[Any]], *, ordered: bool) -> asyncio.Task[Any]:
-    """Take the first task out of *window*: the oldest, or one that is done. It is done when this returns."""
-    if ordered:
-        task = window[0]
-        await asyncio.wait({task})
-        window.popleft()
-        return task
-    done, _ = await asyncio.wait(window, return_when=asyncio.FIRST_COMPLETED)
-    task = next(task for task in window if task in done)
-    window.remove(task)
-    return task
+    async def _give_up(self, id_: str) -> None:
+        """Cancel the stream *id_*, unless it has ended."""
+        if id_ not in self._streams:
+            return
+        self._streams.discard(id_)
+        with contextlib.suppress(DumbwaiterError, TimeoutError):
+            async with asyncio.timeout(CANCEL_WITHIN):
+                await self._door.cancel(id_)
 
 
-def _outcome(task: asyncio.Task[Any], *, return_exceptions: bool) -> Any:
-    error = task.exception()
-    if error is None:
-        return task.result()
-    if return_exceptions and isinstance(error, Exception):
-        return error
-    raise error
+async def _next_within(timeout: float, events: AsyncIterator[Event], id_: str) -> Event | None:
+    """The next of *events*; None when there is no more."""
+    try:
+        async with asyncio.timeout(timeout):
+            return await anext(events, None)
+    except TimeoutError as error:
+        if isinstance(error, PredictionTimeoutError):
+            raise
+        raise PredictionTimeoutError(f"no further output of {id_!r} within {timeout:g} s; it was canceled") from None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 from collections import deque
+from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -13,8 +15,10 @@ import uvloop
 
 from dumbwaiter.asking import CLAIM_THRESHOLD, Patience
 from dumbwaiter.client.asynchronous import AsyncClient, AsyncHandle
-from dumbwaiter.client.requests import build_request, deadline_after, read_answer
+from dumbwaiter.client.door import Event, PredictionStatus
+from dumbwaiter.client.requests import build_request, read_answer
 from dumbwaiter.errors import BadInputError, BrokerClosedError
+from dumbwaiter.models.codecs import decode_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -28,13 +32,14 @@ T = TypeVar("T")
 
 
 class Handle:
-    """A request that the broker has confirmed. Without ``keep`` it is forgotten with this object or its client.
+    """A request that was confirmed. Over a broker it is, without ``keep``, forgotten with this object or its client.
 
     *run* runs in the client's event loop what *handle* does there.
     """
 
     def __init__(self, handle: AsyncHandle, run: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
         self.id = handle.id
+        self.model = handle.model
         self._handle = handle
         self._run = run
 
@@ -54,23 +59,48 @@ class Handle:
         answer: Message = self._run(self._handle.message(timeout))
         return answer
 
+    def status(self) -> PredictionStatus:
+        """Where the request is: its status, and its place in the queue where the broker knows."""
+        status: PredictionStatus = self._run(self._handle.status())
+        return status
+
+    def cancel(self) -> bool:
+        """Cancel the request; False when it had ended before; see AsyncHandle.cancel."""
+        return bool(self._run(self._handle.cancel()))
+
 
 class Client:
-    """Asks models over a broker, from any thread. Use it with ``with``, or call close() at the end.
+    """Asks models through a gateway, or straight over a broker, from any thread. Use it with ``with``, or call close()
+    at the end.
 
-    The broker opens with the first request. Parameters are those of AsyncClient; a *broker* or store given as an object
-    must not be bound to another event loop, so give URLs unless you know better. Encoding and decoding happen in the
-    calling thread.
+    It opens with the first request. Parameters are those of AsyncClient; a broker or store given as an object must not
+    be bound to another event loop, so give URLs unless you know better. Encoding and decoding happen in the calling
+    thread.
     """
 
     def __init__(
         self,
-        broker: str | Broker,
+        url: str | Broker,
+        /,
         *,
         blobs: str | BlobStore | None = None,
         claim_threshold: int = CLAIM_THRESHOLD,
+        tenant: str | None = None,
+        api_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        retries: int = 3,
+        idempotent: bool = False,
     ) -> None:
-        self._async = AsyncClient(broker, blobs=blobs, claim_threshold=claim_threshold)
+        self._async = AsyncClient(
+            url,
+            blobs=blobs,
+            claim_threshold=claim_threshold,
+            tenant=tenant,
+            api_key=api_key,
+            headers=headers,
+            retries=retries,
+            idempotent=idempotent,
+        )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
@@ -107,11 +137,12 @@ class Client:
         content_type: str | None = None,
         deadline: float | None = None,
         priority: int = 0,
+        idempotency_key: str | None = None,
     ) -> Any:
         """The output of *model* for *input*, within *timeout* seconds; see AsyncClient.predict."""
         timeout = Patience(timeout)
-        deadline = deadline_after(timeout, deadline)
-        request = build_request(model, input, content_type=content_type, deadline=deadline, priority=priority)
+        attributes = self._async.attributes(timeout=timeout, deadline=deadline, priority=priority, key=idempotency_key)
+        request = build_request(model, input, content_type=content_type, **attributes)
         return read_answer(self.predict_message(model, request, timeout=timeout))
 
     def predict_message(self, model: str, message: Message, *, timeout: float = 60.0) -> Message:
@@ -127,9 +158,11 @@ class Client:
         content_type: str | None = None,
         deadline: float | None = None,
         priority: int = 0,
+        idempotency_key: str | None = None,
     ) -> Handle:
-        """Hand in a request; returns once the broker has confirmed it; see AsyncClient.submit."""
-        request = build_request(model, input, content_type=content_type, deadline=deadline, priority=priority)
+        """Hand in a request; returns once it is confirmed; see AsyncClient.submit."""
+        attributes = self._async.attributes(timeout=None, deadline=deadline, priority=priority, key=idempotency_key)
+        request = build_request(model, input, content_type=content_type, **attributes)
         return self.submit_message(model, request, keep=keep)
 
     def submit_message(self, model: str, message: Message, *, keep: bool = False) -> Handle:
@@ -139,6 +172,35 @@ class Client:
     def result(self, id: str, timeout: float | None = None) -> Any:  # noqa: A002 - what the handle calls it
         """The output of the request that was submitted, by any process, with ``keep=True``."""
         return read_answer(self._run(self._async.result_message(id, timeout)))
+
+    def status(self, id: str, *, model: str | None = None) -> PredictionStatus:  # noqa: A002 - as in result
+        """Where the kept request *id* is; see AsyncClient.status."""
+        return self._run(self._async.status(id, model=model))
+
+    def cancel(self, id: str) -> bool:  # noqa: A002 - as in result
+        """Cancel the kept request *id*; see AsyncClient.cancel."""
+        return self._run(self._async.cancel(id))
+
+    def stream(
+        self,
+        model: str,
+        input: Any,  # noqa: A002 - as in predict
+        *,
+        timeout: float = 60.0,
+        content_type: str | None = None,
+        deadline: float | None = None,
+        priority: int = 0,
+    ) -> Iterator[Any]:
+        """The outputs of a generator model one by one, as they come; see AsyncClient.stream."""
+        attributes = self._async.attributes(timeout=None, deadline=deadline, priority=priority, key=None)
+        request = build_request(model, input, content_type=content_type, **attributes)
+        outputs = _Outputs(self._async.stream_message(model, request, timeout=timeout))
+        try:
+            while (output := self._run(outputs.next())) is not None:
+                yield decode_output(output.content_type, output.body)
+        finally:
+            with contextlib.suppress(BrokerClosedError):
+                self._run(outputs.close())
 
     def map(
         self,
@@ -172,7 +234,8 @@ class Client:
     def _start(self, model: str, value: Any, timeout: float) -> Future[Message]:
         timeout = Patience(timeout)
         try:
-            request = build_request(model, value, deadline=deadline_after(timeout, None))
+            attributes = self._async.attributes(timeout=timeout, deadline=None, priority=0, key=None)
+            request = build_request(model, value, **attributes)
         except BadInputError as error:  # it belongs in this input's place
             failed: Future[Message] = Future()
             failed.set_exception(error)
@@ -220,6 +283,22 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
         loop.run_until_complete(asyncio.gather(*leftover, return_exceptions=True))
     finally:
         loop.close()
+
+
+class _Outputs:
+    """The *outputs* of a stream. After Ctrl-C the one that was awaited may still be giving up when it is closed."""
+
+    def __init__(self, outputs: AsyncGenerator[Event]) -> None:
+        self._outputs = outputs
+        self._busy = asyncio.Lock()
+
+    async def next(self) -> Event | None:
+        async with self._busy:
+            return await anext(self._outputs, None)
+
+    async def close(self) -> None:
+        async with self._busy:
+            await self._outputs.aclose()
 
 
 def _next(window: deque[Future[Message]], finished: queue.SimpleQueue[Future[Message]] | None) -> Future[Message]:

@@ -24,7 +24,14 @@ QUICK_NBYTES = 64 * 1024
 
 
 def build_request(
-    model: str, value: Any, *, content_type: str | None = None, deadline: float | None = None, priority: int = 0
+    model: str,
+    value: Any,
+    *,
+    content_type: str | None = None,
+    deadline: float | None = None,
+    priority: int = 0,
+    tenant: str | None = None,
+    idempotency_key: str | None = None,
 ) -> Message:
     """The message that asks *model* about *value*.
 
@@ -41,19 +48,17 @@ def build_request(
         time=time.time(),
         deadline=deadline,
         priority=priority,
+        tenant=tenant,
+        idempotency_key=idempotency_key,
     )
 
 
-async def build_request_aside(
-    model: str, value: Any, *, content_type: str | None = None, deadline: float | None = None, priority: int = 0
-) -> Message:
+async def build_request_aside(model: str, value: Any, **attributes: Any) -> Message:
     """As build_request(). Files are read, and images, arrays and tensors encoded, in another thread."""
-
-    def build() -> Message:
-        return build_request(model, value, content_type=content_type, deadline=deadline, priority=priority)
-
     is_slow = isinstance(value, Path) or kind_of(type(value)) in {"image", "array", "tensor"}
-    return await asyncio.to_thread(build) if is_slow else build()
+    if is_slow:
+        return await asyncio.to_thread(build_request, model, value, **attributes)
+    return build_request(model, value, **attributes)
 
 
 def read_answer(answer: Answer) -> Any:
@@ -64,9 +69,14 @@ def read_answer(answer: Answer) -> Any:
 
 async def read_answer_aside(answer: Answer) -> Any:
     """As read_answer(). Images and large arrays are decoded in another thread."""
-    kind = parse_content_type(answer.content_type)
-    is_slow = kind.is_image or (kind.is_npy and len(answer.body) > QUICK_NBYTES)
-    return await asyncio.to_thread(read_answer, answer) if is_slow else read_answer(answer)
+    return await read_output_aside(raise_for_failure(answer).content_type, answer.body)
+
+
+async def read_output_aside(content_type: str | None, body: bytes) -> Any:
+    """One output as a Python value. Images and large arrays are decoded in another thread."""
+    kind = parse_content_type(content_type)
+    is_slow = kind.is_image or (kind.is_npy and len(body) > QUICK_NBYTES)
+    return await asyncio.to_thread(decode_output, content_type, body) if is_slow else decode_output(content_type, body)
 
 
 def deadline_after(timeout: float, deadline: float | None) -> float:

@@ -1,0 +1,251 @@
+"""``dumbwaiter keys create | list | rotate | revoke``."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dumbwaiter.blobs import open_store
+from dumbwaiter.blobs.keyring import (
+    LONGEST_TENANT,
+    ApiKey,
+    expire_key,
+    is_tenant_name,
+    is_usable,
+    load_key,
+    load_keys,
+    mint,
+    revoke_key,
+    save_key,
+)
+from dumbwaiter.cli.options import Command, Group, current_settings, json_option, settings_options
+from dumbwaiter.cli.output import local_time, print_json, print_table
+from dumbwaiter.config import parse_duration
+from dumbwaiter.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dumbwaiter.blobs import BlobStore
+
+_RATE = re.compile(r"(\d+(?:\.\d+)?)/(s|min|h)")
+_UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0}
+
+
+def _duration(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
+    try:
+        return None if value is None else parse_duration(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _rate(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[float, float] | None:
+    """``10/s``, ``60/min``, ``1000/h``: how many, in how many seconds."""
+    if value is None:
+        return None
+    match = _RATE.fullmatch(value)
+    if match is None or float(match[1]) <= 0.0:
+        raise click.BadParameter(f"expected a rate such as 10/s, 60/min or 1000/h, not {value!r}")
+    return float(match[1]), _UNITS[match[2]]
+
+
+@click.group(cls=Group)
+def keys() -> None:
+    """API keys: who may ask a gateway, for which tenant, and how much.
+
+    They lie in the blob store, of their secrets only hashes; all gateways of that store take them within seconds.
+
+    Examples:
+      dumbwaiter keys create --name ci --tenant acme --rate 10/s
+      dumbwaiter keys list
+      dumbwaiter keys rotate 0d5k2m8q1v7c
+      dumbwaiter keys revoke 0d5k2m8q1v7c
+
+    """
+
+
+@keys.command(cls=Command, short_help="Make a key and print it, once.")
+@click.option("--name", default="", metavar="TEXT", help="What the key is for, for you to know it by.")
+@click.option("--tenant", metavar="TEXT", help="Whose it is: results are readable by their tenant only.")
+@click.option("--rate", callback=_rate, metavar="N/UNIT", help="How many predictions: 10/s, 60/min or 1000/h.")
+@click.option("--burst", type=click.IntRange(min=1), metavar="N", help="How many at once (default: N of --rate).")
+@click.option("--in-flight", type=click.IntRange(min=1), metavar="N", help="How many may wait for their answer.")
+@click.option("--expires", callback=_duration, metavar="TIME", help="How long it is valid: 90d (default: for ever).")
+@json_option
+@settings_options
+def create(
+    name: str,
+    tenant: str | None,
+    rate: tuple[float, float] | None,
+    burst: int | None,
+    in_flight: int | None,
+    expires: float | None,
+    as_json: bool,
+) -> None:
+    """Make an API key and print it. It is shown this once: only a hash of it is stored.
+
+    Callers send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`. A tenant may have several keys; keys without a
+    tenant share one that has no name.
+
+    Examples:
+      dumbwaiter keys create --name laptop
+      dumbwaiter keys create --name ci --tenant acme --rate 60/min --in-flight 100 --expires 90d
+
+    """
+    if tenant is not None and not is_tenant_name(tenant):
+        raise click.UsageError(f"--tenant must have 1 to {LONGEST_TENANT} printable characters")
+    if burst is not None and rate is None:
+        raise click.UsageError("--burst goes with --rate")
+    now = time.time()
+    key, token = mint(
+        tenant=tenant,
+        name=name,
+        now=now,
+        expires_at=None if expires is None else now + expires,
+        rate=None if rate is None else rate[0] / rate[1],
+        burst=None if rate is None else float(burst or max(rate[0], 1.0)),
+        in_flight=in_flight,
+    )
+    asyncio.run(save_key(_store(), key))
+    _show_token(key, token, as_json=as_json)
+
+
+@keys.command("list", cls=Command, short_help="List them, the oldest first.")
+@json_option
+@settings_options
+def list_(as_json: bool) -> None:
+    """List the API keys, the oldest first, with their limits; expired ones too, until they are revoked.
+
+    Examples:
+      dumbwaiter keys list
+      dumbwaiter keys list --json
+
+    """
+    found = asyncio.run(load_keys(_store()))
+    if as_json:
+        print_json([_as_data(key) for key in found])
+    elif not found:
+        click.echo("no API keys")
+    else:
+        columns = ("key", "name", "tenant", "made", "expires", "rate", "in flight")
+        print_table(columns, [_row(key) for key in found], right=("in flight",))
+
+
+@keys.command(cls=Command, short_help="Replace a key by a new one.")
+@click.argument("key")
+@click.option(
+    "--overlap",
+    callback=_duration,
+    default="24h",
+    show_default=True,
+    metavar="TIME",
+    help="How long the old one stays.",
+)
+@click.option("--expires", callback=_duration, metavar="TIME", help="How long the new one lasts (default: for ever).")
+@json_option
+@settings_options
+def rotate(key: str, overlap: float, expires: float | None, as_json: bool) -> None:
+    """Make a new key of the same tenant and limits as KEY, print it, and let KEY end after the overlap.
+
+    Examples:
+      dumbwaiter keys rotate 0d5k2m8q1v7c
+      dumbwaiter keys rotate 0d5k2m8q1v7c --overlap 0s
+
+    """
+    new, token, old = asyncio.run(_rotate(_store(), _id_of(key), overlap, expires))
+    _show_token(new, token, as_json=as_json, replaced=old)
+
+
+@keys.command(cls=Command, short_help="End a key at once.")
+@click.argument("key")
+@json_option
+@settings_options
+def revoke(key: str, as_json: bool) -> None:
+    """End KEY: gateways refuse it within seconds. What it asked for before is still answered.
+
+    Examples:
+      dumbwaiter keys revoke 0d5k2m8q1v7c
+
+    """
+    asyncio.run(revoke_key(_store(), _id_of(key)))
+    if as_json:
+        print_json({"revoked": _id_of(key)})
+    else:
+        click.echo(f"revoked {_id_of(key)}")
+
+
+def _store() -> BlobStore:
+    url = current_settings().blobs
+    if url.startswith("memory:"):
+        raise ConfigError(f"{url} lives within one process, so no gateway would see the key; name a store with --blobs")
+    return open_store(url)
+
+
+async def _rotate(store: BlobStore, key_id: str, overlap: float, expires: float | None) -> tuple[ApiKey, str, ApiKey]:
+    old = await load_key(store, key_id)
+    now = time.time()
+    new, token = mint(
+        tenant=old.tenant,
+        name=old.name,
+        now=now,
+        expires_at=None if expires is None else now + expires,
+        rate=old.rate,
+        burst=old.burst,
+        in_flight=old.in_flight,
+    )
+    await save_key(store, new)  # first, so that there is one that is valid at any time
+    return new, token, await expire_key(store, key_id, at=now + overlap)
+
+
+def _id_of(text: str) -> str:
+    """The id of a key, also when the whole of it was given."""
+    return text.split("_")[1] if text.startswith("dw_") and text.count("_") == 2 else text
+
+
+def _show_token(key: ApiKey, token: str, *, as_json: bool, replaced: ApiKey | None = None) -> None:
+    if as_json:
+        more = {} if replaced is None else {"replaced": _as_data(replaced)}
+        print_json({**_as_data(key), "token": token, **more})
+        return
+    click.echo(token)
+    click.echo(f"key {key.id} is shown this once; send it as: Authorization: Bearer {token[:18]}…", err=True)
+    if replaced is not None:
+        click.echo(f"key {replaced.id} is valid until {local_time(replaced.expires_at or 0.0)}", err=True)
+
+
+def _as_data(key: ApiKey) -> dict[str, Any]:
+    """Everything but the hash, which nobody needs to see."""
+    return {
+        "id": key.id,
+        "name": key.name,
+        "tenant": key.tenant,
+        "created_at": key.created_at,
+        "expires_at": key.expires_at,
+        "usable": is_usable(key, now=time.time()),
+        "rate": key.rate,
+        "burst": key.burst,
+        "in_flight": key.in_flight,
+    }
+
+
+def _row(key: ApiKey) -> tuple[object, ...]:
+    expires = "never"
+    if key.expires_at is not None:
+        expires = local_time(key.expires_at) if is_usable(key, now=time.time()) else "expired"
+    return (
+        key.id,
+        key.name or "-",
+        "-" if key.tenant is None else key.tenant,
+        local_time(key.created_at),
+        expires,
+        "-" if key.rate is None else _rate_in_words(key),
+        "-" if key.in_flight is None else key.in_flight,
+    )
+
+
+def _rate_in_words(key: ApiKey) -> str:
+    rate = key.rate or 0.0
+    unit = next((unit for unit in ("s", "min", "h") if rate * _UNITS[unit] >= 1.0), "h")
+    return f"{rate * _UNITS[unit]:.4g}/{unit}, {key.burst or 1:.4g} at once"

@@ -1,0 +1,118 @@
+"""Straight over the broker: requests and answers as messages, kept results in the blob store."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from dumbwaiter.answers import failed, failure_of
+from dumbwaiter.asking import Asker, await_result
+from dumbwaiter.blobs import events
+from dumbwaiter.blobs.results import has_result, load_result, save_result
+from dumbwaiter.blobs.store import BlobStore, open_store
+from dumbwaiter.brokers import open_broker
+from dumbwaiter.client.door import FIRST_PAUSE, LAST_PAUSE, Door, Event, PredictionStatus, Submitted
+from dumbwaiter.errors import BlobNotFoundError, BrokerClosedError, ConfigError
+from dumbwaiter.message import Failure, Message
+from dumbwaiter.prediction import CANCELED, status_of
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from dumbwaiter.brokers.contract import Broker
+
+
+class BrokerDoor(Door):
+    """*broker* is a URL, or an open Broker, which stays the caller's to close; so is *blobs* of the store."""
+
+    counts_patience: ClassVar[bool] = False
+    takes_keys: ClassVar[bool] = False
+
+    def __init__(self, broker: str | Broker, blobs: str | BlobStore | None, *, claim_threshold: int) -> None:
+        self._given = broker
+        self._store = open_store(blobs) if isinstance(blobs, str) else blobs
+        self._claim_threshold = claim_threshold
+        self._broker: Broker | None = None
+        self._asker: Asker | None = None
+        self._stack = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        broker = self._given
+        if isinstance(broker, str):
+            broker = await self._stack.enter_async_context(open_broker(broker))
+        asker = Asker(broker, self._store, claim_threshold=self._claim_threshold)
+        self._asker = await self._stack.enter_async_context(asker)
+        self._broker = broker
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._asker = self._broker = None
+        await self._stack.aclose()
+
+    async def ask(self, model: str, message: Message, *, timeout: float) -> Message:
+        return await self._open_asker().ask(model, message, timeout=timeout)
+
+    async def submit(self, model: str, message: Message, *, keep: bool) -> Submitted:
+        asker = self._open_asker()
+        if not keep:
+            return Submitted(message.id, await asker.begin(model, message, confirm=True))
+        self._open_store()
+        await asker.send(model, message)
+        return Submitted(message.id, None)
+
+    async def load(self, id_: str) -> Message:
+        return await load_result(self._open_store(), id_)
+
+    async def await_result(self, id_: str, timeout: float | None) -> Message:
+        return await await_result(self._open_store(), id_, timeout)
+
+    async def status(self, id_: str, model: str | None) -> PredictionStatus:
+        if self._store is not None:
+            with contextlib.suppress(BlobNotFoundError):
+                return PredictionStatus(status=status_of(failure_of(await load_result(self._store, id_))))
+        self._open_asker()
+        knows = model is not None and self._broker is not None and self._broker.capabilities.queue_position
+        if knows and self._broker is not None and model is not None:
+            position = await self._broker.position(model, id_)
+            if position is not None:
+                return PredictionStatus(status="starting", queue_position=position)
+        started = knows if self._store is None else bool(await events.read_events(self._store, id_))
+        return PredictionStatus(status="processing" if started else "starting")
+
+    async def cancel(self, id_: str) -> bool:
+        # The first result stands: a worker that finds this one runs nothing, and what runs is stopped.
+        store = self._open_store()
+        failure = Failure(code=CANCELED, message="the request was cancelled by its caller")
+        stands = await save_result(store, id_, failed(Message(id=id_), failure), threshold=self._claim_threshold)
+        return status_of(failure_of(stands)) == CANCELED
+
+    async def follow(self, id_: str) -> AsyncGenerator[Event]:
+        store = self._open_store()
+        after: str | None = None
+        pause = FIRST_PAUSE
+        while True:
+            # In this order: a worker writes the result after all of its events.
+            has_ended = await has_result(store, id_)
+            before = after
+            async for event in events.follow(store, id_, after):
+                after = event.id
+                yield Event(event.event, event.content_type, event.data)
+            if has_ended:
+                return
+            pause = FIRST_PAUSE if after != before else min(1.5 * pause, LAST_PAUSE)
+            await asyncio.sleep(pause)
+            self._open_asker()  # it may have been closed meanwhile
+
+    def _open_asker(self) -> Asker:
+        if self._asker is None:
+            raise BrokerClosedError("this client is not open; use it inside `async with`")
+        return self._asker
+
+    def _open_store(self) -> BlobStore:
+        if self._store is None:
+            raise ConfigError("kept results lie in the blob store; give this client one: blobs='file:/path' or its URL")
+        return self._store

@@ -1,0 +1,98 @@
+"""The port of the clients: the way to the models, and back. Adapters: broker_door.py and gateway_door.py.
+
+Messages go in and answers come out; values are encoded and decoded above. Each adapter says as data where it differs,
+so that nobody above has to ask which one it is.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator
+from types import TracebackType
+from typing import ClassVar, NamedTuple, Self
+
+import msgspec
+
+from dumbwaiter.asking import Pending
+from dumbwaiter.message import Message
+from dumbwaiter.prediction import Status
+
+FIRST_PAUSE, LAST_PAUSE = 0.02, 0.5
+"""Seconds between two looks for something new; each pause without any is half as long again."""
+
+
+class PredictionStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a kept request is. *queue_position* counts those that are served before it; None: it does not wait in the
+    queue, or the broker does not know.
+    """
+
+    status: Status
+    queue_position: int | None = None
+
+
+class Event(NamedTuple):
+    """Something that happened to a kept request while it ran; *body* is of *content_type*."""
+
+    kind: str
+    content_type: str | None
+    body: bytes
+
+
+class Submitted(NamedTuple):
+    """A request that was confirmed. *pending* is what its answer can be awaited on; None when it is kept."""
+
+    id: str
+    pending: Pending | None
+
+
+class Door(ABC):
+    """Use it in one event loop, with ``async with``. Every method may be called from many tasks at once.
+
+    A call that waits while the door is closed raises BrokerClosedError. Cancelling a call gives up its request.
+    """
+
+    counts_patience: ClassVar[bool]
+    """Whoever is behind it is told how long the caller waits, and drops the request by a clock of its own."""
+    takes_keys: ClassVar[bool]
+    """Requests with the same idempotency key are one request."""
+
+    @abstractmethod
+    async def __aenter__(self) -> Self:
+        """Open it. Raises what opening raises; nothing is left open then."""
+
+    @abstractmethod
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+
+    @abstractmethod
+    async def ask(self, model: str, message: Message, *, timeout: float) -> Message:
+        """The answer to *message*, an output or a failure, within *timeout* seconds.
+
+        Raises PredictionTimeoutError, QueueNotFoundError, BlobError, BrokerUnavailableError or GatewayError.
+        """
+
+    @abstractmethod
+    async def submit(self, model: str, message: Message, *, keep: bool) -> Submitted:
+        """Hand in *message*; it is confirmed when this returns. Raises as ask() does."""
+
+    @abstractmethod
+    async def load(self, id_: str) -> Message:
+        """The kept answer of *id_*, body included. Raises BlobNotFoundError while there is none."""
+
+    @abstractmethod
+    async def await_result(self, id_: str, timeout: float | None) -> Message:
+        """As load(), within *timeout* seconds (None: however long it takes). Raises PredictionTimeoutError."""
+
+    @abstractmethod
+    async def status(self, id_: str, model: str | None) -> PredictionStatus:
+        """Where the kept request *id_* is; *model*, where it is known, tells in which queue to look."""
+
+    @abstractmethod
+    async def cancel(self, id_: str) -> bool:
+        """Cancel the kept request *id_*; False when it had ended otherwise before."""
+
+    @abstractmethod
+    def follow(self, id_: str) -> AsyncGenerator[Event]:
+        """What happens to the kept request *id_*, from its start on; ends when its answer can be loaded."""

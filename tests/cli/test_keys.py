@@ -1,0 +1,121 @@
+"""`dumbwaiter keys`: make, list, rotate and revoke, as an operator would."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from dumbwaiter.blobs.keyring import has_secret, load_keys, read_token
+from dumbwaiter.blobs.store import open_store
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def store(project):
+    return open_store(f"file://{project}/.dumbwaiter/blobs")
+
+
+async def test_a_key_is_printed_once_and_only_its_hash_is_stored(run, store):
+    made = run("keys", "create", "--name", "ci", "--tenant", "acme")
+    assert made.returncode == 0, made.stderr
+    token = made.stdout.strip()
+    key_id, secret = read_token(token)
+    (key,) = await load_keys(store)
+    assert (key.id, key.tenant, key.name) == (key_id, "acme", "ci")
+    assert has_secret(key, secret)
+    assert "shown this once" in made.stderr
+    assert secret not in made.stderr
+    listed = run("keys", "list").stdout + run("keys", "list", "--json").stdout
+    assert key_id in listed
+    assert secret not in listed
+    assert key.hash not in listed
+
+
+async def test_the_limits_are_kept_and_shown(run, store):
+    arguments = ["--rate", "60/min", "--burst", "5", "--in-flight", "7", "--expires", "90d", "--json"]
+    made = json.loads(run("keys", "create", *arguments).stdout)
+    (key,) = await load_keys(store)
+    assert (key.rate, key.burst, key.in_flight) == (1.0, 5.0, 7)
+    assert key.expires_at - time.time() == pytest.approx(90 * 86400, abs=60)
+    assert (made["id"], made["rate"], made["in_flight"], made["usable"]) == (key.id, 1.0, 7, True)
+    assert read_token(made["token"])[0] == key.id
+    assert "hash" not in made
+    row = run("keys", "list").stdout.splitlines()[1]
+    assert "1/s, 5 at once" in row
+    assert time.strftime("%Y-%m-%d", time.localtime(key.expires_at)) in row
+
+
+@pytest.mark.parametrize(
+    ("rate", "per_second", "burst", "words"),
+    [
+        ("10/s", 10.0, 10.0, "10/s"),
+        ("30/min", 0.5, 30.0, "30/min"),
+        ("6/h", 1 / 600, 6.0, "6/h"),
+        ("0.5/s", 0.5, 1.0, ""),
+    ],
+)
+async def test_a_rate_is_so_many_in_a_unit_and_by_default_as_many_at_once(run, store, rate, per_second, burst, words):
+    assert run("keys", "create", "--rate", rate).returncode == 0
+    (key,) = await load_keys(store)
+    assert (key.rate, key.burst) == (pytest.approx(per_second), burst)
+    assert words in run("keys", "list").stdout
+
+
+async def test_rotating_makes_another_of_the_same_tenant_and_limits_and_lets_the_old_one_end(run, store):
+    token = run("keys", "create", "--tenant", "acme", "--rate", "10/s", "--in-flight", "3").stdout.strip()
+    old_id = read_token(token)[0]
+    rotated = run("keys", "rotate", old_id, "--overlap", "1h")
+    assert rotated.returncode == 0, rotated.stderr
+    assert f"key {old_id} is valid until" in rotated.stderr
+    old, new = await load_keys(store)
+    assert (old.id, new.id) == (old_id, read_token(rotated.stdout.strip())[0])
+    assert (new.tenant, new.rate, new.in_flight, new.expires_at) == ("acme", 10.0, 3, None)
+    assert old.expires_at - time.time() == pytest.approx(3600, abs=60)
+
+
+async def test_a_rotation_overlaps_by_a_day_unless_told_otherwise(run, store):
+    token = run("keys", "create").stdout.strip()
+    rotated = json.loads(run("keys", "rotate", token, "--json").stdout)  # the whole key names itself, too
+    assert rotated["replaced"]["id"] == read_token(token)[0]
+    assert rotated["replaced"]["expires_at"] - time.time() == pytest.approx(86400, abs=60)
+    assert rotated["token"] != token
+
+
+async def test_a_revoked_key_is_gone(run, store):
+    key_id = read_token(run("keys", "create").stdout.strip())[0]
+    assert run("keys", "revoke", key_id).stdout == f"revoked {key_id}\n"
+    assert await load_keys(store) == []
+    assert run("keys", "list").stdout == "no API keys\n"
+    again = run("keys", "revoke", key_id)
+    assert (again.returncode, again.stderr) == (
+        1,
+        f"dumbwaiter: error: no API key {key_id!r}; see: dumbwaiter keys list\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["create", "--rate", "fast"], "expected a rate such as 10/s, 60/min or 1000/h, not 'fast'"),
+        (["create", "--rate", "0/s"], "expected a rate"),
+        (["create", "--burst", "3"], "--burst goes with --rate"),
+        (["create", "--expires", "soon"], "expected a duration"),
+        (["create", "--in-flight", "0"], "in-flight"),
+        (["create", "--tenant", ""], "--tenant must have 1 to 128 printable characters"),
+        (["list", "--blobs", "memory:"], "memory: lives within one process"),
+        (["rotate"], "missing argument"),
+    ],
+)
+def test_wrong_use_is_exit_code_2_and_names_what_is_wrong(run, arguments, words):
+    ended = run("keys", *arguments)
+    assert ended.returncode == 2
+    assert words in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["create", "list", "rotate", "revoke"])
+def test_help_has_examples(run, command):
+    assert f"dumbwaiter keys {command}" in run("keys", command, "--help").stdout
