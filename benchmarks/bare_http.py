@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
+import gc
+import socket
+
 import uvicorn
 import uvloop
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
-
-from dumbwaiter.config import GatewaySettings
-from dumbwaiter.gateway.connection import make_protocol
-from dumbwaiter.gateway.server import _listen, _tune_garbage_collection
 
 
-class Echo:
-    """Read the body, send it back."""
-
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        body = b""
-        while True:
-            event = await receive()
-            body += event.get("body", b"")
-            if not event.get("more_body", False):
-                break
-        headers = [(b"content-type", b"application/octet-stream"), (b"content-length", str(len(body)).encode())]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+async def echo(request: Request) -> Response:
+    """Send the body back."""
+    return Response(await request.body(), media_type="application/octet-stream")
 
 
 async def main() -> None:
     """Serve on a free port, which is printed."""
-    app = Starlette(routes=[Route("/v1/models/{model}/predictions", Echo(), methods=["POST"])])
-    listener = _listen("127.0.0.1", 0)
+    app = Starlette(routes=[Route("/v1/models/{model}/predictions", echo, methods=["POST"])])
+    listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
     print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
-    config = uvicorn.Config(app, http=make_protocol(GatewaySettings()), ws="none", access_log=False, log_config=None)
-    _tune_garbage_collection()
+    config = uvicorn.Config(app, http="httptools", ws="none", access_log=False, log_config=None, proxy_headers=False)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
     await uvicorn.Server(config).serve(sockets=[listener])
 
 

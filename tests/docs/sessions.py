@@ -82,7 +82,7 @@ class Reader:
         count = 0
         for block in blocks(page):
             if block.is_run and block.file is not None:
-                self.write(block.file, block.text)
+                self.write(block.file, block.text.replace(PORT, self._port))
             elif block.is_run and block.language == "console":
                 for command, expected in steps(block.text):
                     self.type(command, expected)
