@@ -103,7 +103,8 @@ class Lookout:
 
     async def close(self) -> None:
         """Look no more."""
-        tasks = [task for task in (self._looking, self._sending, self._listening) if task is not None]
+        begun: tuple[asyncio.Task[Any] | None, ...] = (self._looking, self._sending, self._listening)
+        tasks = [task for task in begun if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

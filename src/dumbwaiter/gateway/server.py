@@ -129,9 +129,8 @@ class _Server(uvicorn.Server):
         config, state = self.config, self.lifespan.state
 
         def connection() -> asyncio.Protocol:
-            made: asyncio.Protocol = config.http_protocol_class(  # type: ignore[call-arg]
-                config=config, server_state=self.server_state, app_state=state
-            )
+            make: Any = config.http_protocol_class  # uvicorn types it as any protocol
+            made: asyncio.Protocol = make(config=config, server_state=self.server_state, app_state=state)
             return made
 
         loop = asyncio.get_running_loop()

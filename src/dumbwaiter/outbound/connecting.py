@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import ssl
 from collections.abc import Iterable, Iterator, Sequence
+from typing import cast
 
 import httpcore
 
@@ -26,7 +27,8 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
     def __init__(self, policy: AddressPolicy, resolve: Resolve) -> None:
         self._policy = policy
         self._resolve = resolve
-        self._sockets = httpcore.AnyIOBackend()
+        # Not the class that stands in for it where anyio is missing, which is all that type checkers may see.
+        self._sockets = cast(httpcore.AsyncNetworkBackend, httpcore.AnyIOBackend())
         self._opened: list[httpcore.AsyncNetworkStream] = []
 
     async def connect_tcp(

@@ -153,7 +153,8 @@ class Infer:
         finally:
             for task in asking:
                 task.cancel()
-            await asyncio.gather(*asking, together, return_exceptions=True)
+            ending: list[asyncio.Future[Any]] = [*asking, together]
+            await asyncio.gather(*ending, return_exceptions=True)
 
     async def _ask(self, model: str, message: Message, patience: Patience, place: int | None) -> Message:
         try:
