@@ -21,6 +21,7 @@ from dumbwaiter.errors import (
     BrokerUnavailableError,
     PredictionTimeoutError,
 )
+from dumbwaiter.tasks import end
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
@@ -84,12 +85,12 @@ class Asker:
         self._closed = True
         self.fail_waiting(BrokerClosedError("closed while waiting for the answer"))
         await self._outbox.close()
-        await _cancel([self._reader] if self._reader else [])
+        await end([self._reader])
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_DROPS):
                 while self._background:
                     await asyncio.wait(self._background)
-        await _cancel(self._background)
+        await end(self._background)
         await self._close_inbox()
 
     async def ask(self, queue: str, message: Message, *, timeout: float) -> Message:
@@ -286,13 +287,6 @@ class Asker:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return task
-
-
-async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    cancelled = list(tasks)
-    for task in cancelled:
-        task.cancel()
-    await asyncio.gather(*cancelled, return_exceptions=True)
 
 
 async def _drop_after(store: BlobStore, checking_in: asyncio.Task[Message]) -> None:

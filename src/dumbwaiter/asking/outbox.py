@@ -7,6 +7,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dumbwaiter.errors import BrokerClosedError, MessageTooLargeError, QueueNotFoundError
+from dumbwaiter.tasks import end
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,10 +45,7 @@ class Outbox:
 
     async def close(self) -> None:
         """Send nothing more; whoever still waits gets BrokerClosedError."""
-        senders = list(self._senders.values())
-        for sender in senders:
-            sender.cancel()
-        await asyncio.gather(*senders, return_exceptions=True)
+        await end(self._senders.values())
         for entry in (e for entries in self._entries.values() for e in entries):
             fail(entry.future, BrokerClosedError("closed before this message was sent"))
             self._unsent(entry.message)

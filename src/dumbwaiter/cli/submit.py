@@ -35,6 +35,7 @@ from dumbwaiter.errors import (
     QueueNotFoundError,
 )
 from dumbwaiter.prediction import status_of
+from dumbwaiter.tasks import end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -248,9 +249,7 @@ async def _in_order(inputs: Sequence[Input], ask: Any) -> AsyncIterator[tuple[In
             await asyncio.wait({tasks[number]})
             yield given, tasks[number]
     finally:
-        for task in tasks.values():
-            task.cancel()
-        await asyncio.gather(*tasks.values(), return_exceptions=True)
+        await end(tasks.values())
 
 
 async def _fetch(id_: str, wait: float) -> Message:

@@ -17,6 +17,7 @@ import msgspec
 
 from dumbwaiter.cli.restarting import deaths_in_a_row, describe_exit, is_hopeless, restart_delay
 from dumbwaiter.cli.status_pipe import Report
+from dumbwaiter.tasks import end
 
 if TYPE_CHECKING:
     from dumbwaiter.config import Settings
@@ -137,9 +138,7 @@ class Supervisor:
         code = await process.wait()
         # A grandchild may hold the pipes open for a while; what it says is welcome, but not waited for.
         await asyncio.wait(readers, timeout=0.5)
-        for reader in readers:
-            reader.cancel()
-        await asyncio.gather(*readers, return_exceptions=True)
+        await end(readers)
         child.process = None
         return code
 

@@ -24,6 +24,7 @@ from dumbwaiter.errors import (
 )
 from dumbwaiter.message import Failure
 from dumbwaiter.prediction import CANCELED, status_of
+from dumbwaiter.tasks import end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable
@@ -290,9 +291,7 @@ class AsyncClient:
             while window:
                 yield outcome_of(await next_of(window, ordered=ordered), return_exceptions=return_exceptions)
         finally:
-            for task in window:
-                task.cancel()
-            await asyncio.gather(*window, return_exceptions=True)
+            await end(window)
 
     def attributes(
         self, *, timeout: float | None, deadline: float | None, priority: int, key: str | None

@@ -25,6 +25,7 @@ from dumbwaiter.errors import (
     GatewayError,
     GatewayUnavailableError,
 )
+from dumbwaiter.tasks import end
 
 T = TypeVar("T")
 
@@ -70,9 +71,7 @@ class GatewayConnection:
     async def close(self) -> None:
         """Hang up; whoever still waits gets BrokerClosedError. Closing twice is no error."""
         http, self._http = self._http, None
-        for task in list(self._running):
-            task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await end(self._running)
         if http is not None:
             await http.aclose()
 

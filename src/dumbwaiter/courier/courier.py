@@ -13,7 +13,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
 
 from dumbwaiter.blobs.store import BlobStore
 from dumbwaiter.brokers.contract import Broker
@@ -30,6 +29,7 @@ from dumbwaiter.outbound import OutboundClient
 from dumbwaiter.policies import retrying
 from dumbwaiter.policies.delivering import MAX_TRIES, PROGRESS_TRIES, Again, Done, Stop, is_past_trying
 from dumbwaiter.signing import SigningKey
+from dumbwaiter.tasks import end
 
 OnState = Callable[[str, str], None]
 """Called with a state (``ready``, ``draining``) and the reason for it."""
@@ -76,13 +76,13 @@ class Courier:
         try:
             await asyncio.wait({stopping, pulling, renewing}, return_when=asyncio.FIRST_COMPLETED)
             faulty = [task for task in (pulling, renewing) if task.done()]
-            await _end(pulling)
+            await end([pulling])
             self._tell("draining")
             await self._leave(hurry)
             for task in faulty:
                 task.result()  # a fault of ours: raise it rather than deliver on half dead
         finally:
-            await _end(stopping, pulling, renewing, *self._held)
+            await end([stopping, pulling, renewing, *self._held])
 
     async def _leave(self, hurry: asyncio.Event | None) -> None:
         hurried = asyncio.create_task((hurry or asyncio.Event()).wait())
@@ -90,7 +90,7 @@ class Courier:
         while self._held and not hurried.done() and (left := deadline - time.monotonic()) > 0:
             await asyncio.wait({hurried, *self._held}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         late = dict(self._held)
-        await _end(hurried, *late)
+        await end([hurried, *late])
         unsettled = [held.delivery for held in late.values() if not held.settled]
         # Whether these were received nobody knows; they come again with the same webhook-id, and at no charge.
         with contextlib.suppress(BrokerUnavailableError, BrokerClosedError, LockLostError, TimeoutError):
@@ -253,10 +253,3 @@ class Courier:
     def _tell(self, state: str, reason: str = "") -> None:
         if self._on_state is not None:
             self._on_state(state, reason)
-
-
-async def _end(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel *tasks* and wait until they have ended; their errors are told elsewhere."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

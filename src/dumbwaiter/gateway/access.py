@@ -19,6 +19,7 @@ from dumbwaiter.errors import BlobError
 from dumbwaiter.gateway.origins import KnownHosts
 from dumbwaiter.gateway.problems import RETRY_SOON, Problem, ProblemError, encode
 from dumbwaiter.gateway.quotas import NO_QUOTA, Place, Quotas
+from dumbwaiter.tasks import end
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -96,10 +97,7 @@ class Access:
 
     async def close(self) -> None:
         """Stop reading keys."""
-        tasks = [task for task in (self._watcher, self._reading) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end((self._watcher, self._reading))
         self._watcher = self._reading = None
 
     def guard(self, app: ASGIApp) -> ASGIApp:

@@ -42,6 +42,7 @@ from dumbwaiter.gateway.sweeping import sweep_for_ever
 from dumbwaiter.gateway.uploads import Uploads
 from dumbwaiter.gateway.waiting import Waiting
 from dumbwaiter.outbound import AddressPolicy
+from dumbwaiter.tasks import end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Mapping
@@ -163,7 +164,7 @@ class Gateway:
             stack.push_async_callback(self.access.close)
             if self._options.results_kept_for:
                 sweeping = asyncio.create_task(sweep_for_ever(self._store, self._options.results_kept_for))
-                stack.push_async_callback(_cancelled, sweeping)
+                stack.push_async_callback(end, [sweeping])
             yield
 
     def _tell_failing(self, model: str, reason: str) -> None:
@@ -233,11 +234,6 @@ def _hot_path_first(starlette: ASGIApp, hot: Route) -> ASGIApp:
 
 def _route(path: str, endpoint: Endpoint) -> Route:
     return Route(path, endpoint, methods=endpoint.methods)
-
-
-async def _cancelled(task: asyncio.Task[Any]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
 
 
 def _json(value: object) -> Response:

@@ -22,6 +22,7 @@ from dumbwaiter.errors import BlobError, BrokerError
 from dumbwaiter.gateway.problems import ModelFailingError, Problem, ProblemError, one_line
 from dumbwaiter.message import SYSTEM_QUEUES
 from dumbwaiter.policies.backpressure import Load, expected_wait, inputs_a_second, seconds_until_it_fits
+from dumbwaiter.tasks import end
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,10 +75,8 @@ class Catalogue:
 
     async def close(self) -> None:
         """Stop looking."""
-        if self._watcher is not None:
-            self._watcher.cancel()
-            await asyncio.gather(self._watcher, return_exceptions=True)
-            self._watcher = None
+        await end([self._watcher])
+        self._watcher = None
 
     async def models(self) -> list[str]:
         """Their names, sorted."""

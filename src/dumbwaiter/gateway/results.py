@@ -15,6 +15,7 @@ from dumbwaiter.errors import BlobNotFoundError, DumbwaiterError
 from dumbwaiter.gateway.problems import ModelFailingError, ShuttingDownError
 from dumbwaiter.message import PREDICTION_SUCCEEDED
 from dumbwaiter.prediction import INLINE_NBYTES
+from dumbwaiter.tasks import end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -103,11 +104,7 @@ class Lookout:
 
     async def close(self) -> None:
         """Look no more."""
-        begun: tuple[asyncio.Task[Any] | None, ...] = (self._looking, self._sending, self._listening)
-        tasks = [task for task in begun if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end((self._looking, self._sending, self._listening))
         if self._pending is not None:
             self._pending.forget()
 

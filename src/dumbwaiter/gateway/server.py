@@ -21,6 +21,7 @@ from dumbwaiter.gateway.connection import LINGER, Phase, make_protocol, sweep
 from dumbwaiter.gateway.listening import BACKLOG, Certificate, certificate_of, listen
 from dumbwaiter.gateway.problems import Problem
 from dumbwaiter.signals import told_to_stop
+from dumbwaiter.tasks import end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -85,9 +86,7 @@ async def _serve(server: _Server, listener: socket.socket, *, beside: Iterable[C
     try:
         await server.serve(sockets=[listener])
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)
         listener.close()
 
 

@@ -18,6 +18,7 @@ from dumbwaiter.blobs.events import Event, append, event_id, new_attempt
 from dumbwaiter.blobs.store import BlobStore
 from dumbwaiter.errors import BlobError
 from dumbwaiter.message import WEBHOOK, Message
+from dumbwaiter.tasks import end
 from dumbwaiter.worker.hand import Held
 from dumbwaiter.worker.notifying import Notifier
 from dumbwaiter.worker.pipe import Report
@@ -147,7 +148,4 @@ class ProgressWriter:
 
     async def close(self) -> None:
         """Write nothing more."""
-        tasks = list(self._writing)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(self._writing)

@@ -32,6 +32,7 @@ from dumbwaiter.errors import (
 from dumbwaiter.message import Delivery, Failure, Message, Timings, is_url
 from dumbwaiter.policies.retrying import Answer, Fault, GiveUp, Retry, judge
 from dumbwaiter.prediction import CANCELED
+from dumbwaiter.tasks import end
 from dumbwaiter.worker.hand import Hand, Held
 from dumbwaiter.worker.notifying import Notifier
 
@@ -158,10 +159,7 @@ class Settler:
 
     async def close(self) -> None:
         """Settle nothing more: what is not settled comes back when its lock runs out, or the broker is closed."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(self._tasks)
 
     async def _settle(self, outcomes: Sequence[Outcome]) -> None:
         try:

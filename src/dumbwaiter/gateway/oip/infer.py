@@ -28,6 +28,7 @@ from dumbwaiter.gateway.oip.responses import check_version, write_response
 from dumbwaiter.gateway.outputs import server_timing
 from dumbwaiter.gateway.problems import NoAnswerError, ProblemError, problem, problem_of
 from dumbwaiter.message import Message
+from dumbwaiter.tasks import end
 
 if TYPE_CHECKING:
     from starlette.types import Scope
@@ -151,10 +152,7 @@ class Infer:
             await self._catalogue.require(model)
             raise
         finally:
-            for task in asking:
-                task.cancel()
-            ending: list[asyncio.Future[Any]] = [*asking, together]
-            await asyncio.gather(*ending, return_exceptions=True)
+            await end([*asking, together])
 
     async def _ask(self, model: str, message: Message, patience: Patience, place: int | None) -> Message:
         try:

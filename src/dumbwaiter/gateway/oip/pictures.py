@@ -29,7 +29,7 @@ def shape_of_picture(tensor: Tensor) -> tuple[tuple[int, ...], int, int, int]:
             f" width, channels] or [n, height, width, channels] with 1 to 4 channels, not {tensor.datatype} of shape"
             f" {list(shape)}"
         )
-    height, width, channels = (shape[0], shape[1], 1) if len(shape) == 2 else (shape[-3], shape[-2], shape[-1])
+    height, width, channels = [*shape, 1] if len(shape) == 2 else list(shape[-3:])
     if not (0 < height <= _LARGEST_SIDE and 0 < width <= _LARGEST_SIDE):
         raise refused(f"input {tensor.name!r} is a picture without pixels: its shape is {list(shape)}")
     return shape[:-3], height, width, channels
