@@ -16,18 +16,13 @@ from dumbwaiter.asking import Asker
 from dumbwaiter.blobs.claimcheck import claim_threshold_for
 from dumbwaiter.config import OutboundSettings
 from dumbwaiter.errors import BlobError, BrokerError
-from dumbwaiter.gateway.accepting import Acceptor
-from dumbwaiter.gateway.access import Access
-from dumbwaiter.gateway.budget import Budget
+from dumbwaiter.gateway.access.callers import Access
 from dumbwaiter.gateway.catalogue import Catalogue
-from dumbwaiter.gateway.cors import with_cors
 from dumbwaiter.gateway.documents import Documents, wants_page
-from dumbwaiter.gateway.endpoint import Endpoint
-from dumbwaiter.gateway.events import EventStreams
-from dumbwaiter.gateway.kept import KeptPredictions
-from dumbwaiter.gateway.oip import Oip, speaking_the_protocol
-from dumbwaiter.gateway.predictions import Predictions
-from dumbwaiter.gateway.problems import (
+from dumbwaiter.gateway.http.budget import Budget
+from dumbwaiter.gateway.http.cors import with_cors
+from dumbwaiter.gateway.http.endpoint import Endpoint
+from dumbwaiter.gateway.http.problems import (
     RETRY_SOON,
     ModelFailingError,
     Problem,
@@ -36,11 +31,16 @@ from dumbwaiter.gateway.problems import (
     one_line,
     problem_of,
 )
-from dumbwaiter.gateway.results import Results
-from dumbwaiter.gateway.stopping import Stopping
-from dumbwaiter.gateway.sweeping import sweep_for_ever
-from dumbwaiter.gateway.uploads import Uploads
-from dumbwaiter.gateway.waiting import Waiting
+from dumbwaiter.gateway.http.stopping import Stopping
+from dumbwaiter.gateway.oip import Oip, speaking_the_protocol
+from dumbwaiter.gateway.predictions.accepting import Acceptor
+from dumbwaiter.gateway.predictions.creating import Predictions
+from dumbwaiter.gateway.predictions.events import EventStreams
+from dumbwaiter.gateway.predictions.kept import KeptPredictions
+from dumbwaiter.gateway.predictions.results import Results
+from dumbwaiter.gateway.predictions.sweeping import sweep_for_ever
+from dumbwaiter.gateway.predictions.uploads import Uploads
+from dumbwaiter.gateway.predictions.waiting import Waiting
 from dumbwaiter.outbound import AddressPolicy
 from dumbwaiter.tasks import end
 

@@ -19,7 +19,7 @@ from dumbwaiter.asking import Patience
 from dumbwaiter.blobs.presence import WorkerStatus, short_reason, why_failing, why_silent, workers_of
 from dumbwaiter.config import did_you_mean
 from dumbwaiter.errors import BlobError, BrokerError
-from dumbwaiter.gateway.problems import ModelFailingError, Problem, ProblemError, one_line
+from dumbwaiter.gateway.http.problems import ModelFailingError, Problem, ProblemError, one_line
 from dumbwaiter.message import SYSTEM_QUEUES
 from dumbwaiter.policies.backpressure import Load, expected_wait, inputs_a_second, seconds_until_it_fits
 from dumbwaiter.tasks import end

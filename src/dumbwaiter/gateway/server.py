@@ -15,11 +15,11 @@ import uvicorn
 from dumbwaiter.blobs.signing_key import load_signing_key
 from dumbwaiter.config import OutboundSettings
 from dumbwaiter.errors import ConfigError
-from dumbwaiter.gateway.access import is_loopback
+from dumbwaiter.gateway.access.callers import is_loopback
 from dumbwaiter.gateway.app import Gateway
-from dumbwaiter.gateway.connection import LINGER, Phase, make_protocol, sweep
-from dumbwaiter.gateway.listening import BACKLOG, Certificate, certificate_of, listen
-from dumbwaiter.gateway.problems import Problem
+from dumbwaiter.gateway.http.connection import LINGER, Phase, make_protocol, sweep
+from dumbwaiter.gateway.http.listening import BACKLOG, Certificate, certificate_of, listen
+from dumbwaiter.gateway.http.problems import Problem
 from dumbwaiter.signals import told_to_stop
 from dumbwaiter.tasks import end
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dumbwaiter.blobs.store import BlobStore
     from dumbwaiter.brokers.contract import Broker
     from dumbwaiter.config import GatewaySettings
-    from dumbwaiter.gateway.access import Access
+    from dumbwaiter.gateway.access.callers import Access
 
 LAST_WORDS = 2.0
 """Seconds for the 503 of those who still wait when the grace is over to reach them."""

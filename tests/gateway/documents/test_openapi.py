@@ -17,7 +17,7 @@ from dumbwaiter.gateway.app import Gateway
 from dumbwaiter.gateway.documents.openapi import Described, openapi
 from dumbwaiter.gateway.documents.problems import CODES
 from dumbwaiter.gateway.documents.schemas import Signature
-from dumbwaiter.gateway.problems import STATUS_OF_FAILURE
+from dumbwaiter.gateway.http.problems import STATUS_OF_FAILURE
 from dumbwaiter.signing import SigningKey
 
 pytestmark = pytest.mark.anyio

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from dumbwaiter.gateway.http.problems import ProblemError
 from dumbwaiter.gateway.oip.problems import status_of
-from dumbwaiter.gateway.problems import ProblemError
 
 
 def refusal(call, *arguments, status=400, **named):

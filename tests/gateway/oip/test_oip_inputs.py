@@ -14,11 +14,11 @@ from PIL import Image
 from pydantic import BaseModel
 from refusals import refusal
 
+from dumbwaiter.gateway.http.problems import ProblemError
 from dumbwaiter.gateway.oip.inputs import MOST_REQUESTS, kinds_of, split
 from dumbwaiter.gateway.oip.metadata import describe
 from dumbwaiter.gateway.oip.pictures import png
 from dumbwaiter.gateway.oip.tensors import Tensor, read_binary
-from dumbwaiter.gateway.problems import ProblemError
 from dumbwaiter.models.contract import ModelSpec
 from dumbwaiter.models.loading import ServedModel, _inputs
 from dumbwaiter.models.signature import read_signature

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from refusals import refusal
 
+from dumbwaiter.gateway.http.problems import ProblemError
 from dumbwaiter.gateway.oip.requests import read_request
-from dumbwaiter.gateway.problems import ProblemError
 
 INPUT = {"name": "x", "shape": [2], "datatype": "INT8", "data": [1, 2]}
 BINARY = {"name": "x", "shape": [2], "datatype": "INT8", "parameters": {"binary_data_size": 2}}

@@ -15,9 +15,9 @@ from hypothesis.extra import numpy as arrays
 from refusals import refusal
 from tritonclient.utils import serialize_byte_tensor, triton_to_np_dtype
 
+from dumbwaiter.gateway.http.problems import ProblemError
 from dumbwaiter.gateway.oip.datatypes import DATATYPES
 from dumbwaiter.gateway.oip.tensors import Tensor, read_binary, read_json, widen, write_binary, write_json
-from dumbwaiter.gateway.problems import ProblemError
 
 NUMBERS = [name for name in DATATYPES if name != "BF16"]
 SHAPES = arrays.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)

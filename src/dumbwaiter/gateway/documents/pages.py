@@ -22,8 +22,8 @@ from dumbwaiter.errors import BlobError, BrokerError
 from dumbwaiter.gateway.documents.asyncapi import asyncapi
 from dumbwaiter.gateway.documents.openapi import Described, openapi
 from dumbwaiter.gateway.documents.schemas import Signature
-from dumbwaiter.gateway.outputs import quality
-from dumbwaiter.gateway.problems import Problem, encode, problem_of
+from dumbwaiter.gateway.http.accept import quality
+from dumbwaiter.gateway.http.problems import Problem, encode, problem_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request

@@ -10,23 +10,23 @@ import msgspec
 from starlette.routing import Route
 
 from dumbwaiter.blobs.presence import short_reason, why_silent, workers_of
-from dumbwaiter.gateway.bodies import read_body
-from dumbwaiter.gateway.endpoint import Endpoint, Exchange
-from dumbwaiter.gateway.heads import read_head
+from dumbwaiter.gateway.http.bodies import read_body
+from dumbwaiter.gateway.http.endpoint import Endpoint, Exchange
+from dumbwaiter.gateway.http.heads import read_head
+from dumbwaiter.gateway.http.problems import RETRY_LATER, one_line, problem
 from dumbwaiter.gateway.oip.infer import Infer
 from dumbwaiter.gateway.oip.metadata import EXTENSIONS, describe
 from dumbwaiter.gateway.oip.problems import refused
 from dumbwaiter.gateway.oip.responses import VERSION, check_version
 from dumbwaiter.gateway.oip.signatures import Signatures
-from dumbwaiter.gateway.problems import RETRY_LATER, one_line, problem
 
 if TYPE_CHECKING:
     from dumbwaiter.asking import Asker
     from dumbwaiter.blobs.store import BlobStore
     from dumbwaiter.config import GatewaySettings
-    from dumbwaiter.gateway.access import Access
-    from dumbwaiter.gateway.budget import Budget
+    from dumbwaiter.gateway.access.callers import Access
     from dumbwaiter.gateway.catalogue import Catalogue
+    from dumbwaiter.gateway.http.budget import Budget
 
 SMALL_BODY = 64 * 1024
 _MODEL, _VERSIONED = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"

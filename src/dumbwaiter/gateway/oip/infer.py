@@ -17,16 +17,16 @@ from dumbwaiter.errors import (
     PredictionTimeoutError,
     QueueNotFoundError,
 )
-from dumbwaiter.gateway.bodies import CallerGoneError, read_body
-from dumbwaiter.gateway.heads import one_of, read_head
+from dumbwaiter.gateway.http.bodies import CallerGoneError, read_body
+from dumbwaiter.gateway.http.heads import one_of, read_head
+from dumbwaiter.gateway.http.problems import NoAnswerError, ProblemError, problem, problem_of
+from dumbwaiter.gateway.http.sending import server_timing
 from dumbwaiter.gateway.oip.encodings import MOST_INFLATION, inflate
 from dumbwaiter.gateway.oip.inputs import Split, split
 from dumbwaiter.gateway.oip.outputs import join
 from dumbwaiter.gateway.oip.problems import refused
 from dumbwaiter.gateway.oip.requests import OUTPUT, InferRequest, read_request
 from dumbwaiter.gateway.oip.responses import check_version, write_response
-from dumbwaiter.gateway.outputs import server_timing
-from dumbwaiter.gateway.problems import NoAnswerError, ProblemError, problem, problem_of
 from dumbwaiter.message import Message
 from dumbwaiter.tasks import end
 
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 
     from dumbwaiter.asking import Asker
     from dumbwaiter.config import GatewaySettings
-    from dumbwaiter.gateway.access import Access, Caller
-    from dumbwaiter.gateway.budget import Budget, Hold
+    from dumbwaiter.gateway.access.callers import Access, Caller
     from dumbwaiter.gateway.catalogue import Catalogue
-    from dumbwaiter.gateway.endpoint import Exchange
-    from dumbwaiter.gateway.heads import Head
+    from dumbwaiter.gateway.http.budget import Budget, Hold
+    from dumbwaiter.gateway.http.endpoint import Exchange
+    from dumbwaiter.gateway.http.heads import Head
+    from dumbwaiter.gateway.http.problems import Headers
     from dumbwaiter.gateway.oip.signatures import Signatures
-    from dumbwaiter.gateway.problems import Headers
 
 SOURCE = "/dumbwaiter/gateway"
 LARGE = 64 * 1024

@@ -13,12 +13,12 @@ from typing import Any
 
 import msgspec
 
+from dumbwaiter.gateway.http.problems import one_line
 from dumbwaiter.gateway.oip.datatypes import BYTES, DATATYPES
 from dumbwaiter.gateway.oip.npy import write_npy
 from dumbwaiter.gateway.oip.pictures import pictures_of, shape_of_picture
 from dumbwaiter.gateway.oip.problems import refused
 from dumbwaiter.gateway.oip.tensors import Tensor, numbers_of, widen
-from dumbwaiter.gateway.problems import one_line
 
 MOST_REQUESTS = 1024
 """One call becomes at most so many requests to the model."""

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from dumbwaiter.gateway.problems import CONTENT_TYPE, ProblemError, problem
+from dumbwaiter.gateway.http.problems import CONTENT_TYPE, ProblemError, problem
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from dumbwaiter.gateway.problems import Headers
+    from dumbwaiter.gateway.http.problems import Headers
 
 UNPROCESSABLE, BAD_REQUEST = 422, 400
 ROOT, HEALTH = "/v2", "/v2/health/"

@@ -12,9 +12,9 @@ from typing import Annotated, Any
 
 import msgspec
 
+from dumbwaiter.gateway.http.problems import one_line
 from dumbwaiter.gateway.oip.problems import refused
 from dumbwaiter.gateway.oip.tensors import Tensor, check_shape, read_binary, read_json
-from dumbwaiter.gateway.problems import one_line
 
 OUTPUT = "output"
 """The name of the one output that every model has here."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from dumbwaiter.gateway.http.problems import Headers, one_line
 from dumbwaiter.gateway.oip.problems import refused
 from dumbwaiter.gateway.oip.tensors import Tensor, write_binary, write_json
-from dumbwaiter.gateway.problems import Headers, one_line
 
 VERSION = "1"
 """A model's queue has no versions: this is the only one."""

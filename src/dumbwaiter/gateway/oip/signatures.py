@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dumbwaiter.blobs.cards import load_card
 from dumbwaiter.blobs.presence import why_silent, workers_of
 from dumbwaiter.errors import BlobError, BlobNotFoundError
-from dumbwaiter.gateway.problems import RETRY_LATER, problem
+from dumbwaiter.gateway.http.problems import RETRY_LATER, problem
 
 if TYPE_CHECKING:
     from dumbwaiter.blobs.store import BlobStore

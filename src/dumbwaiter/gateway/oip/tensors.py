@@ -16,9 +16,9 @@ from typing import Any
 
 import msgspec
 
+from dumbwaiter.gateway.http.problems import one_line
 from dumbwaiter.gateway.oip.datatypes import BYTES, DATATYPES, Datatype
 from dumbwaiter.gateway.oip.problems import refused
-from dumbwaiter.gateway.problems import one_line
 
 MOST_STRINGS = 4096
 """A tensor of BYTES has at most so many elements."""

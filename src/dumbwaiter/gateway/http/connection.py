@@ -1,0 +1,305 @@
+"""One HTTP connection: uvicorn's protocol with the limits that it lacks.
+
+uvicorn with httptools waits for ever for slow heads and bodies, reads heads of any size, and closes a connection with
+unread data so abruptly that the client may never see the response. Here each connection has one deadline, looked at by
+sweep(); heads are counted; connections are capped; a caller who does not read its response is dropped; and a response
+sent before the request was read is followed by a half-close and a short while of throwing the rest away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from dumbwaiter.gateway.http.problems import Problem, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
+
+    from dumbwaiter.config import GatewaySettings
+
+SLOWEST = 64 * 1024
+"""Each so many bytes of a body that arrive add a second to its deadline, and so do those of a response that leave."""
+LARGE = 16 * 1024
+"""A piece of so many bytes is worth a system call of its own."""
+LINGER = 2.0
+LINGER_NBYTES = 4 * 1024 * 1024
+"""How long, and how much, is still read and thrown away after the last response."""
+
+
+class Phase(enum.Enum):
+    """Whose turn it is. Only the caller's turns have a deadline."""
+
+    IDLE = enum.auto()  # nothing of the next request has come
+    HEAD = enum.auto()
+    BODY = enum.auto()
+    OURS = enum.auto()
+    CLOSING = enum.auto()
+
+
+class _HeadTooLargeError(Exception):
+    pass
+
+
+class Connection(HttpToolsProtocol):
+    """Made by uvicorn for each connection. Use make_protocol() for a subclass with its options."""
+
+    options: GatewaySettings
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.phase = Phase.IDLE
+        self.deadline = time.monotonic() + self.options.header_timeout
+        self._head_nbytes = 0
+        self._body_nbytes = 0
+        self._request_is_read = True
+        self._owed: deque[RequestResponseCycle] = deque()
+        self._writing_since: float | None = None
+        self._written_before = 0
+
+    # --- uvicorn's hooks ---
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._outside = _Lingering(transport, self)
+        super().connection_made(self._outside)  # type: ignore[arg-type]
+        if len(self.connections) > self.options.max_connections:
+            detail = f"this gateway serves at most {self.options.max_connections} connections at once"
+            self.refuse(Problem(status=503, code="too-many-connections", detail=detail, retry_after=1))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.phase = Phase.CLOSING
+        self._tell_gone()
+        if self.cycle is not None:
+            self.cycle.body = bytearray()  # this object is part of a cycle, and the garbage collector comes seldom
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()  # uvicorn leaves its timer running after a reset
+
+    def data_received(self, data: bytes) -> None:
+        if self.phase is Phase.CLOSING:
+            self._body_nbytes += len(data)
+            if self._body_nbytes > LINGER_NBYTES:
+                self.transport.abort()
+            return
+        if self.phase is Phase.IDLE:
+            self._begin_head()
+        super().data_received(data)
+        if self.phase is Phase.HEAD:
+            # httptools hands a header over when it is complete, and keeps what is not yet.
+            self._head_nbytes += len(data)
+            if self._head_nbytes > self.options.header_limit:
+                self.send_400_response("")
+
+    def send_400_response(self, msg: str) -> None:
+        if self._head_nbytes > self.options.header_limit:
+            detail = f"the request's head exceeds {self.options.header_limit} bytes"
+            self.refuse(Problem(status=431, code="head-too-large", detail=detail))
+        else:
+            self.refuse(Problem(status=400, code="invalid-http", detail=msg or "this is not HTTP/1.1"))
+
+    # --- httptools' callbacks ---
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head_nbytes = 0
+        self._body_nbytes = 0
+        self._request_is_read = False
+        self._begin_head()
+
+    def on_url(self, url: bytes) -> None:
+        self._count_head(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count_head(len(name) + len(value) + 4)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._head_nbytes = 0
+        self.phase = Phase.BODY
+        self.deadline = time.monotonic() + self.options.body_timeout
+        super().on_headers_complete()
+        self._owed.append(self.cycle)
+
+    def on_body(self, body: bytes) -> None:
+        self._body_nbytes += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._request_is_read = True
+        super().on_message_complete()
+        if self.cycle.response_complete:
+            self._rest()
+        else:
+            self.phase = Phase.OURS
+
+    def on_response_complete(self) -> None:
+        # Nobody asks for the rest of the request any more, and the connection may rest for long.
+        self._owed.popleft().body = bytearray()
+        super().on_response_complete()
+        if not self._owed and self.phase is Phase.OURS:
+            self._rest()
+
+    # --- the limits ---
+
+    def is_overdue(self, now: float) -> bool:
+        """Whether it is the caller's turn, to send or to read, and the time for it (time.monotonic) is over."""
+        unread = self._outside.unread()
+        if unread:
+            return self._reads_too_slowly(unread, now)
+        self._writing_since = None
+        if self.phase is Phase.OURS:
+            return False
+        # While we do not listen, or owe the response to an earlier request, the caller is not to blame.
+        if self.flow.read_paused or len(self._owed) > (self.phase is Phase.BODY):
+            self.deadline = max(self.deadline, now + self.options.body_timeout)
+        bonus = self._body_nbytes / SLOWEST if self.phase is Phase.BODY else 0.0
+        return now > self.deadline + bonus
+
+    def _reads_too_slowly(self, unread: int, now: float) -> bool:
+        """Whether the caller leaves *unread* bytes of its responses lying for longer than it may."""
+        if self._writing_since is None:
+            self._writing_since = now
+            self._written_before = self._outside.written - unread
+        # Its own next turn begins when it has read all that there is.
+        own_turn = {Phase.IDLE: self.options.idle_timeout, Phase.CLOSING: LINGER}
+        self.deadline = max(self.deadline, now + own_turn.get(self.phase, self.options.body_timeout))
+        taken = self._outside.written - unread - self._written_before
+        return now - self._writing_since > self.options.write_timeout + taken / SLOWEST
+
+    def expire(self) -> None:
+        """The caller's time is over: say so if a request had begun and it can be heard, and close."""
+        if self.phase in (Phase.IDLE, Phase.CLOSING) or self._writing_since is not None:
+            self.transport.abort()
+            return
+        part = "head" if self.phase is Phase.HEAD else "body"
+        self.refuse(Problem(status=408, code="too-slow", detail=f"the request's {part} did not arrive in time"))
+
+    def refuse(self, problem: Problem) -> None:
+        """Answer with *problem* in place of the application, where that is still possible, and close."""
+        if self.transport.is_closing() or self.phase is Phase.CLOSING:
+            return
+        # Responses go out in order: this one may only be sent when it is next, and none was begun in its place.
+        if self.phase is Phase.BODY:
+            may_answer = len(self._owed) == 1 and not self._owed[0].response_started
+        else:
+            may_answer = not self._owed
+        if may_answer:
+            headers, body = encode(problem, close=True)
+            lines = [name + b": " + value + b"\r\n" for name, value in headers]
+            self.transport.write(b"".join([STATUS_LINE[problem.status], *lines, b"\r\n", body]))
+        self._tell_gone()
+        self._request_is_read = False
+        self.transport.close()
+
+    def linger(self, transport: asyncio.Transport) -> None:
+        """Close *transport*; when the request was not read to its end, so that the caller can still read the response.
+
+        Closing a socket with unread data resets it, and a reset throws away what the caller has not read yet.
+        """
+        must_linger = not self._request_is_read and self.phase is not Phase.CLOSING
+        self.phase = Phase.CLOSING
+        self.deadline = time.monotonic() + LINGER
+        if not must_linger:
+            transport.close()
+            return
+        self._body_nbytes = 0
+        if transport.can_write_eof():
+            transport.write_eof()
+        # TLS knows no half-close. There the caller is told by "connection: close", and has as long to see it.
+        self.flow.resume_reading()
+
+    def _tell_gone(self) -> None:
+        """Tell the application, for each response that it owes, that nobody is there to receive it."""
+        for cycle in self._owed:
+            cycle.disconnected = True
+            cycle.message_event.set()
+
+    def _begin_head(self) -> None:
+        if self.phase is not Phase.HEAD:
+            self.phase = Phase.HEAD
+            self.deadline = time.monotonic() + self.options.header_timeout
+
+    def _rest(self) -> None:
+        self.phase = Phase.IDLE
+        self.deadline = time.monotonic() + self.options.idle_timeout
+
+    def _count_head(self, nbytes: int) -> None:
+        self._head_nbytes += nbytes
+        if self._head_nbytes > self.options.header_limit:
+            raise _HeadTooLargeError
+
+
+class _Lingering:
+    """A transport whose close() lets the connection decide how. It counts the bytes *written*.
+
+    What is written in one turn of the event loop leaves in one piece: uvicorn writes the head of a response and its
+    body one after the other, and a system call for each would be the most expensive part of a small answer.
+    """
+
+    __slots__ = ("_call_soon", "_connection", "_gathered", "_transport", "written")
+
+    def __init__(self, transport: asyncio.Transport, connection: Connection) -> None:
+        self._transport = transport
+        self._connection = connection
+        self._call_soon = asyncio.get_running_loop().call_soon
+        self._gathered: list[bytes] = []
+        self.written = 0
+
+    def write(self, data: bytes) -> None:
+        self.written += len(data)
+        if not self._gathered:
+            self._call_soon(self._flush)
+        self._gathered.append(data)
+        if len(data) >= LARGE:
+            self._flush()  # so that flow control sees it at once
+
+    def _flush(self) -> None:
+        if self._gathered:
+            data = b"".join(self._gathered) if len(self._gathered) > 1 else self._gathered[0]
+            self._gathered.clear()
+            self._transport.write(data)
+
+    def unread(self) -> int:
+        """How many bytes wait here because the caller does not take them."""
+        return self._transport.get_write_buffer_size()
+
+    def abort(self) -> None:
+        self._gathered.clear()
+        self._transport.abort()
+
+    def close(self) -> None:
+        self._flush()
+        self._connection.linger(self._transport)
+
+    def is_closing(self) -> bool:
+        return self._connection.phase is Phase.CLOSING or self._transport.is_closing()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+def make_protocol(options: GatewaySettings) -> type[Connection]:
+    """The protocol class to give to uvicorn as ``http=``."""
+    return type("GatewayConnection", (Connection,), {"options": options})
+
+
+def sweep(connections: Iterable[Any], now: float) -> int:
+    """Close those connections whose caller was too slow by *now* (time.monotonic); returns how many."""
+    overdue = [connection for connection in connections if connection.is_overdue(now)]
+    for connection in overdue:
+        connection.expire()
+    return len(overdue)

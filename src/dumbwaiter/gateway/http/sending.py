@@ -1,0 +1,97 @@
+"""Sending responses by ASGI's own events, and seeing when the caller hangs up meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
+
+from dumbwaiter.errors import BlobError
+from dumbwaiter.gateway.http.problems import Headers
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Send
+
+    from dumbwaiter.message import Timings
+
+STALLED_AFTER = 30.0
+"""A store that gives nothing for so many seconds is given up."""
+
+_log = logging.getLogger("dumbwaiter.gateway")
+
+
+class CallerWatch:
+    """Sees whether the caller is still there. The request must have been read: receive() is the watch's from now on.
+
+    *on_gone* is called when the caller hangs up. The watch ends by itself: after the response receive() says that the
+    exchange is over.
+    """
+
+    __slots__ = ("_on_gone", "gone", "task")
+
+    def __init__(self, receive: Receive, on_gone: Callable[[], object] | None = None) -> None:
+        self.gone = False
+        self._on_gone = on_gone
+        self.task = asyncio.get_running_loop().create_task(self._see(receive))
+
+    async def wait(self, timeout: float) -> bool:
+        """Whether the caller hangs up within *timeout* seconds."""
+        if not self.task.done():
+            await asyncio.wait({self.task}, timeout=timeout)
+        return self.gone
+
+    async def _see(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.gone = True
+        if self._on_gone is not None:
+            self._on_gone()
+
+
+async def send_whole(send: Send, status: int, headers: Headers, body: bytes) -> None:
+    """The whole response."""
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_chunks(
+    send: Send, watch: CallerWatch, headers: Headers, chunks: AsyncIterator[bytes], *, status: int = 200
+) -> bool:
+    """A response whose body comes in *chunks*, each sent before the next one is asked for; whether all of it was.
+
+    When the store fails in the middle the connection is closed, so that nobody takes the half for the whole.
+    """
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    try:
+        while chunk := await asyncio.wait_for(anext(chunks, b""), STALLED_AFTER):
+            # Sending to whoever has gone fails silently.
+            if watch.gone:
+                return False
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    except (BlobError, TimeoutError) as error:
+        # A response that is left so makes the server close the connection.
+        _log.warning("a response ends before its end: %s", error or "the blob store hangs")
+        return False
+    await send({"type": "http.response.body", "body": b""})
+    return True
+
+
+@contextlib.asynccontextmanager
+async def closing(chunks: AsyncIterator[bytes]) -> AsyncIterator[AsyncIterator[bytes]]:
+    """*chunks*, whose file or connection is closed at the end also when they were not read to theirs."""
+    try:
+        yield chunks
+    finally:
+        close = getattr(chunks, "aclose", None)
+        if close is not None:
+            await close()
+
+
+def server_timing(timings: Timings) -> str:
+    """*timings* as a Server-Timing header (W3C), in milliseconds."""
+    return (
+        f"queued;dur={timings.queued * 1e3:.3f}, batched;dur={timings.batched * 1e3:.3f}, "
+        f'predict;dur={timings.device * 1e3:.3f}, batch;desc="{timings.batch_size}"'
+    )

@@ -1,0 +1,1 @@
+"""The predictions API: what a caller asks for, waiting for it, keeping it, following it, cancelling it."""

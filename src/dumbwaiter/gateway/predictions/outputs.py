@@ -1,0 +1,114 @@
+"""From an answer to an HTTP response. Pure.
+
+JSON and text come back inside a prediction object (the shape of Replicate and Cog); bytes such as pictures come back as
+they are. ``Accept`` can ask for text as it is, and for bytes as a ``data:`` URL inside the object.
+
+What a model returns is not trusted: no browser may take it for another type than it says, and what could hold a script
+is never shown as a page of this gateway's origin.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from dumbwaiter.answers import timings_of
+from dumbwaiter.gateway.http.accept import quality
+from dumbwaiter.gateway.http.sending import server_timing
+from dumbwaiter.prediction import Links, encode, finished, is_json
+
+if TYPE_CHECKING:
+    from dumbwaiter.gateway.http.problems import Headers
+    from dumbwaiter.message import Message
+
+OCTETS = "application/octet-stream"
+
+#: Types that a browser runs scripts of; "+xml" is among them because it may be XHTML or hold a style sheet.
+_ACTIVE = frozenset({"text/html", "text/xml", "application/xml", "application/xhtml+xml", "text/javascript"})
+_VISIBLE = re.compile(r"[\x20-\x7e]+")
+_encode_json = msgspec.json.Encoder().encode
+
+
+class Kept(msgspec.Struct, frozen=True, gc=False):
+    """What a prediction object says of a kept prediction beyond its answer; *created_at* as in prediction.finished."""
+
+    created_at: float
+    links: Links
+
+
+def write_answer(
+    answer: Message, *, id_: str, model: str, accept: str, kept: Kept | None = None
+) -> tuple[Headers, bytes]:
+    """Headers and body of the 200 response for a successful *answer*; *accept* is the request's Accept header."""
+    if answer.content_type == "application/json" or not (
+        is_sent_raw(answer.content_type, accept) or _is_broken_text(answer)
+    ):
+        return write_object(answer, id_=id_, model=model, kept=kept)
+    return raw_headers(answer, id_=id_, nbytes=len(answer.body)), answer.body
+
+
+def write_object(answer: Message, *, id_: str, model: str, kept: Kept | None = None) -> tuple[Headers, bytes]:
+    """Headers and body of the response that holds the prediction object of *answer*, an output or a failure.
+
+    The body of an answer to a kept request may still lie in the store: then the object links to it.
+    """
+    if answer.data_ref is not None and kept is not None:
+        link = _encode_json(kept.links.output)
+        shown = msgspec.structs.replace(answer, body=link, content_type="application/json", data_ref=None)
+    else:
+        shown = answer
+    if kept is None:
+        body = encode(finished(shown, id_=id_, model=model))
+    else:
+        body = encode(finished(shown, id_=id_, model=model, created_at=kept.created_at, links=kept.links))
+    return [*_common(answer, "application/json", id_), (b"content-length", str(len(body)).encode())], body
+
+
+def raw_headers(answer: Message, *, id_: str, nbytes: int) -> Headers:
+    """Headers of the response whose body is the output as it is, *nbytes* long."""
+    content_type = answer.content_type or OCTETS
+    if not _VISIBLE.fullmatch(content_type):
+        content_type = OCTETS
+    headers = [*_common(answer, content_type, id_), (b"content-length", str(nbytes).encode())]
+    if _is_active(content_type):
+        headers.append((b"content-disposition", b"attachment"))
+        headers.append((b"content-security-policy", b"sandbox; default-src 'none'"))
+    return headers
+
+
+def is_sent_raw(content_type: str | None, accept: str) -> bool:
+    """Whether an output of *content_type* is sent as it is to whoever sends *accept*, rather than in an object."""
+    base = (content_type or OCTETS).partition(";")[0].strip().lower()
+    if is_json(base):
+        return False
+    as_it_is, as_object = quality(accept, base), quality(accept, "application/json")
+    if base.startswith("text/"):
+        return as_it_is > as_object
+    # Most clients say */* and mean "whatever you have".
+    return as_object <= as_it_is
+
+
+def _common(answer: Message, content_type: str, id_: str) -> Headers:
+    return [
+        (b"content-type", content_type.encode("latin-1")),
+        (b"server-timing", server_timing(timings_of(answer)).encode()),
+        (b"x-content-type-options", b"nosniff"),
+        (b"x-prediction-id", id_.encode("latin-1", "replace")),
+    ]
+
+
+def _is_active(content_type: str) -> bool:
+    base = content_type.partition(";")[0].strip().lower()
+    return base in _ACTIVE or base.endswith(("+xml", "/javascript"))
+
+
+def _is_broken_text(answer: Message) -> bool:
+    if not (answer.content_type or "").strip().lower().startswith("text/"):
+        return False
+    try:
+        answer.body.decode()
+    except UnicodeDecodeError:
+        return True
+    return False

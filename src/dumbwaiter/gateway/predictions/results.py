@@ -1,0 +1,170 @@
+"""Waiting for the results of kept predictions: whoever waits for the same one in this process shares one look-out.
+
+The result in the store is the only truth. The worker's reply to this gateway's inbox, where there is one, only says
+that it is time to look; a request that another gateway has sent is looked for ever less often.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from dumbwaiter.blobs.results import head_of_result, load_result, result_body_nbytes
+from dumbwaiter.errors import BlobNotFoundError, DumbwaiterError
+from dumbwaiter.gateway.http.problems import ModelFailingError, ShuttingDownError
+from dumbwaiter.message import PREDICTION_SUCCEEDED
+from dumbwaiter.prediction import INLINE_NBYTES
+from dumbwaiter.tasks import end
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from dumbwaiter.asking import Asker, Patience, Pending
+    from dumbwaiter.blobs.store import BlobStore
+    from dumbwaiter.message import Message
+
+FIRST_LOOK, LAST_LOOK = 0.01, 1.0
+SEND_WITHIN = 30.0
+"""How long handing a request to the broker may take."""
+LISTEN_FOR = 86400.0
+"""Nobody waits for longer than that."""
+
+
+async def stored_answer(store: BlobStore, id_: str) -> Message:
+    """The result of *id_*; an output too long to stand in a prediction object stays in the store (*data_ref*).
+
+    Raises BlobNotFoundError while there is none.
+    """
+    answer = await head_of_result(store, id_)
+    if answer.data_ref is None:
+        return answer
+    if answer.type == PREDICTION_SUCCEEDED and await result_body_nbytes(store, answer) > INLINE_NBYTES:
+        return answer
+    return await load_result(store, id_)
+
+
+class Results:
+    """The look-outs of this gateway."""
+
+    def __init__(self, asker: Asker, store: BlobStore) -> None:
+        self._asker = asker
+        self._store = store
+        self._lookouts: dict[str, Lookout] = {}
+        self._closing: dict[str, asyncio.Task[None]] = {}
+
+    @contextlib.asynccontextmanager
+    async def look_out(self, id_: str, model: str) -> AsyncIterator[Lookout]:
+        """A share of the look-out for the result of *id_*; the last one to leave ends it."""
+        if id_ in self._closing:
+            # It may still be listening for the very answer that a new one would listen for.
+            await asyncio.wait({self._closing[id_]})
+        lookout = self._lookouts.get(id_)
+        if lookout is None:
+            lookout = self._lookouts[id_] = Lookout(self._asker, self._store, id_, model)
+        lookout.sharers += 1
+        try:
+            yield lookout
+        finally:
+            lookout.sharers -= 1
+            if not lookout.sharers:
+                del self._lookouts[id_]
+                closing = self._closing[id_] = asyncio.create_task(lookout.close())
+                closing.add_done_callback(lambda _: self._closing.pop(id_, None))
+                await asyncio.shield(closing)
+
+    def fail(self, error: DumbwaiterError) -> None:
+        """Whoever still waits for a result that is not there gets *error*."""
+        for lookout in self._lookouts.values():
+            lookout.fail(error)
+
+    async def find(self, id_: str) -> Message | None:
+        """The result of *id_* as it is now; None while there is none. Raises BlobError."""
+        try:
+            return await stored_answer(self._store, id_)
+        except BlobNotFoundError:
+            return None
+
+
+class Lookout:
+    """Waits for one result, and may send the request that leads to it."""
+
+    def __init__(self, asker: Asker, store: BlobStore, id_: str, model: str) -> None:
+        self.sharers = 0
+        self._asker = asker
+        self._store = store
+        self._id = id_
+        self._model = model
+        self._told = asyncio.Event()
+        self._looking: asyncio.Task[Message] | None = None
+        self._sending: asyncio.Task[None] | None = None
+        self._listening: asyncio.Task[None] | None = None
+        self._pending: Pending | None = None
+        self._error: DumbwaiterError | None = None
+
+    async def close(self) -> None:
+        """Look no more."""
+        await end((self._looking, self._sending, self._listening))
+        if self._pending is not None:
+            self._pending.forget()
+
+    async def send(self, message: Message, *, listen: bool) -> None:
+        """Send *message*; return when the broker has confirmed it. With *listen* the worker tells this gateway.
+
+        Those who send the same request at once send it once. Raises as Asker.begin() does.
+        """
+        if self._sending is None or _has_failed(self._sending):
+            self._sending = asyncio.create_task(self._send(message, listen=listen))
+        await asyncio.shield(self._sending)
+
+    async def answer(self, patience: Patience, *others: asyncio.Future[None]) -> Message | None:
+        """The result; None when *patience* ends before it comes, or one of *others* is done.
+
+        Raises BlobError, and ShuttingDownError or ModelFailingError when the gateway or the model says so.
+        """
+        if self._looking is None or _has_failed(self._looking):
+            self._looking = asyncio.create_task(self._look())
+        looking = self._looking
+        either: set[asyncio.Future[Any]] = {looking, *others}
+        await asyncio.wait(either, timeout=patience.left, return_when=asyncio.FIRST_COMPLETED)
+        return looking.result() if looking.done() else None
+
+    def fail(self, error: DumbwaiterError) -> None:
+        """Whoever waits gets *error*, unless the result is there."""
+        self._error = error
+        self._told.set()
+
+    async def _send(self, message: Message, *, listen: bool) -> None:
+        if not listen:
+            await self._asker.send(self._model, message)
+            return
+        self._pending = await self._asker.begin(self._model, message, timeout=SEND_WITHIN, confirm=True)
+        self._listening = asyncio.create_task(self._listen(self._pending))
+
+    async def _listen(self, pending: Pending) -> None:
+        try:
+            reply = await pending.head(LISTEN_FOR)
+        except (ShuttingDownError, ModelFailingError) as error:
+            self.fail(error)
+        except DumbwaiterError:
+            return  # the inbox is lost, not the result
+        else:
+            self._asker.discard(reply)
+            self._told.set()
+
+    async def _look(self) -> Message:
+        pause = FIRST_LOOK
+        while True:
+            try:
+                return await stored_answer(self._store, self._id)
+            except BlobNotFoundError:
+                if self._error is not None:
+                    raise self._error from None
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._told.wait(), pause)
+                self._told.clear()
+            pause = min(1.5 * pause, LAST_LOOK)
+
+
+def _has_failed(task: asyncio.Task[None] | asyncio.Task[Message]) -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)

@@ -1,0 +1,100 @@
+"""Asking a model and waiting for its answer, for a caller who may hang up. Nothing is stored."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from dumbwaiter.blobs.claimcheck import claim_nbytes, stream_out
+from dumbwaiter.blobs.store import CHUNK_NBYTES
+from dumbwaiter.errors import BadInputError, BlobError, PredictionTimeoutError, QueueNotFoundError
+from dumbwaiter.gateway.http.bodies import CallerGoneError
+from dumbwaiter.gateway.http.problems import NoAnswerError
+from dumbwaiter.gateway.http.sending import CallerWatch
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from dumbwaiter.asking import Asker, Patience, Pending
+    from dumbwaiter.blobs.store import BlobStore
+    from dumbwaiter.gateway.catalogue import Catalogue
+    from dumbwaiter.gateway.http.endpoint import Exchange
+    from dumbwaiter.message import Message
+
+
+class Waiting:
+    """Sends requests to their models' queues. Bodies that lie in the store are dropped when they are not sent."""
+
+    def __init__(self, asker: Asker, store: BlobStore, catalogue: Catalogue) -> None:
+        self._asker = asker
+        self._store = store
+        self._catalogue = catalogue
+
+    async def begin(self, model: str, message: Message, patience: Patience, exchange: Exchange) -> Asked:
+        """Send *message* and return when the head of its answer is there.
+
+        Raises CallerGoneError, NoAnswerError, and what Catalogue.admit() and Asker.ask() raise.
+        """
+        try:
+            self._catalogue.admit(model, patience, deadline=message.deadline)
+            pending = await self._asker.begin(model, message, timeout=patience)
+        except BaseException:
+            self._asker.discard(message)
+            raise
+        watch = exchange.watch(lambda: pending.fail(CallerGoneError()))
+        try:
+            answer = await pending.head(patience)
+        except QueueNotFoundError:
+            await self._require_again(model)
+            raise
+        except PredictionTimeoutError as error:
+            raise self.explained(model, error) from None
+        return Asked(self, answer, pending, watch)
+
+    async def _require_again(self, model: str) -> None:
+        self._catalogue.forget(model)
+        await self._catalogue.require(model)
+
+    def explained(self, model: str, error: PredictionTimeoutError) -> PredictionTimeoutError:
+        """*error* with what the model's workers say of themselves, where that is known."""
+        reason = self._catalogue.silent_reason(model)
+        return error if reason is None else NoAnswerError(error, reason)
+
+    async def nbytes(self, answer: Message, patience: Patience) -> int:
+        """The size of the claimed body of *answer*. Raises BlobError, and PredictionTimeoutError after *patience*."""
+        if answer.data_ref is None:
+            return len(answer.body)
+        try:
+            async with asyncio.timeout(patience.left):
+                return await claim_nbytes(self._store, answer.data_ref)
+        except TimeoutError:
+            id_ = answer.correlation_id
+            raise PredictionTimeoutError(f"the answer to {id_!r} could not be fetched within {patience:g} s") from None
+        except BadInputError as error:
+            raise BlobError(f"the answer to {answer.correlation_id!r} has no body to fetch: {error}") from None
+
+    def chunks(self, answer: Message) -> AsyncIterator[bytes]:
+        """The claimed body of *answer*, piece by piece."""
+        return stream_out(self._store, answer, chunk_nbytes=CHUNK_NBYTES)
+
+    def drop(self, answer: Message) -> None:
+        """The claimed body of *answer* was sent, or nobody wants it."""
+        self._asker.discard(answer)
+
+
+class Asked:
+    """A request whose *answer* has come; its body may lie in the store still."""
+
+    __slots__ = ("_pending", "_waiting", "answer", "watch")
+
+    def __init__(self, waiting: Waiting, answer: Message, pending: Pending, watch: CallerWatch) -> None:
+        self._waiting = waiting
+        self._pending = pending
+        self.answer = answer
+        self.watch = watch
+
+    async def whole(self, patience: Patience) -> Message:
+        """The answer with its body. Raises BlobError, PredictionTimeoutError."""
+        if self.answer.data_ref is None:
+            return self.answer
+        return await self._pending.body(self.answer, patience)

@@ -1,0 +1,154 @@
+"""How much one API key may ask: so many a second, and so many in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from gateway_running import gateway
+
+from dumbwaiter.answers import succeeded
+from dumbwaiter.blobs.keyring import mint, save_key
+from dumbwaiter.blobs.results import save_result
+from dumbwaiter.errors import BlobError
+from dumbwaiter.gateway.access import quotas as quotas_module
+from dumbwaiter.gateway.access.quotas import NO_QUOTA, Quotas
+from dumbwaiter.gateway.http.problems import ProblemError
+from dumbwaiter.message import Message, Timings
+from dumbwaiter.testing import eventually
+from echo_worker import serving
+
+pytestmark = pytest.mark.anyio
+
+
+def key_with(**limits):
+    return mint(tenant=None, name="", now=time.time(), **limits)[0]
+
+
+async def headers_of_key(store, **limits):
+    key, token = mint(tenant=None, name="", now=time.time(), **limits)
+    await save_key(store, key)
+    return {"content-type": "a/b", "authorization": f"Bearer {token}"}
+
+
+async def refusal(awaitable):
+    with pytest.raises(ProblemError) as caught:
+        await awaitable
+    return caught.value.problem
+
+
+async def test_above_its_rate_a_key_gets_429_with_the_time_to_wait_and_others_do_not(broker, store):
+    limited = await headers_of_key(store, rate=1 / 3600, burst=2.0)
+    other = await headers_of_key(store)
+    async with serving(broker) as worker, gateway(broker, store, auth="on") as running:
+        responses = [await running.predict(content=b"1", headers=limited) for _ in range(3)]
+        assert [response.status_code for response in responses] == [200, 200, 429]
+        refused = responses[-1]
+        assert refused.json()["code"] == "rate-limited"
+        assert 3590 < int(refused.headers["retry-after"]) <= 3600
+        assert (await running.predict(content=b"1", headers=other)).status_code == 200
+    assert len(worker.requests) == 3
+
+
+async def test_reading_costs_a_tenth_of_asking(store):
+    quotas, key = Quotas(store), key_with(rate=1 / 3600, burst=1.0)
+    for _ in range(10):
+        quotas.charge(key, "GET")
+    with pytest.raises(ProblemError):
+        quotas.charge(key, "POST")
+
+
+async def test_a_key_without_limits_is_never_asked_to_wait(store):
+    quotas, key = Quotas(store), key_with()
+    for _ in range(1000):
+        quotas.charge(key, "POST")
+    assert await quotas.occupy(key) is NO_QUOTA
+
+
+async def test_whoever_waits_takes_a_place_until_the_answer_is_there(broker, store):
+    await broker.create_queue("echo")
+    limited = await headers_of_key(store, in_flight=2)
+    async with gateway(broker, store, auth="on") as running:
+        waiting = [asyncio.create_task(running.predict(content=b"1", headers=limited)) for _ in range(2)]
+
+        async def both_wait():
+            return (await broker.stats("echo")).ready == 2
+
+        await eventually(both_wait)
+        refused = await running.predict(content=b"1", headers=limited)
+        assert (refused.status_code, refused.json()["code"]) == (429, "quota-exceeded")
+        assert int(refused.headers["retry-after"]) >= 1
+        assert (await running.http.get("/v1/models", headers=limited)).status_code == 200
+        async with serving(broker):
+            assert [(await task).status_code for task in waiting] == [200, 200]
+            assert (await running.predict(content=b"1", headers=limited)).status_code == 200
+
+
+async def test_a_place_is_free_again_however_its_request_ended(store):
+    quotas, key = Quotas(store), key_with(in_flight=1)
+    for error in (ValueError, asyncio.CancelledError, ProblemError):
+        with pytest.raises(error), await quotas.occupy(key):
+            raise error.__new__(error)
+    with await quotas.occupy(key):
+        assert (await refusal(quotas.occupy(key))).code == "quota-exceeded"
+
+
+async def test_a_deferred_prediction_keeps_its_place_until_its_result_is_there(store, monkeypatch):
+    monkeypatch.setattr(quotas_module, "LOOK_EVERY", 0.0)
+    quotas, key = Quotas(store), key_with(in_flight=2)
+    requests = [Message(id=f"request-{number}", body=b"x") for number in range(2)]
+    for request in requests:
+        with await quotas.occupy(key) as place:
+            place.remember(request.id)
+    assert (await refusal(quotas.occupy(key))).status == 429
+    answer = succeeded(requests[0], body=b"y", content_type="a/b", timings=Timings())
+    await save_result(store, requests[0].id, answer, threshold=1000)
+    with await quotas.occupy(key):
+        assert (await refusal(quotas.occupy(key))).status == 429
+
+
+async def test_the_store_is_asked_at_most_once_a_second_however_often_a_key_is_refused(store, monkeypatch):
+    looks = []
+
+    async def counting(store, id_):
+        looks.append(id_)
+        return False
+
+    monkeypatch.setattr(quotas_module, "has_result", counting)
+    quotas, key = Quotas(store), key_with(in_flight=3)
+    for number in range(3):
+        with await quotas.occupy(key) as place:
+            place.remember(f"request-{number}")
+    for problem in await asyncio.gather(*(refusal(quotas.occupy(key)) for _ in range(50))):
+        assert problem.status == 429
+    assert len(looks) == 3
+
+
+async def test_while_the_store_is_down_places_stay_taken(store, monkeypatch):
+    async def down(store, id_):
+        raise BlobError("down")
+
+    monkeypatch.setattr(quotas_module, "has_result", down)
+    quotas, key = Quotas(store), key_with(in_flight=1)
+    with await quotas.occupy(key) as place:
+        place.remember("request")
+    assert (await refusal(quotas.occupy(key))).status == 429
+
+
+async def test_a_prediction_that_was_lost_does_not_hold_its_place_for_ever(store, monkeypatch):
+    monkeypatch.setattr(quotas_module, "LOOK_EVERY", 0.0)
+    quotas, key = Quotas(store), key_with(in_flight=1)
+    with await quotas.occupy(key) as place:
+        place.remember("lost")
+    assert (await refusal(quotas.occupy(key))).status == 429
+    monkeypatch.setattr(quotas_module, "FORGOTTEN_AFTER", 0.0)
+    with await quotas.occupy(key):
+        pass
+
+
+async def test_keys_that_are_gone_leave_nothing_behind(store):
+    quotas, key = Quotas(store), key_with(rate=1.0, burst=1.0)
+    quotas.charge(key, "POST")
+    quotas.keep_only({})
+    assert not quotas._usages
