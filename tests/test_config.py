@@ -222,3 +222,31 @@ def test_any_other_text_is_no_duration_and_says_what_would_be(text):
     if not re.fullmatch(r"\s*\d+(\.\d+)?\s*[A-Za-z]*\s*", text):
         with pytest.raises(ValueError, match="such as 500ms"):
             parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://app.example.com", "http://localhost:3000", "http://[::1]:80", "app+x://y", "*"]
+)
+def test_pages_that_may_call_are_named_by_their_origin(origin):
+    assert load({"DUMBWAITER_GATEWAY__CORS_ORIGINS": f"{origin.upper()}, http://b"}).gateway.cors_origins == [
+        origin,
+        "http://b",
+    ]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "app.example.com",
+        "https://",
+        "https://a.example/",
+        "https://a.example/x",
+        "https://*.a.example",
+        "null",
+        "http://a:b",
+    ],
+)
+def test_what_is_no_origin_is_refused_naming_its_place(tmp_path, wrong):
+    file = write(tmp_path, f'[gateway]\ncors_origins = ["https://a.example", "{wrong}"]')
+    said = complaint()
+    assert said.startswith(f"{file}:2: gateway.cors_origins: {wrong!r} is no origin; write https://app.example.com")

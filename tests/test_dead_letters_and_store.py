@@ -169,12 +169,64 @@ async def test_what_dies_again_at_once_is_redriven_once(store):
         assert await counts(broker) == (0, 2 * PAGE + 50)
 
 
+async def save_failure(store, id_):
+    failure = Failure(code="model-error", message="wrong")
+    await save_result(store, id_, failed(Message(id=id_), failure), threshold=1000)
+
+
 async def test_a_store_that_fails_stops_a_redrive_before_its_messages_are_sent_back(broker, store):
     await give_up_on(broker, [Message(id="m")])
-    await store.put(result_key("m"), b"damaged")
-    with pytest.raises(BlobError, match="the result of 'm' is damaged"):
+    await save_failure(store, "m")
+    store.is_down = True
+    with pytest.raises(BlobError, match="the disk is gone"):
         await redrive(broker, store, "q")
     assert await counts(broker) == (0, 1)
+
+
+async def test_a_result_that_nobody_can_read_goes_as_a_failure_does(broker, store):
+    await give_up_on(broker, [Message(id="m")])
+    await store.put(result_key("m"), b"damaged")
+    assert await redrive(broker, store, "q") == 1
+    assert await counts(broker) == (1, 0)
+    assert await store.list("") == []
+
+
+@pytest.mark.parametrize("died_at", [0, 1, 2])
+async def test_whoever_dies_in_a_redrive_leaves_the_other_failures_and_redriving_again_heals_the_one(store, died_at):
+    class Dying(MemoryBroker):
+        calls = 0
+
+        async def redrive(self, queue, keys=None):
+            if keys:
+                if self.calls == died_at:
+                    self.calls = -1000
+                    raise KeyboardInterrupt
+                self.calls += 1
+            return await super().redrive(queue, keys)
+
+    async with Dying() as broker:
+        await broker.create_queue("q")
+        await give_up_on(broker, [Message(id=name) for name in "abc"])
+        for name in "abc":
+            await save_failure(store, name)
+        with pytest.raises(KeyboardInterrupt):
+            await redrive(broker, store, "q")
+        dead = [letter.message.id for letter in await broker.dead_letters("q")]
+        assert dead == list("abc")[died_at:]
+        failures = [key.removeprefix("results/") for key in await store.list("results/")]
+        assert failures == dead[1:], "of all but one that is a dead letter still"
+        assert await redrive(broker, store, "q") == len(dead)
+        assert await counts(broker) == (3, 0)
+        assert await store.list("results/") == []
+
+
+async def test_those_with_and_without_a_failure_are_redriven_in_their_order(broker, store):
+    await give_up_on(broker, [Message(id=name) for name in "abcdef"])
+    for name in "be":
+        await save_failure(store, name)
+    assert await redrive(broker, store, "q") == 6
+    again = await broker.receive("q", max_messages=10, max_wait=5.0)
+    assert [delivery.message.id for delivery in again] == list("abcdef")
 
 
 # --- purging ---

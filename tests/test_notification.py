@@ -31,7 +31,7 @@ def test_a_finished_request_is_told_to_its_webhook():
         "completed",
         "webhook",
     )
-    assert told.created_at == 5.0
+    assert (told.created_at, told.answer) == (5.0, "answer-1")
     assert (message.type, message.tenant, message.correlation_id) == (PREDICTION_NOTIFIED, "acme", "request-1")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from dumbwaiter.answers import failed, succeeded
 from dumbwaiter.message import Failure, Message, Timings
-from dumbwaiter.prediction import INLINE_NBYTES, encode, finished, links_of, output_as_json, unfinished
+from dumbwaiter.prediction import INLINE_NBYTES, encode_prediction, finished, links_of, output_as_json, unfinished
 
 REQUEST = Message(body=b"x", id="p1")
 TIMINGS = Timings(queued=0.25, batched=0.001, device=0.5, batch_size=4)
@@ -20,7 +20,7 @@ def answer(body=b"[1,2]", content_type="application/json"):
 
 
 def shown(prediction):
-    return msgspec.json.decode(encode(prediction))
+    return msgspec.json.decode(encode_prediction(prediction))
 
 
 def test_a_plain_answer_is_id_model_status_output_and_metrics():
@@ -51,12 +51,12 @@ def test_the_same_answer_gives_the_same_bytes():
     again = msgspec.convert(msgspec.to_builtins(whole), Message)
     links = links_of("p1")
     first, second = (finished(one, id_="p1", model="m", created_at=2.0, links=links) for one in (whole, again))
-    assert encode(first) == encode(second)
+    assert encode_prediction(first) == encode_prediction(second)
 
 
 def test_a_failure_shows_its_first_line_and_no_traceback():
     failure = Failure(code="model-error", message="broke\nTraceback", detail="secret stack", attempts=3)
-    text = encode(finished(failed(REQUEST, failure), id_="p1", model="cats"))
+    text = encode_prediction(finished(failed(REQUEST, failure), id_="p1", model="cats"))
     assert b"secret" not in text
     assert b"Traceback" not in text
     assert msgspec.json.decode(text)["error"] == {"code": "model-error", "message": "broke", "attempts": 3}
@@ -85,6 +85,7 @@ def test_before_its_answer_it_starts_or_is_processed():
         ("application/geo+json; x=y", b"[]", b"[]"),
         ("text/plain; charset=utf-8", "h\u00e9".encode(), '"h\u00e9"'.encode()),
         ("image/png", b"\x89PNG", b'"data:image/png;base64,' + base64.b64encode(b"\x89PNG") + b'"'),
+        ("text/json", b"[1]", b"[1]"),
         (None, b"\x00", b'"data:application/octet-stream;base64,AA=="'),
         ("text/plain", b"\xff", b'"data:text/plain;base64,/w=="'),
     ],

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dumbwaiter.blobs.claimcheck import drop
-from dumbwaiter.blobs.results import forget_failure
+from dumbwaiter.blobs.results import forget_failure, has_result
 from dumbwaiter.errors import DeadLetterNotFoundError
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ async def redrive(broker: Broker, store: BlobStore, queue: str, names: Sequence[
     """Send dead letters back to *queue*: those of these names, or all (None). Returns how many.
 
     Nothing is done when one of the names is missing: DeadLetterNotFoundError. Raises BlobError when the store fails,
-    and what was not sent back by then stays.
+    and what was not sent back by then stays, with its failure. Whoever dies in the middle leaves at most one whose
+    failure is gone and which is a dead letter still: redriving again sends that one back too.
     """
     # Which ones, before any of them goes: what is sent back may die again at once, and would be met again for ever.
     if names is None:
@@ -56,12 +57,24 @@ async def redrive(broker: Broker, store: BlobStore, queue: str, names: Sequence[
         chosen = [(letter.key, letter.message.id) for letter in await find(broker, queue, names)]
     count = 0
     for start in range(0, len(chosen), PAGE):
-        some = chosen[start : start + PAGE]
-        # A kept result is written once: the failure that stands there would keep out what the next run brings.
-        for _, request_id in some:
-            await forget_failure(store, request_id)
-        count += await broker.redrive(queue, [key for key, _ in some])
+        count += await _redrive(broker, store, queue, chosen[start : start + PAGE])
     return count
+
+
+async def _redrive(broker: Broker, store: BlobStore, queue: str, letters: Sequence[tuple[str, str]]) -> int:
+    """Send back these, by key and request id, in their order; those of which nothing is kept, together."""
+    count, together = 0, list[str]()
+    for key, request_id in letters:
+        if await has_result(store, request_id):
+            count += await broker.redrive(queue, together)
+            together.clear()
+            # A kept result is written once: the failure that stands there would keep out what the next run brings. It
+            # goes right before its message: without either the request would look as if it still waited.
+            await forget_failure(store, request_id)
+            count += await broker.redrive(queue, [key])
+        else:
+            together.append(key)
+    return count + await broker.redrive(queue, together)
 
 
 async def purge(broker: Broker, store: BlobStore, queue: str, names: Sequence[str] | None = None) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from dumbwaiter.content_types import JSON, parse_content_type
 from dumbwaiter.errors import BadInputError
 from dumbwaiter.message import Message, new_id
 
@@ -121,7 +122,7 @@ def _build(attributes: Mapping[str, Any], body: bytes, fallback_id: str | None) 
 
 def is_structured(content_type: str | None) -> bool:
     """Whether a body of *content_type* is a CloudEvents JSON object, which names its own id and reply address."""
-    return (content_type or "").partition(";")[0].strip().lower() == STRUCTURED_CONTENT_TYPE
+    return parse_content_type(content_type).essence == STRUCTURED_CONTENT_TYPE
 
 
 def _decode_base64(encoded: Any) -> bytes:
@@ -133,9 +134,9 @@ def _decode_base64(encoded: Any) -> bytes:
 
 def _with_data(message: Message, inline: Any) -> Message:
     """*message* with the value that stood under ``data``: JSON unless its content type says otherwise."""
-    content_type = message.content_type or "application/json"
-    is_json = content_type.partition(";")[0].strip().lower().endswith(("/json", "+json"))
-    body = inline.encode() if isinstance(inline, str) and not is_json else msgspec.json.encode(inline)
+    content_type = message.content_type or JSON
+    is_text = isinstance(inline, str) and not parse_content_type(content_type).is_json
+    body = inline.encode() if is_text else msgspec.json.encode(inline)
     return msgspec.structs.replace(message, body=body, content_type=content_type)
 
 

@@ -130,6 +130,18 @@ class BlobExistsError(BlobError):
         super().__init__(f"a blob already exists under {key!r}")
 
 
+class BlobDamagedError(BlobError):
+    """*what* is in the blob store and cannot be read as what it should be; asking again cannot help.
+
+    *reason* says why. The text names neither a store nor a host, so it may be shown outside.
+    """
+
+    def __init__(self, what: str, reason: str) -> None:
+        self.what = what
+        self.reason = reason
+        super().__init__(f"{what} {reason}")
+
+
 # --- reaching out -----------------------------------------------------------
 
 

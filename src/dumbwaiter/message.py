@@ -19,6 +19,12 @@ SYSTEM_QUEUES = "dumbwaiter."
 WEBHOOKS_QUEUE = f"{SYSTEM_QUEUES}webhooks"
 """Where notifications wait for a courier."""
 
+LEAST_PRIORITY, GREATEST_PRIORITY = -9, 9
+"""What callers from outside may ask for; 0 is the usual one."""
+
+LONGEST_TENANT = 128
+"""Characters of a tenant's name."""
+
 KEEP, WEBHOOK, WEBHOOK_EVENTS = "keep", "webhook", "webhookevents"
 """Extensions of a request: ``true`` keeps its result; a URL that is told of it, and of which events (a,b,c)."""
 
@@ -60,6 +66,11 @@ def is_queue_name(name: str) -> bool:
     a letter first, and RabbitMQ and Redis take any text.
     """
     return _QUEUE_NAME.fullmatch(name) is not None
+
+
+def is_tenant_name(text: str) -> bool:
+    """Whether *text* can name a tenant: 1 to LONGEST_TENANT printable characters."""
+    return 0 < len(text) <= LONGEST_TENANT and text.isprintable()
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -26,7 +26,8 @@ class Notification(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_def
 
     *style* ``webhook``: the prediction object; ``reply``: the answer as it is, as a CloudEvent over HTTP. *prediction*
     is the object to send where there is no result yet (all events but ``completed``). *created_at*: when the request
-    was made, in seconds since the Unix epoch, where it is known.
+    was made, in seconds since the Unix epoch, where it is known. *answer* is the id of the answer that it tells of:
+    where another one is stored by now, the request was redriven, and that one has a notification of its own.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Notification(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_def
     event: Event = "completed"
     style: Style = "webhook"
     created_at: float | None = None
+    answer: str | None = None
     prediction: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -53,9 +55,11 @@ def completed(request: Message, answer: Message, *, model: str) -> list[Message]
     """The messages for the webhooks queue now that *answer* is the stored result of *request*; often none."""
     sent = []
     if wants(request, "completed"):
-        sent.append(_message(request, _about(request, model, request.extensions[WEBHOOK], "webhook"), answer.id))
+        about = _about(request, model, request.extensions[WEBHOOK], "webhook", answer.id)
+        sent.append(_message(request, about, answer.id))
     if request.reply_to is not None and is_url(request.reply_to):
-        sent.append(_message(request, _about(request, model, request.reply_to, "reply"), answer.id))
+        about = _about(request, model, request.reply_to, "reply", answer.id)
+        sent.append(_message(request, about, answer.id))
     return sent
 
 
@@ -80,8 +84,8 @@ def read(message: Message) -> Notification:
         raise BadInputError(f"not a notification: {error}") from None
 
 
-def _about(request: Message, model: str, url: str, style: Style) -> Notification:
-    return Notification(id=request.id, model=model, url=url, style=style, created_at=request.time)
+def _about(request: Message, model: str, url: str, style: Style, answer: str | None = None) -> Notification:
+    return Notification(id=request.id, model=model, url=url, style=style, created_at=request.time, answer=answer)
 
 
 def _message(request: Message, about: Notification, occasion: str) -> Message:

@@ -6,12 +6,13 @@ text outputs stand in it as JSON values; bytes such as pictures as a ``data:`` U
 
 from __future__ import annotations
 
-import base64
 from typing import Any, Literal
 
 import msgspec
 
+from dumbwaiter import data_urls
 from dumbwaiter.answers import failure_of, timings_of
+from dumbwaiter.content_types import parse_content_type
 from dumbwaiter.envelope import format_time
 from dumbwaiter.message import Failure, Message, Timings
 
@@ -44,7 +45,7 @@ class Links(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     output: str
 
 
-class Problem(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+class PredictionFailure(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """Why there is no output: Failure without what only the system's own people should see."""
 
     code: str
@@ -59,7 +60,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defau
     model: str
     status: Status
     output: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    error: Problem | None = None
+    error: PredictionFailure | None = None
     metrics: Metrics | None = None
     created_at: str | None = None
     started_at: str | None = None
@@ -68,7 +69,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defau
     urls: Links | None = None
 
 
-def encode(prediction: Prediction) -> bytes:
+def encode_prediction(prediction: Prediction) -> bytes:
     """*prediction* as one line of JSON, with its newline."""
     return _encode_json(prediction) + b"\n"
 
@@ -105,7 +106,7 @@ def finished(
         model=model,
         status=status_of(failure),
         output=msgspec.UNSET if failure else msgspec.Raw(_output(answer, links)),
-        error=None if failure is None else problem_of(failure),
+        error=None if failure is None else shown_failure(failure),
         metrics=metrics_of(timings),
         created_at=None if created_at is None else format_time(created_at),
         started_at=None if began is None or links is None else format_time(began),
@@ -121,9 +122,9 @@ def status_of(failure: Failure | None) -> Status:
     return "canceled" if failure.code == CANCELED else "failed"
 
 
-def problem_of(failure: Failure) -> Problem:
+def shown_failure(failure: Failure) -> PredictionFailure:
     """*failure* on one line, without its traceback."""
-    return Problem(code=failure.code, message=failure.message.partition("\n")[0], attempts=failure.attempts)
+    return PredictionFailure(code=failure.code, message=failure.message.partition("\n")[0], attempts=failure.attempts)
 
 
 def metrics_of(timings: Timings) -> Metrics:
@@ -138,20 +139,15 @@ def metrics_of(timings: Timings) -> Metrics:
 
 def output_as_json(content_type: str | None, body: bytes) -> bytes:
     """An output as a JSON value: JSON as it is, text as a string, anything else as a ``data:`` URL."""
-    base = (content_type or "").partition(";")[0].strip().lower()
-    if is_json(base):
+    said = parse_content_type(content_type)
+    if said.is_json:
         return body
-    if base.startswith("text/"):
+    if said.is_text:
         try:
             return _encode_json(body.decode())
         except UnicodeDecodeError:
             pass
-    return _encode_json(f"data:{content_type or 'application/octet-stream'};base64,{base64.b64encode(body).decode()}")
-
-
-def is_json(base: str) -> bool:
-    """Whether the media type *base* (without parameters, lower case) is JSON or one of its dialects."""
-    return base == "application/json" or base.endswith("+json")
+    return _encode_json(data_urls.write(content_type, body))
 
 
 def _output(answer: Message, links: Links | None) -> Any:

@@ -6,7 +6,7 @@ import pytest
 
 from dumbwaiter.blobs import BlobStore
 from dumbwaiter.blobs.cards import ModelCard, load_card, load_cards, save_card
-from dumbwaiter.errors import BlobError, BlobNotFoundError
+from dumbwaiter.errors import BlobDamagedError, BlobNotFoundError
 
 pytestmark = pytest.mark.anyio
 
@@ -43,7 +43,7 @@ async def test_all_cards_are_listed_by_name_and_a_damaged_one_hides_nobody(store
 
 async def test_a_damaged_card_is_named_and_the_next_worker_mends_it(store: BlobStore):
     await store.put("models/cat.json", b"[]")
-    with pytest.raises(BlobError, match=r"the card of model 'cat' \(models/cat.json in .+\) is damaged"):
+    with pytest.raises(BlobDamagedError, match=r"the card of model 'cat' \(models/cat.json\) is damaged"):
         await load_card(store, "cat")
     assert await save_card(store, card())
     assert await load_card(store, "cat") == card()

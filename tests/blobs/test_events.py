@@ -12,6 +12,7 @@ from dumbwaiter.blobs.events import (
     follow,
     forget_events,
     is_event_id,
+    last_start,
     new_attempt,
     read_events,
 )
@@ -130,3 +131,11 @@ async def test_a_store_that_cannot_tell_is_an_error_and_not_an_end(local: BlobSt
     (tmp_path / "blobs").symlink_to("blobs")
     with pytest.raises(BlobError, match="cannot list blobs"):
         await read_events(local, "r1")
+
+
+async def test_the_newest_attempt_tells_when_it_began(store: BlobStore):
+    assert await last_start(store, "r1") is None
+    for count, began in ((2, 900.25), (1, 1000.5)):
+        await append(store, "r1", [Event(id=event_id(new_attempt(count, began), 7), event="log")])
+    await store.put("events/r1/something", b"else")
+    assert await last_start(store, "r1") == 1000.5

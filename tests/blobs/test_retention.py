@@ -41,27 +41,35 @@ async def folders(store: BlobStore) -> set[str]:
 
 async def test_what_is_old_is_removed_and_counted(store: BlobStore):
     await fill(store)
-    assert await sweep(store, older_than=WEEK, now=time.time() + WEEK + GRACE + 1) == 5
+    assert await sweep(store, older_than=WEEK, claims_older_than=WEEK, now=time.time() + WEEK + GRACE + 1) == 5
     assert await store.list("") == []
 
 
 async def test_what_is_young_stays(store: BlobStore):
     await fill(store)
     before = await store.list("")
-    assert await sweep(store, older_than=WEEK, now=time.time() + WEEK - 60) == 0
+    assert await sweep(store, older_than=WEEK, claims_older_than=WEEK, now=time.time() + WEEK - 60) == 0
     assert await store.list("") == before
 
 
 async def test_a_claim_that_is_younger_stays_whatever_its_id_says(store: BlobStore):
     """Ids are chosen by senders, and name old times or none."""
     light = await check_in(store, Message(id="0" * 32, body=b"12345"), threshold=0)
-    await sweep(store, older_than=WEEK, now=time.time() + WEEK - 60)
+    await sweep(store, older_than=WEEK, claims_older_than=WEEK, now=time.time() + WEEK - 60)
     assert await store.get(light.data_ref.removeprefix("blob:")) == b"12345"
+
+
+async def test_a_claim_has_an_age_of_its_own_for_its_request_may_wait_still(store: BlobStore):
+    await fill(store)
+    later = time.time() + 2 * WEEK + GRACE
+    await sweep(store, older_than=WEEK, claims_older_than=3 * WEEK, now=later)
+    assert await folders(store) == {"claims"}
+    assert await sweep(store, older_than=WEEK, claims_older_than=3 * WEEK, now=later + WEEK) == 1
 
 
 async def test_what_belongs_to_a_result_outlives_it(store: BlobStore):
     await fill(store)
-    assert await sweep(store, older_than=WEEK, now=time.time() + WEEK + 1) == 3
+    assert await sweep(store, older_than=WEEK, claims_older_than=WEEK, now=time.time() + WEEK + 1) == 3
     assert await folders(store) == {"result-bodies", "events"}
 
 
@@ -72,7 +80,7 @@ async def test_what_is_no_requests_is_left_alone(store: BlobStore):
     await store.put("keys/k.json", b"{}")
     await store.put("own/thing", b"1")
     before = await store.list("")
-    assert await sweep(store, older_than=0.0, now=time.time() + 1e9) == 0
+    assert await sweep(store, older_than=0.0, claims_older_than=0.0, now=time.time() + 1e9) == 0
     assert await store.list("") == before
 
 
@@ -80,10 +88,10 @@ async def test_a_sweep_ends_at_its_limit_and_the_next_one_goes_on(store: BlobSto
     for number in range(10):
         await fill(store, f"r{number}")
     now = time.time() + WEEK + GRACE + 1
-    assert await sweep(store, older_than=WEEK, now=now, limit=13) == 13
+    assert await sweep(store, older_than=WEEK, claims_older_than=WEEK, now=now, limit=13) == 13
     assert len(await store.list("")) == 37
     assert len(await store.list("acceptances/")) == 0, "first of all"
-    counts = [await sweep(store, older_than=WEEK, now=now, limit=13) for _ in range(3)]
+    counts = [await sweep(store, older_than=WEEK, claims_older_than=WEEK, now=now, limit=13) for _ in range(3)]
     assert counts == [13, 13, 11]
     assert await store.list("") == []
 
@@ -112,7 +120,7 @@ async def test_a_fault_at_any_moment_leaves_results_whole_or_gone_and_no_accepta
     await fill(store, "r1")
     await fill(store, "r2")
     with pytest.raises(BlobError, match="the service is away"):
-        await sweep(Failing(store, many), older_than=WEEK, now=time.time() + WEEK + GRACE + 1)
+        await sweep(Failing(store, many), older_than=WEEK, claims_older_than=WEEK, now=time.time() + WEEK + GRACE + 1)
     answered = set()
     for id_ in ("r1", "r2"):
         try:
@@ -127,12 +135,12 @@ async def test_several_may_sweep_at_once(store: BlobStore):
     for number in range(20):
         await fill(store, f"r{number}")
     now = time.time() + WEEK + GRACE + 1
-    await asyncio.gather(*(sweep(store, older_than=WEEK, now=now) for _ in range(4)))
+    await asyncio.gather(*(sweep(store, older_than=WEEK, claims_older_than=WEEK, now=now) for _ in range(4)))
     assert await store.list("") == []
 
 
 async def test_an_empty_store_is_swept_in_peace(store: BlobStore):
-    assert await sweep(store, older_than=WEEK, now=time.time()) == 0
+    assert await sweep(store, older_than=WEEK, claims_older_than=WEEK, now=time.time()) == 0
 
 
 # --- the local folder ---
@@ -149,7 +157,7 @@ async def test_what_dead_writers_left_unfinished_is_removed_once_it_is_old(local
     for path in (old, young):
         path.write_bytes(b"half")
     aged(old, WEEK + 1)
-    assert await sweep(local, older_than=WEEK, now=time.time()) == 1
+    assert await sweep(local, older_than=WEEK, claims_older_than=WEEK, now=time.time()) == 1
     assert not old.exists()
     assert young.exists()
     assert await local.list("") == ["claims/a"]
@@ -157,8 +165,8 @@ async def test_what_dead_writers_left_unfinished_is_removed_once_it_is_old(local
 
 async def test_folders_of_requests_that_are_gone_are_removed_once_they_are_old(local: BlobStore, tmp_path):
     await fill(local)
-    await sweep(local, older_than=WEEK, now=time.time() + WEEK + GRACE + 1)
-    await sweep(local, older_than=WEEK, now=time.time() + WEEK + GRACE + 1)
+    await sweep(local, older_than=WEEK, claims_older_than=WEEK, now=time.time() + WEEK + GRACE + 1)
+    await sweep(local, older_than=WEEK, claims_older_than=WEEK, now=time.time() + WEEK + GRACE + 1)
     left = {str(path.relative_to(tmp_path / "blobs")) for path in (tmp_path / "blobs").rglob("*")}
     assert left == {"acceptances", "claims", "events", "result-bodies", "results"}
 

@@ -76,6 +76,25 @@ async def test_rotating_makes_another_of_the_same_tenant_and_limits_and_lets_the
     assert old.expires_at - time.time() == pytest.approx(3600, abs=60)
 
 
+async def test_the_new_key_lives_as_long_as_the_old_one_was_made_for_and_its_end_is_told(run, store):
+    token = run("keys", "create", "--expires", "90d").stdout.strip()
+    rotated = run("keys", "rotate", token)
+    old, new = await load_keys(store)
+    assert new.expires_at - new.created_at == pytest.approx(90 * 86400)
+    assert old.expires_at - time.time() == pytest.approx(86400, abs=60)
+    assert f"key {new.id} is valid until {time.strftime('%Y-%m-%d', time.localtime(new.expires_at))}" in rotated.stderr
+    shorter = json.loads(run("keys", "rotate", new.id, "--expires", "30d", "--json").stdout)
+    assert shorter["expires_at"] - shorter["created_at"] == pytest.approx(30 * 86400)
+
+
+async def test_an_end_is_lifted_only_when_that_is_said(run, store):
+    token = run("keys", "create", "--expires", "90d").stdout.strip()
+    rotated = run("keys", "rotate", token, "--expires", "never")
+    _, new = await load_keys(store)
+    assert new.expires_at is None
+    assert f"key {new.id} never expires" in rotated.stderr
+
+
 async def test_a_rotation_overlaps_by_a_day_unless_told_otherwise(run, store):
     token = run("keys", "create").stdout.strip()
     rotated = json.loads(run("keys", "rotate", token, "--json").stdout)  # the whole key names itself, too
@@ -101,6 +120,11 @@ async def test_a_revoked_key_is_gone(run, store):
     [
         (["create", "--rate", "fast"], "expected a rate such as 10/s, 60/min or 1000/h, not 'fast'"),
         (["create", "--rate", "0/s"], "expected a rate"),
+        (["create", "--rate", "1000001/s"], "'1000001/s' is above 1000000/s; leave --rate out for no limit"),
+        (["create", "--rate", f"{10**400}/h"], "is above 1000000/s"),
+        (["create", "--expires", "0s"], "expected a duration above 0s and up to 36500d, or never, not '0s'"),
+        (["create", "--expires", "99999999999d"], "expected a duration above 0s"),
+        (["rotate", "x", "--expires", "0s"], "expected a duration above 0s"),
         (["create", "--burst", "3"], "--burst goes with --rate"),
         (["create", "--expires", "soon"], "expected a duration"),
         (["create", "--in-flight", "0"], "in-flight"),

@@ -207,3 +207,34 @@ def test_a_model_of_the_settings_whose_name_cannot_be_a_queue_is_refused(run, pr
     shown = run("serve")
     assert shown.returncode == 2
     assert "'../x' cannot name a model: use letters, digits" in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "arguments", "complaint"),
+    [
+        ("", ["--host", "0.0.0.0"], "the gateway would listen on 0.0.0.0, and nobody has an API key: make one with"),
+        ("", ["--host", "0.0.0.0", "--broker", "memory:"], "the gateway would listen on 0.0.0.0, and nobody has an"),
+        (
+            '[outbound]\nallowed_networks = ["10.1.2.3/24"]',
+            [],
+            "outbound.allowed_networks: 10.1.2.3/24 has host bits set",
+        ),
+        ('[outbound]\nallowed_hosts = ["a b"]', [], "outbound.allowed_hosts: 'a b' is no host"),
+        ('[gateway]\ncertfile = "no.pem"\nkeyfile = "no.key"', [], "gateway.certfile: cannot read"),
+        ('[gateway]\ncertfile = "no.pem"', [], "gateway.keyfile is not set"),
+        (
+            '[gateway]\ncors_origins = ["app.example.com"]',
+            [],
+            "dumbwaiter.toml:2: gateway.cors_origins: 'app.example.com'",
+        ),
+    ],
+)
+def test_what_keeps_the_gateway_from_starting_is_said_before_a_model_is_loaded(
+    run, project, settings, arguments, complaint
+):
+    (project / "dumbwaiter.toml").write_text(settings)
+    shown = run("serve", "light:Picky", "--port", "0", *arguments)
+    assert (shown.returncode, shown.stdout) == (2, "")
+    assert complaint in shown.stderr
+    assert len(shown.stderr.splitlines()) == 1
+    assert not (project / "tries").exists()

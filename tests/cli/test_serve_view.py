@@ -10,7 +10,7 @@ import pytest
 from dumbwaiter.cli.serve_view import ServeView
 from dumbwaiter.cli.status_pipe import Report
 from dumbwaiter.cli.supervisor import Child, Plan
-from dumbwaiter.config import Settings
+from dumbwaiter.config import GatewaySettings, Settings
 from dumbwaiter.models.contract import ModelSpec
 from dumbwaiter.testing import eventually
 from processes import Terminal
@@ -65,6 +65,14 @@ Ctrl-C stops it\.
 """,
         shown,
     )
+
+
+def test_where_keys_are_needed_the_request_to_try_has_one_and_the_address_it_listens_on_is_shown(capsys):
+    with view_of("cats", gateway=GatewaySettings(host="0.0.0.0")) as view:
+        make_ready(view)
+    shown = capsys.readouterr().out
+    assert "  gateway      http://127.0.0.1:8080 (listens on 0.0.0.0)\n" in shown
+    assert """  curl -H "Authorization: Bearer $DUMBWAITER_API_KEY" --data-binary 'some text' """ in shown
 
 
 def test_without_a_terminal_it_says_what_it_loads_and_that_it_stopped(capsys):

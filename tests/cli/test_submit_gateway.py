@@ -146,7 +146,9 @@ def test_ctrl_c_while_waiting_for_a_result_leaves_the_request_alone_and_says_so(
 
     code, complaint = press_ctrl_c(served, ("result", "--wait", "50s", *way, id_), once=has_connected)
     assert code == 130
-    assert complaint == f"{id_} waits or runs still; ask again: dumbwaiter result, or end it: dumbwaiter cancel"
+    again = " ".join([*way, id_])
+    hint = f"ask again: dumbwaiter result {again}, or end it: dumbwaiter cancel {again}"
+    assert complaint == f"gave up waiting for {id_}; {hint}"
     assert served.run("cancel", *way, id_).stdout == f"canceled {id_}\n"
 
 
@@ -168,10 +170,36 @@ def test_what_excludes_each_other_is_refused_before_anything_is_sent(served):
 
     both = ("--gateway", served.gateway, "--broker", "sqlite:x.db")
     assert "--gateway and --broker exclude each other: a gateway knows" in complaint("submit", "shout", *both, "x y")
-    assert "'host:8080' is no URL; write it like http://" in complaint("submit", "m", "--gateway", "host:8080", "x y")
+    for url in ("host:8080", "ftp://host"):
+        wanted = f"{url!r} must begin with http:// or https://, like http://127.0.0.1:8080"
+        assert wanted in complaint("submit", "m", "--gateway", url, "x y")
     assert "--stream and --no-wait exclude each other" in complaint("submit", "m", "--stream", "--no-wait", "x y")
     assert "--output-dir and --stream exclude" in complaint("submit", "m", "--stream", "--output-dir", "d", "x y")
     assert "--stream is for one input at a time, and here are 2" in complaint("submit", "m", "--stream", "x y", "y z")
+
+
+def test_a_gateway_that_wants_a_key_says_how_to_name_one(tmp_path):
+    (tmp_path / "light.py").write_text(MODELS)
+    with starting(tmp_path) as start:
+        locked = start("light:Shout", DUMBWAITER_GATEWAY__AUTH="on").ready()
+        way = ("--gateway", locked.gateway)
+        asked = [
+            ("submit", "shout", "a b"),
+            ("submit", "shout", "--stream", "a b"),
+            ("submit", "shout", "--no-wait", "a b"),
+        ]
+        for arguments in (*asked, ("result", "4711"), ("cancel", "4711"), ("submit", "shout", "--api-key", "x", "a b")):
+            shown = locked.run(*arguments, *way)
+            assert (shown.returncode, shown.stdout) == (1, "")
+            assert "answered 401" in shown.stderr
+            assert shown.stderr.endswith("; set DUMBWAITER_API_KEY or --api-key\n")
+        assert 'curl -H "Authorization: Bearer $DUMBWAITER_API_KEY" ' in locked.models["shout"]["curl"]
+
+
+def test_help_says_what_ctrl_c_does_not_stop(served):
+    shown = " ".join(served.run("submit", "--help").stdout.split())
+    assert "Ctrl-C ends the waiting, not what a worker has begun." in shown
+    assert "To end that, leave it with --no-wait, then `dumbwaiter cancel ID`." in shown
 
 
 def test_a_gateway_that_is_not_there_is_named(served):

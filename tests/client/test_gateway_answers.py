@@ -111,6 +111,8 @@ def test_events_come_with_their_names_data_and_ids():
         ('"two eggs"', ("text/plain; charset=utf-8", b"two eggs")),
         ('{"a": 1}', ("application/json", b'{"a": 1}')),
         ('"data:image/png;base64,AAH/"', ("image/png", b"\x00\x01\xff")),
+        ('"DATA:image/png;base64,AAH%2F"', ("image/png", b"\x00\x01\xff")),
+        ('"data:image/png;base64,"', ("image/png", b"")),
         ('"data:;base64,AAH/"', ("application/octet-stream", b"\x00\x01\xff")),
         ('"data:image/png;base64,not that"', ("text/plain; charset=utf-8", b"data:image/png;base64,not that")),
         ('"data:, a text"', ("text/plain; charset=utf-8", b"data:, a text")),

@@ -11,14 +11,14 @@ from standardwebhooks import Webhook
 
 from dumbwaiter import notification
 from dumbwaiter.answers import failed, succeeded
-from dumbwaiter.blobs.results import load_result, save_result
+from dumbwaiter.blobs.results import forget_failure, load_result, result_key, save_result
 from dumbwaiter.config import CourierSettings, OutboundSettings
 from dumbwaiter.courier import run_courier
 from dumbwaiter.courier.posts import Composer
 from dumbwaiter.errors import BlobError, BrokerUnavailableError, ConfigError, LockLostError
 from dumbwaiter.message import WEBHOOK, WEBHOOKS_QUEUE, Failure, Message, Timings
 from dumbwaiter.policies import delivering
-from dumbwaiter.prediction import INLINE_NBYTES, encode, finished, links_of
+from dumbwaiter.prediction import INLINE_NBYTES, encode_prediction, finished, links_of
 from dumbwaiter.signing import SigningKey, created_at
 from dumbwaiter.testing import eventually
 from http_servers import always, response, serving
@@ -77,7 +77,7 @@ async def test_a_webhook_gets_the_prediction_that_a_caller_would_read(broker, st
     assert (asked.method, asked.path, asked.headers["content-type"]) == ("POST", "/hook?a=b", "application/json")
     links = links_of(request.id, "https://api.example.com/")
     same = finished(answer, id_=request.id, model="echo", created_at=created_at(request.id), links=links)
-    assert asked.body == encode(same)
+    assert asked.body == encode_prediction(same)
     told = json.loads(asked.body)
     assert (told["status"], told["output"]) == ("succeeded", "HELLO")
     assert told["urls"]["get"] == f"https://api.example.com/v1/predictions/{request.id}"
@@ -127,7 +127,7 @@ async def test_a_long_output_is_a_link_in_a_webhook_and_whole_in_a_reply(broker,
     bodies = {asked.path: asked.body for asked in server.asked}
     links = links_of(request.id)
     same = finished(answer, id_=request.id, model="echo", created_at=created_at(request.id), links=links)
-    assert bodies["/hook"] == encode(same)
+    assert bodies["/hook"] == encode_prediction(same)
     assert (json.loads(bodies["/hook"])["output"] == links.output) == (nbytes > INLINE_NBYTES)
     assert bodies["/reply"] == b"x" * nbytes
 
@@ -135,13 +135,14 @@ async def test_a_long_output_is_a_link_in_a_webhook_and_whole_in_a_reply(broker,
 async def test_a_failure_is_told_too(broker, store, courier):
     async with serving(always(response())) as server:
         courier()
-        failure = Failure(code="model-error", message="too hot", attempts=3)
+        failure = Failure(code="model-error", message="too hot", detail="Traceback of /srv/model.py", attempts=3)
         await answered(broker, store, a_request(server.url("/hook")), failure=failure)
         await answered(broker, store, a_request(server.url("/reply"), style="reply"), failure=failure)
         await eventually(lambda: empty(broker))
     told = {asked.path: json.loads(asked.body) for asked in server.asked}
     assert (told["/hook"]["status"], told["/hook"]["error"]["message"]) == ("failed", "too hot")
     assert (told["/reply"]["code"], told["/reply"]["message"]) == ("model-error", "too hot")
+    assert not any(b"Traceback" in asked.body for asked in server.asked)
 
 
 async def test_an_id_that_no_gateway_gave_out_has_no_links(broker, store, courier):
@@ -297,7 +298,53 @@ async def test_a_redirect_within_is_a_dead_letter_and_is_not_followed(broker, st
     assert inside.connections == 0
 
 
-async def test_a_result_that_is_gone_is_said(broker, store, courier):
+async def redriven(store, request):
+    await forget_failure(store, request.id)
+
+
+async def test_an_old_notification_is_dropped_when_its_request_was_redriven_and_has_another_answer(
+    broker, store, courier
+):
+    async with serving(always(response(204))) as server:
+        request = a_request(server.url())
+        await answered(broker, store, request, failure=Failure(code="model-error", message="wrong"))
+        await redriven(store, request)
+        await answered(broker, store, request)
+        courier()
+        await eventually(lambda: empty(broker))
+    (asked,) = server.asked
+    assert json.loads(asked.body)["status"] == "succeeded"
+
+
+async def test_an_old_notification_waits_for_the_answer_of_a_request_that_was_redriven(
+    broker, store, courier, monkeypatch
+):
+    monkeypatch.setattr(delivering, "FIRST_DELAY", 0.01)
+    async with serving(always(response(204))) as server:
+        request = a_request(server.url())
+        await answered(broker, store, request, failure=Failure(code="model-error", message="wrong"))
+        await redriven(store, request)
+        courier()
+        await asyncio.sleep(0.05)  # it is tried once or more, or not yet
+        assert server.asked == []
+        await answered(broker, store, request)
+        await eventually(lambda: empty(broker))
+    (asked,) = server.asked
+    assert json.loads(asked.body)["status"] == "succeeded"
+
+
+async def test_a_result_that_nobody_can_read_is_said(broker, store, courier):
+    request = a_request("http://127.0.0.1:9/")
+    await answered(broker, store, request)
+    await store.put(result_key(request.id), b"damaged")
+    courier()
+    letter = await the_dead_letter(broker)
+    assert letter.reason == "result-damaged"
+    assert letter.detail.startswith(f"the result of '{request.id}' is damaged: ")
+
+
+async def test_a_result_that_is_gone_is_said(broker, store, courier, monkeypatch):
+    now_again(monkeypatch)
     request = a_request("http://127.0.0.1:9/")
     answer = succeeded(request, body=b"1", content_type="application/json", timings=Timings())
     await broker.send(WEBHOOKS_QUEUE, notification.completed(request, answer, model="echo"))
@@ -474,6 +521,17 @@ async def test_a_host_that_hangs_does_not_stop_the_others(broker, store, courier
         )
         await eventually(lambda: len(server.asked) == 10, within=10.0)
         assert len(stuck.asked) == 2
+
+
+async def test_receivers_of_one_tenant_that_hang_do_not_stop_those_of_another(broker, store, courier):
+    async with serving(hang) as stuck, serving(always(response())) as server:
+        for number in range(30):
+            await answered(broker, store, a_request(stuck.url(f"/{number}"), tenant="stuck"))
+        for number in range(10):
+            await answered(broker, store, a_request(server.url(f"/{number}"), tenant="sound"))
+        courier(timeout=30.0, concurrency=8, per_host=8)
+        await eventually(lambda: len(server.asked) == 10, within=10.0)
+        assert 0 < len(stuck.asked) < 8
 
 
 async def test_a_burst_for_one_host_is_delivered_in_turns_and_nobody_loses_a_try(broker, store, courier):

@@ -1,8 +1,8 @@
-"""No host has more places than its share, and whoever finds none comes back when there may be one."""
+"""No host and no tenant has more places than its share, and whoever finds none comes back when there may be one."""
 
 from __future__ import annotations
 
-from dumbwaiter.courier.hosts import Hosts
+from dumbwaiter.courier.hosts import Hosts, Tenants
 
 
 def test_a_host_has_so_many_places_and_others_have_their_own():
@@ -41,3 +41,42 @@ def test_hosts_of_long_ago_are_forgotten():
         hosts.take(str(number), now=float(number))
         hosts.release(str(number), began=float(number), now=float(number))
     assert len(hosts) <= 1001
+
+
+def taken_by(tenants, tenant, *, is_first_try=True):
+    """How many places *tenant* gets when it takes all that it can."""
+    count = 0
+    while tenants.take(tenant, is_first_try=is_first_try, now=0.0):
+        count += 1
+    return count
+
+
+def test_however_many_tenants_hang_the_next_one_finds_a_place():
+    tenants = Tenants(64)
+    shares = [taken_by(tenants, str(number)) for number in range(5)]
+    assert shares[0] == 32
+    assert shares == sorted(shares, reverse=True)
+    assert min(shares) > 0
+
+
+def test_a_single_place_is_everybodys_in_turn():
+    tenants = Tenants(1)
+    assert taken_by(tenants, "a") == 1
+    assert taken_by(tenants, "b") == 0
+    tenants.release("a", began=0.0, now=1.0)
+    assert taken_by(tenants, "b") == 1
+
+
+def test_later_tries_leave_places_for_first_ones():
+    tenants = Tenants(8)
+    assert sum(taken_by(tenants, str(number), is_first_try=False) for number in range(8)) == 6
+    assert taken_by(tenants, "new") > 0
+
+
+def test_a_tenant_without_a_place_comes_back_later_and_what_it_gives_back_unused_teaches_nothing():
+    tenants = Tenants(3)
+    taken_by(tenants, "a")
+    delays = [tenants.turn("a", now=0.0) for _ in range(3)]
+    assert delays == sorted(set(delays))
+    tenants.give_back("a", began=0.0)
+    assert tenants.take("a", is_first_try=True, now=5.0)

@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dumbwaiter.courier import verdicts
-from dumbwaiter.errors import BadInputError, BlobError, BlobNotFoundError, ForbiddenUrlError, OutboundError
+from dumbwaiter.courier.posts import SupersededError
+from dumbwaiter.errors import (
+    BadInputError,
+    BlobDamagedError,
+    BlobError,
+    BlobNotFoundError,
+    ForbiddenUrlError,
+    OutboundError,
+)
 from dumbwaiter.outbound import Response
 from dumbwaiter.policies.delivering import MAX_TRIES, Again, Done, Stop
 
@@ -48,13 +56,20 @@ def test_no_text_of_retry_after_is_an_error(text):
     [
         (ForbiddenUrlError("http://a/", "it is http"), "forbidden-url"),
         (BadInputError("not a notification"), "bad-notification"),
-        (BlobNotFoundError("results/1"), "result-gone"),
+        (SupersededError("r1", "a1"), "superseded"),
+        (BlobDamagedError("the result of 'r1'", "is damaged"), "result-damaged"),
     ],
 )
 def test_what_no_other_try_can_help_stops_at_once(error, reason):
     verdict = verdicts.of_error(error, 1, most=MAX_TRIES)
     assert verdict.end == Stop(reason)
     assert str(error) in verdict.why
+
+
+def test_a_result_that_is_gone_may_come_back_until_the_tries_are_over():
+    error = BlobNotFoundError("results/1")
+    assert isinstance(verdicts.of_error(error, 1, most=MAX_TRIES).end, Again)
+    assert verdicts.of_error(error, MAX_TRIES, most=MAX_TRIES).end == Stop("result-gone")
 
 
 @pytest.mark.parametrize("error", [OutboundError("it broke", transient=True), BlobError("the store is down")])

@@ -72,7 +72,7 @@ def served(tmp_path_factory):
 def family(served):
     """Every process of the system is the same one after the test."""
     before = {process.pid for process in psutil.Process(served.process.pid).children(recursive=True)}
-    assert len(before) == 9, "a gateway, and a consumer and a runner for each model"
+    assert len(before) == 10, "a gateway, a courier, and a consumer and a runner for each model"
     yield before
     assert {process.pid for process in psutil.Process(served.process.pid).children(recursive=True)} == before
 

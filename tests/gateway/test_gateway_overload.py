@@ -19,7 +19,10 @@ from dumbwaiter.answers import succeeded
 from dumbwaiter.blobs.presence import WorkerStatus, announce
 from dumbwaiter.blobs.store import open_store
 from dumbwaiter.brokers import open_broker
+from dumbwaiter.brokers.memory import MemoryBroker
 from dumbwaiter.gateway import catalogue as catalogue_module
+from dumbwaiter.gateway.catalogue import Catalogue
+from dumbwaiter.gateway.http.problems import ProblemError
 from dumbwaiter.message import Message, Timings
 from dumbwaiter.testing import eventually
 from echo_worker import serving
@@ -111,6 +114,55 @@ async def test_a_crowd_that_comes_between_two_looks_counts_itself(broker, store,
     codes = [response.json()["code"] for response in responses]
     assert codes.count("overloaded") >= 50
     assert codes.count("no-answer-in-time") >= 2
+
+
+async def test_what_is_sent_while_a_look_counts_the_queue_is_not_overlooked(store, monkeypatch):
+    looks: asyncio.Queue[asyncio.Future[None]] = asyncio.Queue()
+
+    class SlowToCount(MemoryBroker):
+        async def stats(self, queue):
+            stats = await super().stats(queue)
+            may_go_on = asyncio.get_running_loop().create_future()
+            looks.put_nowait(may_go_on)
+            await may_go_on
+            return stats
+
+    async def next_look():
+        return await asyncio.wait_for(looks.get(), 10)
+
+    monkeypatch.setattr(catalogue_module, "LOOK_EVERY", 0.01)
+    await announced(store, 1.0)
+    async with SlowToCount("memory:") as broker:
+        await backlog(broker, 10)
+        catalogue = Catalogue(broker, store, waiting=set, on_failing=lambda _model, _reason: None)
+        catalogue.failing_reason("echo")  # whoever asks makes it look
+        (await next_look()).set_result(None)
+        second = await next_look()
+        catalogue.require_time("echo", 15.0)
+        for _ in range(20):
+            catalogue.admit("echo", None)
+        second.set_result(None)
+        await next_look()
+        with pytest.raises(ProblemError, match="more work than it can do within 15 s"):
+            catalogue.require_time("echo", 15.0)
+        await catalogue.close()
+
+
+async def test_a_request_that_comes_again_is_never_too_many(broker, store):
+    """The first one is in the queue, or its caller could not know; it is the same work."""
+    await broker.create_queue("echo")
+    await announced(store, 1.0)
+    headers = {**patient(1), "idempotency-key": "once"}
+    async with gateway(broker, store) as running:
+        assert (await running.predict(content=b"1", headers=headers)).json()["code"] == "no-answer-in-time"
+        await backlog(broker, 200)
+
+        async def others_are_refused():
+            return (await running.predict(content=b"1", headers=patient(1))).json()["code"] == "overloaded"
+
+        await eventually(others_are_refused, within=15.0)
+        again = await running.predict(content=b"1", headers=headers)
+        assert (again.status_code, again.json()["code"]) == (504, "no-answer-in-time")
 
 
 async def test_a_look_that_is_too_old_says_nothing(broker, store, monkeypatch):

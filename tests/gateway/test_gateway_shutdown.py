@@ -148,7 +148,7 @@ async def test_a_body_that_is_still_coming_when_the_grace_ends_gets_503(broker, 
         gateway(broker, store, grace=0.3) as running,
         raw_connection(running.port) as (reader, writer),
     ):
-        writer.write(b"POST /v1/models/echo/predictions HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc")
+        writer.write(b"POST /v1/models/echo/predictions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nabc")
         await writer.drain()
         assert (await running.http.get("/v2/health/live")).status_code == 200
         running.stop.set()

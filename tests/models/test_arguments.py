@@ -9,11 +9,11 @@ import pytest
 from pictures import as_file, photograph
 from PIL import Image
 
+from dumbwaiter.content_types import parse_content_type
 from dumbwaiter.errors import BadInputError
 from dumbwaiter.models.arguments import SeveralInputs, SingleInput
 from dumbwaiter.models.codecs import input_codec
 from dumbwaiter.models.codecs_image import image_to_data_url
-from dumbwaiter.models.content_types import parse_content_type
 from dumbwaiter.models.signature import Parameter
 
 

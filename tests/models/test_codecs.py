@@ -18,6 +18,7 @@ from hypothesis.extra import numpy as arrays
 from pictures import as_file, difference, photograph
 from PIL import Image, JpegImagePlugin
 
+from dumbwaiter.content_types import parse_content_type
 from dumbwaiter.errors import BadInputError, MissingExtraError, ModelLoadError, PermanentError
 from dumbwaiter.models.codecs import (
     decode_output,
@@ -27,7 +28,6 @@ from dumbwaiter.models.codecs import (
     kind_of,
     plain_type,
 )
-from dumbwaiter.models.content_types import parse_content_type
 
 
 class Point(msgspec.Struct):

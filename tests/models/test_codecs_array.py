@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from dumbwaiter.content_types import parse_content_type
 from dumbwaiter.errors import BadInputError, ModelLoadError, PermanentError
 from dumbwaiter.models.codecs import input_codec
 from dumbwaiter.models.codecs_array import ArrayCodec, TensorCodec, decode_npy, encode_npy, is_npy, tensor_to_array
-from dumbwaiter.models.content_types import parse_content_type
 
 NPY = parse_content_type("application/x-npy")
 JSON = parse_content_type("application/json")

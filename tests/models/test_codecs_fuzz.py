@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from pictures import as_file, photograph
 from PIL import Image
 
+from dumbwaiter.content_types import parse_content_type
 from dumbwaiter.errors import BadInputError
 from dumbwaiter.models.arguments import SeveralInputs, SingleInput
 from dumbwaiter.models.codecs import encode_input, input_codec
-from dumbwaiter.models.content_types import parse_content_type
 from dumbwaiter.models.signature import Parameter
 
 # A library that warns of a damaged file has read it all the same; the worker does not turn its warnings into errors.

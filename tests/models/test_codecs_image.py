@@ -12,9 +12,9 @@ import pytest
 from pictures import as_file, difference, photograph, png
 from PIL import Image, PngImagePlugin
 
+from dumbwaiter.content_types import parse_content_type
 from dumbwaiter.errors import BadInputError, MissingExtraError, ModelLoadError, PermanentError
 from dumbwaiter.models.codecs_image import ImageCodec, check_image_mode, decode_image, encode_png, image_to_data_url
-from dumbwaiter.models.content_types import parse_content_type
 
 LIMIT = 50_000_000
 LOSSY = {"JPEG", "AVIF", "WEBP", "GIF"}
@@ -209,7 +209,7 @@ def test_json_carries_a_picture_as_a_data_url():
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        ("data:image/png;base64,", "got an empty data URL"),
+        ("data:image/png;base64,", "got a data URL with nothing in it"),
         ("data:text/plain;base64,aGVsbG8=", "got text/plain"),
         ("data:application/json,%22data:,%22", "got a data URL of application/json"),
         ("cat.jpg", "as its own body or in JSON as a data URL; got the JSON string 'cat.jpg'"),

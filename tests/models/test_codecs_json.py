@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from dumbwaiter.content_types import parse_content_type
 from dumbwaiter.errors import BadInputError, ModelLoadError, PermanentError
 from dumbwaiter.models.codecs_json import JsonCodec, PydanticCodec, convert_json, decode_json, encode_json
-from dumbwaiter.models.content_types import parse_content_type
 
 JSON_VALUES = st.recursive(
     st.none()

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from pictures import as_file, photograph
 from PIL import Image
 
+from dumbwaiter.content_types import parse_content_type
 from dumbwaiter.errors import BadInputError
 from dumbwaiter.models.codecs_array import encode_npy
 from dumbwaiter.models.codecs_image import ImageCodec
 from dumbwaiter.models.codecs_text import AnyCodec, BytesCodec, TextCodec
-from dumbwaiter.models.content_types import parse_content_type
 
 ANY = AnyCodec(ImageCodec(max_pixels=1_000_000))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from kitchen import BATCHED, QUEUE, SHOUT, Kitchen, kitchen
 
+from dumbwaiter.blobs import presence
 from dumbwaiter.blobs.cards import load_card
 from dumbwaiter.blobs.local import LocalBlobStore
 from dumbwaiter.blobs.presence import workers_of
@@ -24,6 +25,37 @@ async def test_the_measured_time_of_one_input_is_announced(tmp_path: Path, monke
         await it.output("soup")
         await eventually(lambda: _seconds_each(it))
         assert 0.005 < await _seconds_each(it) < 1.0
+
+
+async def test_the_first_measured_time_is_announced_at_once(tmp_path: Path) -> None:
+    """Until then gateways admit whoever comes; the next announcement of its own accord is 5 s away."""
+    async with kitchen(tmp_path, BATCHED) as it:
+        await eventually(lambda: _announced(it))
+        await it.output("soup")
+        await eventually(lambda: _seconds_each(it), within=presence.ANNOUNCE_EVERY / 2)
+
+
+async def test_a_run_that_was_interrupted_says_nothing_of_the_usual_time(tmp_path: Path) -> None:
+    code = """
+    import time
+    from pathlib import Path
+
+    class Model:
+        def __call__(self, text: str) -> str:
+            if text == "sleep":
+                Path(__file__).with_name("sleeps").touch()
+                time.sleep(1000)
+            return text
+    """
+    async with kitchen(tmp_path, code) as it:
+        await it.output("soup")
+        usual = it.consumer._keeper.seconds_each
+        assert 0.0 < usual < 1.0
+        await it.send("sleep", "one")
+        await eventually((tmp_path / "sleeps").exists)
+        await it.cancel("one")
+        await eventually(it.is_empty)
+        assert it.consumer._keeper.seconds_each == usual
 
 
 async def test_a_models_card_outlives_its_worker(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,17 @@ import pytest
 from kitchen import QUEUE, Kitchen, kitchen
 
 from dumbwaiter.blobs.local import LocalBlobStore
-from dumbwaiter.blobs.results import load_result
+from dumbwaiter.blobs.results import load_result, result_key
 from dumbwaiter.brokers.memory import MemoryBroker
 from dumbwaiter.config import WorkerSettings
+from dumbwaiter.dead_letters import redrive
+from dumbwaiter.devices.admission import Unlimited
 from dumbwaiter.errors import BlobError, BrokerUnavailableError, LockLostError
 from dumbwaiter.message import Delivery, Message
 from dumbwaiter.testing import eventually
+from dumbwaiter.worker.hand import Hand
+from dumbwaiter.worker.notifying import Notifier
+from dumbwaiter.worker.settling import Settler
 
 pytestmark = pytest.mark.anyio
 
@@ -112,10 +118,26 @@ async def test_a_failure_too_is_saved_then_told_before_its_message_is_dead_lette
         assert diary == ["saved", "told", "dead-lettered"]
 
 
-async def test_what_cannot_be_saved_is_not_told_and_comes_again_uncounted(
+async def test_a_full_disk_is_waited_for_and_what_the_model_has_made_is_not_thrown_away(
+    tmp_path, broker, store, diary, monkeypatch
+) -> None:
+    monkeypatch.setattr("dumbwaiter.worker.settling._RETRY_EVERY", 0.01)
+    store.full = 12
+    code = SHOUT.replace("return", f"open('{tmp_path}/runs', 'a').write('x')\n        return")
+    async with kitchen(tmp_path, code, broker=broker, store=store, options=WorkerSettings(claim_threshold=100)) as it:
+        await it.broker.send(QUEUE, [Message(id="one", body=b"soup " * 100, content_type="text/plain")])
+        await eventually(lambda: _is_empty(it), within=20)
+    assert diary == ["not saved"] * 12 + ["saved", "completed"]
+    assert (tmp_path / "runs").read_text() == "x", "it ran once"
+    assert (await load_result(store, "one")).body == b"SOUP " * 100
+    assert len(await store.list("result-bodies/")) == 1
+
+
+async def test_what_cannot_be_saved_within_a_locks_length_is_not_told_and_comes_again_uncounted(
     tmp_path, broker, store, diary, monkeypatch
 ) -> None:
     monkeypatch.setattr("dumbwaiter.worker.settling._UNSAVED_DELAY", 0.05)
+    monkeypatch.setattr(Settler, "_insist_on_store", _only_once)
     store.full = 12  # more often than any delivery limit
     async with kitchen(tmp_path, SHOUT, broker=broker, store=store) as it:
         await it.broker.send(QUEUE, [Message(id="one", body=b"soup", content_type="text/plain")])
@@ -128,12 +150,91 @@ async def test_a_large_answer_that_cannot_be_put_anywhere_is_not_completed_eithe
     tmp_path, broker, store, diary, monkeypatch
 ) -> None:
     monkeypatch.setattr("dumbwaiter.worker.settling._UNSAVED_DELAY", 0.05)
+    monkeypatch.setattr(Settler, "_insist_on_store", _only_once)
     options = WorkerSettings(claim_threshold=100)
     async with kitchen(tmp_path, SHOUT, broker=broker, store=store, options=options) as it:
         store.full = 3
         assert await it.output("soup " * 100) == "SOUP " * 100
         await eventually(lambda: _is_empty(it))
         assert diary == ["not saved"] * 3 + ["told", "completed"]
+
+
+async def _only_once(settler: Settler, held: Any, write: Any) -> Any:
+    """As when a lock's length has passed."""
+    return await write()
+
+
+async def test_the_store_is_insisted_on_for_a_locks_length_and_not_once_the_lock_is_lost(
+    tmp_path, broker, store, monkeypatch
+) -> None:
+    monkeypatch.setattr("dumbwaiter.worker.settling._RETRY_EVERY", 0.01)
+    tried: list[float] = []
+
+    async def full() -> None:
+        tried.append(time.monotonic())
+        raise BlobError("no space left on the device")
+
+    broker.lock_duration = 0.2
+    settler = Settler(broker, store, Hand(), Notifier(broker, QUEUE), claim_threshold=100, changed=asyncio.Event())
+    delivery = Delivery(message=Message(), queue=QUEUE, delivery_count=1, lock_token="t", locked_until=0.0)
+    (held,) = Hand().take([delivery], await Unlimited().acquire(1))
+    with pytest.raises(BlobError, match="no space left"):
+        await settler._insist_on_store(held, full)
+    assert len(tried) > 1
+    assert tried[-1] - tried[0] > 0.15
+    tried.clear()
+    held.lost = True
+    with pytest.raises(BlobError, match="no space left"):
+        await settler._insist_on_store(held, full)
+    assert len(tried) == 1
+
+
+async def test_a_large_kept_answer_is_stored_once_and_whoever_waits_reads_it_there(tmp_path, broker, store) -> None:
+    async with kitchen(tmp_path, SHOUT, broker=broker, store=store, options=WorkerSettings(claim_threshold=100)) as it:
+        assert await it.output("soup " * 100, id="one", extensions={"keep": "true"}) == "SOUP " * 100
+        await eventually(lambda: _is_empty(it))
+        assert await store.list("claims/") == []
+        assert len(await store.list("result-bodies/")) == 1
+        # With a correlation id of its own nobody could tell whose result it is.
+        text = await it.output("tea " * 100, id="two", correlation_id="mine", extensions={"keep": "true"})
+        assert text == "TEA " * 100
+        await eventually(lambda: _is_empty(it))
+
+
+async def test_a_stored_answer_that_nobody_can_read_makes_a_dead_letter_and_the_model_does_not_run(
+    tmp_path, broker, store, diary
+) -> None:
+    async with kitchen(tmp_path, SHOUT, broker=broker, store=store) as it:
+        await store.put(result_key("one"), b"damaged")
+        told = await it.failure("soup", id="one", extensions={"keep": "true"})
+        assert told.code == "result-damaged"
+        await eventually(lambda: "dead-lettered" in diary)
+        (letter,) = await it.broker.dead_letters(QUEUE)
+        assert letter.reason == "result-damaged"
+        assert letter.detail.startswith("the result of 'one' is damaged: ")
+        assert diary == ["told", "dead-lettered"]
+        assert await redrive(it.broker, store, QUEUE) == 1
+        await eventually(lambda: store.exists(result_key("one")))
+        assert (await load_result(store, "one")).body == b"SOUP"
+
+
+async def test_an_answer_that_is_damaged_while_its_request_runs_makes_a_dead_letter_too(
+    tmp_path, broker, store, diary
+) -> None:
+    code = SHOUT.replace("class", "import pathlib, time\n\n\nclass", 1).replace(
+        "return",
+        f"pathlib.Path('{tmp_path}/runs').touch()\n"
+        f"        while not pathlib.Path('{tmp_path}/go').exists():\n"
+        "            time.sleep(0.01)\n"
+        "        return",
+    )
+    async with kitchen(tmp_path, code, broker=broker, store=store) as it:
+        await it.broker.send(QUEUE, [Message(id="one", body=b"soup", content_type="text/plain")])
+        await eventually((tmp_path / "runs").exists)
+        await store.put(result_key("one"), b"damaged")
+        (tmp_path / "go").touch()
+        await eventually(lambda: "dead-lettered" in diary)
+        assert diary == ["dead-lettered"]
 
 
 async def test_a_large_answer_to_nobody_leaves_no_blob_behind(tmp_path, broker, store, diary) -> None:

@@ -14,16 +14,18 @@ import msgspec
 import numpy as np
 import PIL.Image
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from kitchen import QUEUE, Kitchen, kitchen
 
 from dumbwaiter.answers import failure_of
 from dumbwaiter.config import OutboundSettings, WorkerSettings
-from dumbwaiter.message import WEBHOOKS_QUEUE, Message
+from dumbwaiter.message import WEBHOOKS_QUEUE, Message, is_url
 from dumbwaiter.models.contract import ModelSpec
 from dumbwaiter.models.loading import load_model
 from dumbwaiter.notification import read
 from dumbwaiter.testing import eventually
-from dumbwaiter.worker.inputs import Order, Places, order_of, urls_of, with_files
+from dumbwaiter.worker.inputs import Order, Places, may_hold_urls, order_of, urls_of, with_files
 
 pytestmark = pytest.mark.anyio
 
@@ -53,6 +55,7 @@ def places(folder: Path, code: str) -> Places:
     return Places.of(model.describe()["input"])
 
 
+DEEP = b'{"image": "http://x/", "more": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 ONE_IMAGE = Places(files=frozenset({"image"}), alone=True, unwrapped=True, names=frozenset({"image"}))
 TWO = Places(files=frozenset({"image", "mask"}), alone=True, names=frozenset({"image", "mask", "title"}))
 
@@ -101,7 +104,7 @@ def test_only_json_is_looked_into(content_type: str | None) -> None:
     assert urls_of(content_type, json.dumps(URL).encode(), ONE_IMAGE) == {}
 
 
-@pytest.mark.parametrize("body", [b'{"image": "http', b'\xff"http', b'"http' + b"[" * 100_000])
+@pytest.mark.parametrize("body", [b'{"image": "http', b'\xff"http', b'"http' + b"[" * 100_000, DEEP])
 def test_json_that_is_none_is_left_to_the_models_codec(body: bytes) -> None:
     assert urls_of("application/json", body, ONE_IMAGE) == {}
 
@@ -110,12 +113,52 @@ def test_slashes_may_be_escaped() -> None:
     assert urls_of("application/json", rb'"https:\/\/pictures.example\/cat.png"', ONE_IMAGE) == URL
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'"Https://pictures.example/cat.png"',
+        rb'"\u0068\u0054tp\u0073://pictures.example/cat.png"',
+        rb'{"image": "\u0048TT\u0070:\u002f/x/"}',
+    ],
+)
+def test_a_url_may_have_capitals_and_escapes(body: bytes) -> None:
+    assert urls_of("application/json", body, ONE_IMAGE) != {}
+
+
+def spellings(letter: str) -> st.SearchStrategy[str]:
+    """One character of a JSON string as it may be written: in either case, as it is or escaped."""
+    either = [letter.lower(), letter.upper()]
+    escaped = [spelling for one in either for spelling in (f"\\u{ord(one):04x}", f"\\u{ord(one):04X}")]
+    return st.sampled_from([*either, *escaped, *(["\\/"] if letter == "/" else [])])
+
+
+JSON_STRINGS = st.sampled_from(["http://x/", "https://x/", "httpx://", "ttp://x", " http://x/"]).flatmap(
+    lambda text: st.tuples(*map(spellings, text)).map(lambda letters: f'"{"".join(letters)}"')
+)
+
+
+@given(JSON_STRINGS, st.sampled_from(["%s", '{"image": %s}', '{"title":1,"mask":%s}']))
+def test_a_url_is_found_however_it_is_spelled(text: str, around: str) -> None:
+    body = (around % text).encode()
+    assert bool(urls_of("application/json", body, TWO)) == is_url(json.loads(text))
+    assert may_hold_urls("application/json", body, TWO) or not is_url(json.loads(text))
+
+
+def test_an_argument_that_is_not_unicode_is_left_to_the_models_codec() -> None:
+    assert urls_of("application/json", b'{"image": "http://\xff"}', TWO) == {}
+
+
 def test_what_is_fetched_stands_as_data_in_the_place_of_its_url() -> None:
     body = b'{"image": "https://x/", "big": 123456789012345678901234567890, "title": "soup"}'
     replaced = with_files(body, {"image": ("image/png; a=1,2", b"png")})
     assert b":123456789012345678901234567890," in replaced
     assert b'"data:image/png;base64,cG5n"' in replaced
     assert b"data:application/octet-stream;" in with_files(body, {"image": ("a,b", b"png")})
+
+
+def test_an_order_that_is_nested_too_deeply_is_none() -> None:
+    deep = DEEP.replace(b"image", b"blob_url").replace(b"more", b"function_event_url")
+    assert order_of(Message(body=deep), ONE_IMAGE) is None
 
 
 ORDER = {"blob_url": "https://blobs.example/1", "function_event_url": "https://functions.example/event"}

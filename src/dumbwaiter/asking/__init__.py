@@ -6,9 +6,10 @@ Nothing here retries a request: an error reaches whoever asked.
 """
 
 from dumbwaiter.asking.asker import CLAIM_THRESHOLD, Asker
+from dumbwaiter.asking.cancelling import cancel
 from dumbwaiter.asking.outbox import MAX_SEND
 from dumbwaiter.asking.patience import Patience
 from dumbwaiter.asking.pending import Pending
 from dumbwaiter.asking.results import await_result
 
-__all__ = ["CLAIM_THRESHOLD", "MAX_SEND", "Asker", "Patience", "Pending", "await_result"]
+__all__ = ["CLAIM_THRESHOLD", "MAX_SEND", "Asker", "Patience", "Pending", "await_result", "cancel"]

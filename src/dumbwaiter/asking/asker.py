@@ -13,6 +13,7 @@ from dumbwaiter.asking.outbox import Entry, Outbox, fail
 from dumbwaiter.asking.patience import Patience
 from dumbwaiter.asking.pending import Pending
 from dumbwaiter.blobs.claimcheck import check_in, check_out, claim_threshold_for, drop
+from dumbwaiter.blobs.results import is_result_body, with_result_body
 from dumbwaiter.errors import (
     BadInputError,
     BlobError,
@@ -155,6 +156,9 @@ class Asker:
                 "store of the workers: blobs='file:/path/.dumbwaiter/blobs' or its URL"
             )
         try:
+            if is_result_body(answer):
+                # It stays with the kept result, which has the id of the request.
+                return await with_result_body(self._store, answer.correlation_id or "", answer)
             whole = await check_out(self._store, answer)
         except BadInputError as error:
             raise BlobError(f"the answer to {answer.correlation_id!r} has no body to fetch: {error}") from None

@@ -1,7 +1,8 @@
 """Idempotency: under which id a request was accepted first, by the key that its caller chose. The first one wins.
 
 Source of the behaviour: https://datatracker.ietf.org/doc/html/draft-ietf-httpapi-idempotency-key-header. Keys are any
-text, and each tenant and model has its own.
+text, and each tenant and model has its own. The draft answers another body under a used key with 422; here that is 409,
+since the body may be all right, and stands only against the one before.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from dumbwaiter.blobs.keys import safe_segment
-from dumbwaiter.errors import BlobError, BlobExistsError, BlobNotFoundError
+from dumbwaiter.errors import BlobDamagedError, BlobError, BlobExistsError, BlobNotFoundError
 
 if TYPE_CHECKING:
     from dumbwaiter.blobs.store import BlobStore
@@ -57,13 +58,13 @@ async def accept(store: BlobStore, tenant: str | None, model: str, key: str, acc
 
 
 async def find_acceptance(store: BlobStore, tenant: str | None, model: str, key: str) -> Acceptance:
-    """The acceptance under *key*. Raises BlobNotFoundError when there is none, and BlobError for a damaged one."""
+    """The acceptance under *key*. Raises BlobNotFoundError when there is none, and BlobDamagedError."""
     place = acceptance_key(tenant, model, key)
     data = await store.get(place)
     try:
         return _decode(data)
     except msgspec.DecodeError as error:
-        raise BlobError(f"the acceptance under {place!r} in {store.url} is damaged: {error}; delete it") from error
+        raise BlobDamagedError(f"the acceptance under {place!r}", f"is damaged: {error}; delete it") from error
 
 
 def acceptance_key(tenant: str | None, model: str, key: str) -> str:

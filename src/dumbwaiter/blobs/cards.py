@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from dumbwaiter.blobs.keys import safe_segment
-from dumbwaiter.errors import BlobError, BlobNotFoundError
+from dumbwaiter.errors import BlobDamagedError, BlobNotFoundError
 
 if TYPE_CHECKING:
     from dumbwaiter.blobs.store import BlobStore
@@ -53,9 +53,8 @@ async def load_card(store: BlobStore, model: str) -> ModelCard:
     try:
         return _decode(data)
     except msgspec.DecodeError as error:
-        raise BlobError(
-            f"the card of model {model!r} ({_key(model)} in {store.url}) is damaged: {error}; restart a worker of it"
-        ) from error
+        what = f"the card of model {model!r} ({_key(model)})"
+        raise BlobDamagedError(what, f"is damaged: {error}; restart a worker of it") from error
 
 
 async def load_cards(store: BlobStore) -> list[ModelCard]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dumbwaiter.blobs.store import BlobStore
 
 _MOST_DELIVERIES = 0xFF
+_TIME_OF_ATTEMPT = slice(2, 13)
 _ID = re.compile(r"[0-9a-f]{13}-[0-9a-f]{8}")
 
 
@@ -85,6 +86,14 @@ async def follow(store: BlobStore, request_id: str, after: str | None = None) ->
 async def read_events(store: BlobStore, request_id: str, after: str | None = None) -> list[Event]:
     """All of follow() at once."""
     return [event async for event in follow(store, request_id, after)]
+
+
+async def last_start(store: BlobStore, request_id: str) -> float | None:
+    """When the newest attempt began, in seconds since the Unix epoch; None when nothing is known of any."""
+    folder = _folder(request_id)
+    names = [key.removeprefix(folder) for key in await store.list(folder)]
+    began = [int(name[_TIME_OF_ATTEMPT], 16) / 1000 for name in names if is_event_id(name)]
+    return max(began, default=None)
 
 
 async def forget_events(store: BlobStore, request_id: str) -> None:

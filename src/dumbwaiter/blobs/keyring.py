@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from dumbwaiter.blobs.store import BlobStore
 
 SECRET_NBYTES = 32
-LONGEST_TENANT = 128
 _PREFIX = "keys/"
 _KEY = re.compile(r"keys/([0-9a-v]{12})\.(\d{4})\.json")
 _TOKEN = re.compile(r"dw_([0-9a-v]{12})_([0-9a-v]{52})")
@@ -61,11 +60,6 @@ class KeyNotFoundError(DumbwaiterError):
     def __init__(self, key_id: str) -> None:
         self.key_id = key_id
         super().__init__(f"no API key {key_id!r}; see: dumbwaiter keys list")
-
-
-def is_tenant_name(text: str) -> bool:
-    """Whether *text* can name a tenant: 1 to LONGEST_TENANT printable characters."""
-    return 0 < len(text) <= LONGEST_TENANT and text.isprintable()
 
 
 def mint(

@@ -16,7 +16,7 @@ from dumbwaiter.blobs.claimcheck import check_out
 from dumbwaiter.blobs.events import forget_events
 from dumbwaiter.blobs.keys import safe_segment
 from dumbwaiter.envelope import from_structured, to_structured
-from dumbwaiter.errors import BadInputError, BlobError, BlobExistsError, BlobNotFoundError
+from dumbwaiter.errors import BadInputError, BlobDamagedError, BlobExistsError, BlobNotFoundError
 from dumbwaiter.message import PREDICTION_FAILED
 
 if TYPE_CHECKING:
@@ -34,16 +34,22 @@ def result_key(request_id: str) -> str:
     return f"results/{safe_segment(request_id)}"
 
 
-async def save_result(store: BlobStore, request_id: str, answer: Message, *, threshold: int) -> Message:
+async def save_result(
+    store: BlobStore, request_id: str, answer: Message, *, threshold: int, attempt: str | None = None
+) -> Message:
     """Write *answer* durably as the result of *request_id*; the result that stands then: *answer*, or the one before.
 
     The two have different ids, and both come with their bodies: whoever lost tells what the winner said. A body of more
-    than *threshold* bytes is kept beside its result. Raises BlobError when the store cannot take it.
+    than *threshold* bytes is kept beside its result. Whoever may save the same answer again, after an error, names the
+    *attempt* (any text of its own, the same each time): the body is written over then, not beside its first try.
+
+    Raises BlobError when the store cannot take it, and BlobDamagedError when what stands there cannot be read.
     """
     answer = light = await check_out(store, answer)
     body_key = None
     if len(answer.body) > threshold:
-        body_key = f"{_bodies_of(request_id)}{secrets.token_hex(8)}"
+        name = secrets.token_hex(8) if attempt is None else safe_segment(attempt)
+        body_key = f"{_bodies_of(request_id)}{name}"
         await store.put(body_key, answer.body)
         light = msgspec.structs.replace(answer, body=b"", data_ref=_SCHEME + body_key)
     try:
@@ -59,7 +65,10 @@ async def save_result(store: BlobStore, request_id: str, answer: Message, *, thr
 
 
 async def load_result(store: BlobStore, request_id: str) -> Message:
-    """The answer to *request_id*, body included. Raises BlobNotFoundError while there is none."""
+    """The answer to *request_id*, body included.
+
+    Raises BlobNotFoundError while there is none, and BlobDamagedError for one that nobody can read any more.
+    """
     return await _with_body(store, request_id, await head_of_result(store, request_id))
 
 
@@ -71,13 +80,13 @@ async def has_result(store: BlobStore, request_id: str) -> bool:
 async def head_of_result(store: BlobStore, request_id: str) -> Message:
     """load_result() without the body where that is kept beside it: *data_ref* is set then.
 
-    See stream_result_body() and result_body_nbytes().
+    See stream_result_body() and result_body_nbytes(). Raises as load_result() does.
     """
     data = await store.get(result_key(request_id))
     try:
         return from_structured(data)
     except BadInputError as error:
-        raise BlobError(f"the result of {request_id!r} is damaged: {error}") from error
+        raise BlobDamagedError(f"the result of {request_id!r}", f"is damaged: {error}") from error
 
 
 async def result_body_nbytes(store: BlobStore, answer: Message) -> int:
@@ -103,8 +112,32 @@ async def stream_result_body(store: BlobStore, answer: Message) -> AsyncIterator
         raise _lost(answer.correlation_id, error) from error
 
 
-async def forget_result(store: BlobStore, request_id: str) -> None:
-    """Remove all that is kept of *request_id*: its result, with its body, and its events. Nothing there is no error."""
+def is_result_body(answer: Message) -> bool:
+    """Whether the body of *answer* is that of a kept result, which stays there for whoever asks."""
+    return answer.data_ref is not None and answer.data_ref.startswith(_SCHEME + _BODIES)
+
+
+async def with_result_body(store: BlobStore, request_id: str, answer: Message) -> Message:
+    """*answer* with its body, where that lies beside the result of *request_id*. Another's body is not given out.
+
+    Raises BadInputError for a reference to such a one, BlobDamagedError when the body is gone, and BlobError.
+    """
+    if answer.data_ref is not None and not answer.data_ref.startswith(_SCHEME + _bodies_of(request_id)):
+        raise BadInputError(f"dataref {answer.data_ref[:200]!r} is not the body of the result of {request_id!r}")
+    return await _with_body(store, request_id, answer)
+
+
+async def forget_failure(store: BlobStore, request_id: str) -> None:
+    """Remove the failure that is the result of *request_id*, so that another run can write its own. Outputs stay.
+
+    A result that nobody can read any more goes as a failure does. What was told of its attempts goes too: those of the
+    next run are counted from one again.
+    """
+    try:
+        if await _is_output(store, request_id):
+            return
+    except BlobNotFoundError:
+        return
     # In this order: a result that is there is whole.
     await store.delete(result_key(request_id))
     for key in await store.list(_bodies_of(request_id)):
@@ -112,21 +145,14 @@ async def forget_result(store: BlobStore, request_id: str) -> None:
     await forget_events(store, request_id)
 
 
-async def forget_failure(store: BlobStore, request_id: str) -> None:
-    """Remove the failure that is the result of *request_id*, so that another run can write its own. Outputs stay.
-
-    What was told of its attempts goes too: those of the next run are counted from one again.
-    """
+async def _is_output(store: BlobStore, request_id: str) -> bool:
+    """Whether the result is an output that can be read. Raises BlobNotFoundError where there is no result."""
     try:
         kept = await head_of_result(store, request_id)
-    except BlobNotFoundError:
-        return
-    if kept.type != PREDICTION_FAILED:
-        return
-    await store.delete(result_key(request_id))
-    if kept.data_ref is not None:
-        await store.delete(_body_key(kept.data_ref))
-    await forget_events(store, request_id)
+        await result_body_nbytes(store, kept)
+    except BlobDamagedError:
+        return False
+    return kept.type != PREDICTION_FAILED
 
 
 async def _with_body(store: BlobStore, request_id: str, answer: Message) -> Message:
@@ -140,8 +166,8 @@ async def _with_body(store: BlobStore, request_id: str, answer: Message) -> Mess
     return msgspec.structs.replace(answer, body=body, data_ref=None)
 
 
-def _lost(request_id: str | None, error: BlobNotFoundError) -> BlobError:
-    return BlobError(f"the result of {request_id!r} has lost its body: {error}")
+def _lost(request_id: str | None, error: BlobNotFoundError) -> BlobDamagedError:
+    return BlobDamagedError(f"the result of {request_id!r}", f"has lost its body: {error}")
 
 
 def _bodies_of(request_id: str) -> str:

@@ -18,21 +18,23 @@ MOST = 10_000
 GRACE = 3600.0
 """What belongs to a result is written before it, and stays for so many seconds longer."""
 
-_FOLDERS = (("acceptances/", 0.0), ("results/", 0.0), ("result-bodies/", GRACE), ("events/", GRACE), ("claims/", 0.0))
+_FOLDERS = (("acceptances/", 0.0), ("results/", 0.0), ("result-bodies/", GRACE), ("events/", GRACE))
 _AT_ONCE = 16
 
 
-async def sweep(store: BlobStore, *, older_than: float, now: float, limit: int = MOST) -> int:
+async def sweep(store: BlobStore, *, older_than: float, claims_older_than: float, now: float, limit: int = MOST) -> int:
     """Remove what was written more than *older_than* seconds before *now* (seconds since the Unix epoch). How many.
 
     At most *limit* objects, so that a call ends in bounded time; a return of *limit* means that there may be more. Any
     number of processes may sweep at once. Raises BlobError when the store fails; the next call goes on from there.
 
-    A request that has waited for longer than *older_than* loses its claimed body: choose it longer than any wait.
+    Claimed bodies go when they are *claims_older_than* seconds old. Choose that longer than any request waits: one that
+    has waited for longer, and a dead letter that is older, has lost its body.
     """
     count = 0
-    for folder, grace in _FOLDERS:
-        count += await _sweep(store, folder, before=now - older_than - grace, limit=limit - count)
+    ages = [*((folder, older_than + grace) for folder, grace in _FOLDERS), ("claims/", claims_older_than)]
+    for folder, age in ages:
+        count += await _sweep(store, folder, before=now - age, limit=limit - count)
         if count >= limit:
             return count
     return count + await store.remove_leftovers(before=now - older_than)

@@ -47,7 +47,7 @@ class _LazyGroup(Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
-            from dumbwaiter.config import did_you_mean  # noqa: PLC0415 - only on the way to an error
+            from dumbwaiter.spelling import did_you_mean  # noqa: PLC0415 - only on the way to an error
 
             raise click.UsageError(f"no command named {args[0]!r}{did_you_mean(args[0], COMMANDS)}", ctx)
         return super().resolve_command(ctx, args)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
 from dumbwaiter.cli.connect import connected
-from dumbwaiter.cli.options import current_settings, given_flags
+from dumbwaiter.cli.options import current_settings, given_config, given_flags
 from dumbwaiter.client import AsyncClient
+from dumbwaiter.errors import AccessError
 from dumbwaiter.message import is_url
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 _URL, _KEY = "dumbwaiter.gateway", "dumbwaiter.api-key"
+_PLACES = frozenset({"--broker", "--blobs"})
 
 
 class Asking(NamedTuple):
@@ -53,7 +56,8 @@ def gateway_options(command: F) -> F:
 async def asking() -> AsyncIterator[Asking]:
     """The client, open: of the gateway if one is named, else of the broker in the settings.
 
-    Raises click.UsageError when a gateway and a broker are named at once.
+    Raises click.UsageError when a gateway and a broker are named at once, and within the block click.ClickException for
+    an AccessError of a gateway that wants a key, or another one.
     """
     meta = click.get_current_context().meta
     url: str | None = meta.get(_URL)
@@ -61,16 +65,34 @@ async def asking() -> AsyncIterator[Asking]:
         async with connected(current_settings()) as (broker, store), AsyncClient(broker, blobs=store) as client:
             yield Asking(client, store)
         return
-    named = [name for name, _, _ in given_flags() if name in {"--broker", "--blobs"}]
+    named = [name for name, _, _ in given_flags() if name in _PLACES]
     if named:
         raise click.UsageError(f"--gateway and {named[0]} exclude each other: a gateway knows its own broker")
-    async with AsyncClient(url, api_key=meta.get(_KEY)) as client:
-        yield Asking(client, None)
+    try:
+        async with AsyncClient(url, api_key=meta.get(_KEY)) as client:
+            yield Asking(client, None)
+    except AccessError as error:
+        if error.status != HTTPStatus.UNAUTHORIZED:
+            raise
+        raise click.ClickException(f"{error}; set DUMBWAITER_API_KEY or --api-key") from None
+
+
+def same_way() -> list[str]:
+    """The options of this command line that say whom it asks, for a command that is to ask the same."""
+    url: str | None = click.get_current_context().meta.get(_URL)
+    config = given_config()
+    return [
+        *(["--gateway", url] if url else []),
+        *(["--config", config] if config else []),
+        *(word for name, _, value in given_flags() if name in _PLACES for word in (name, value)),
+    ]
 
 
 def _remember_url(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
     if value is not None and not is_url(value):
-        raise click.BadParameter(f"{value!r} is no URL; write it like http://127.0.0.1:8080", ctx, parameter)
+        raise click.BadParameter(
+            f"{value!r} must begin with http:// or https://, like http://127.0.0.1:8080", ctx, parameter
+        )
     ctx.meta[_URL] = value
 
 

@@ -10,9 +10,10 @@ import click
 
 from dumbwaiter.blobs import open_store
 from dumbwaiter.brokers import open_broker
-from dumbwaiter.config import Settings, did_you_mean
+from dumbwaiter.config import Settings
 from dumbwaiter.errors import ConfigError, QueueNotFoundError
 from dumbwaiter.message import SYSTEM_QUEUES
+from dumbwaiter.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from dumbwaiter.blobs import BlobStore

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import time
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,8 @@ import click
 
 from dumbwaiter.blobs import open_store
 from dumbwaiter.blobs.keyring import (
-    LONGEST_TENANT,
     ApiKey,
     expire_key,
-    is_tenant_name,
     is_usable,
     load_key,
     load_keys,
@@ -26,12 +25,17 @@ from dumbwaiter.cli.options import Command, Group, current_settings, json_option
 from dumbwaiter.cli.output import local_time, print_json, print_table
 from dumbwaiter.config import parse_duration
 from dumbwaiter.errors import ConfigError
+from dumbwaiter.message import LONGEST_TENANT, is_tenant_name
 
 if TYPE_CHECKING:
     from dumbwaiter.blobs import BlobStore
 
 _RATE = re.compile(r"(\d+(?:\.\d+)?)/(s|min|h)")
 _UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0}
+_FASTEST = 1e6
+"""Predictions a second; whoever means more means no limit."""
+_LONGEST = 100 * 365 * 86400.0
+_NEVER = math.inf
 
 
 def _duration(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
@@ -41,6 +45,16 @@ def _duration(_ctx: click.Context, _param: click.Parameter, value: str | None) -
         raise click.BadParameter(str(error)) from None
 
 
+def _lifetime(ctx: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    """Seconds above 0, infinite for ``never``; None: not said."""
+    if value == "never":
+        return _NEVER
+    seconds = _duration(ctx, parameter, value)
+    if seconds is not None and not 0.0 < seconds <= _LONGEST:
+        raise click.BadParameter(f"expected a duration above 0s and up to 36500d, or never, not {value!r}")
+    return seconds
+
+
 def _rate(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[float, float] | None:
     """``10/s``, ``60/min``, ``1000/h``: how many, in how many seconds."""
     if value is None:
@@ -48,7 +62,10 @@ def _rate(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tu
     match = _RATE.fullmatch(value)
     if match is None or float(match[1]) <= 0.0:
         raise click.BadParameter(f"expected a rate such as 10/s, 60/min or 1000/h, not {value!r}")
-    return float(match[1]), _UNITS[match[2]]
+    count, seconds = float(match[1]), _UNITS[match[2]]
+    if count / seconds > _FASTEST:
+        raise click.BadParameter(f"{value!r} is above {_FASTEST:.0f}/s; leave --rate out for no limit")
+    return count, seconds
 
 
 @click.group(cls=Group)
@@ -72,7 +89,7 @@ def keys() -> None:
 @click.option("--rate", callback=_rate, metavar="N/UNIT", help="How many predictions: 10/s, 60/min or 1000/h.")
 @click.option("--burst", type=click.IntRange(min=1), metavar="N", help="How many at once (default: N of --rate).")
 @click.option("--in-flight", type=click.IntRange(min=1), metavar="N", help="How many may wait for their answer.")
-@click.option("--expires", callback=_duration, metavar="TIME", help="How long it is valid: 90d (default: for ever).")
+@click.option("--expires", callback=_lifetime, metavar="TIME", help="How long it is valid: 90d (default: never ends).")
 @json_option
 @settings_options
 def create(
@@ -103,7 +120,7 @@ def create(
         tenant=tenant,
         name=name,
         now=now,
-        expires_at=None if expires is None else now + expires,
+        expires_at=_end_of(expires, now),
         rate=None if rate is None else rate[0] / rate[1],
         burst=None if rate is None else float(burst or max(rate[0], 1.0)),
         in_flight=in_flight,
@@ -143,14 +160,22 @@ def list_(as_json: bool) -> None:
     metavar="TIME",
     help="How long the old one stays.",
 )
-@click.option("--expires", callback=_duration, metavar="TIME", help="How long the new one lasts (default: for ever).")
+@click.option(
+    "--expires",
+    callback=_lifetime,
+    metavar="TIME",
+    help="How long the new one is valid: 90d, or never (default: as long as KEY was made for).",
+)
 @json_option
 @settings_options
 def rotate(key: str, overlap: float, expires: float | None, as_json: bool) -> None:
     """Make a new key of the same tenant and limits as KEY, print it, and let KEY end after the overlap.
 
+    The new one is valid for as long as KEY was when it was made: one of 90 days is followed by one of 90 days.
+
     Examples:
       dumbwaiter keys rotate 0d5k2m8q1v7c
+      dumbwaiter keys rotate 0d5k2m8q1v7c --expires 30d
       dumbwaiter keys rotate 0d5k2m8q1v7c --overlap 0s
 
     """
@@ -190,13 +215,21 @@ async def _rotate(store: BlobStore, key_id: str, overlap: float, expires: float 
         tenant=old.tenant,
         name=old.name,
         now=now,
-        expires_at=None if expires is None else now + expires,
+        expires_at=_end_of(_lifetime_of(old) if expires is None else expires, now),
         rate=old.rate,
         burst=old.burst,
         in_flight=old.in_flight,
     )
     await save_key(store, new)  # first, so that there is one that is valid at any time
     return new, token, await expire_key(store, key_id, at=now + overlap)
+
+
+def _lifetime_of(key: ApiKey) -> float | None:
+    return None if key.expires_at is None else key.expires_at - key.created_at
+
+
+def _end_of(lifetime: float | None, now: float) -> float | None:
+    return None if lifetime is None or lifetime == _NEVER else now + lifetime
 
 
 def _id_of(text: str) -> str:
@@ -211,6 +244,8 @@ def _show_token(key: ApiKey, token: str, *, as_json: bool, replaced: ApiKey | No
         return
     click.echo(token)
     click.echo(f"key {key.id} is shown this once; send it as: Authorization: Bearer {token[:18]}…", err=True)
+    ends = "never expires" if key.expires_at is None else f"is valid until {local_time(key.expires_at)}"
+    click.echo(f"key {key.id} {ends}", err=True)
     if replaced is not None:
         click.echo(f"key {replaced.id} is valid until {local_time(replaced.expires_at or 0.0)}", err=True)
 

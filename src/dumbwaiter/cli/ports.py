@@ -38,9 +38,18 @@ def _why(error: OSError, host: str, port: int) -> str:
     return f"cannot listen on {host} port {port}: {os.strerror(error.errno or 0)}"
 
 
+#: Addresses that mean all of this machine's, and the one of them that it reaches itself by.
+_ALL = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - compared, not bound
+
+
+def is_all(host: str) -> bool:
+    """Whether *host* means all addresses of this machine, rather than one."""
+    return host in _ALL
+
+
 def url_of(host: str, port: int, *, tls: bool = False) -> str:
     """The URL under which callers on this machine reach a gateway that listens on *host*."""
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104 - compared, not bound
+    reachable = _ALL.get(host, host)
     if ":" in reachable and not reachable.startswith("["):
         reachable = f"[{reachable}]"
     return f"{'https' if tls else 'http'}://{reachable}:{port}"

@@ -15,6 +15,7 @@ import msgspec
 from dumbwaiter.blobs.presence import workers_of
 from dumbwaiter.cli.inputs import Input
 from dumbwaiter.cli.output import print_json_line
+from dumbwaiter.content_types import BYTES, parse_content_type
 from dumbwaiter.errors import BlobError
 from dumbwaiter.message import Message
 
@@ -146,15 +147,16 @@ def _refusal(kind: str, *, several: bool) -> click.ClickException:
 
 
 def _kind_of(answer: Message) -> str:
-    return (answer.content_type or "application/octet-stream").partition(";")[0]
+    return parse_content_type(answer.content_type).essence or BYTES
 
 
 def _is_json(answer: Message) -> bool:
-    return _kind_of(answer).endswith("json")
+    return parse_content_type(answer.content_type).is_json
 
 
 def _is_binary(answer: Message) -> bool:
-    return not _is_json(answer) and not _kind_of(answer).startswith("text/")
+    said = parse_content_type(answer.content_type)
+    return not (said.is_json or said.is_text)
 
 
 def _write(body: bytes) -> None:

@@ -15,6 +15,7 @@ Schema = Mapping[str, Any]
 _PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mP4DwABAQEAHLCMmQAAAABJRU5ErkJggg=="
 )
+_KEY = ' -H "Authorization: Bearer $DUMBWAITER_API_KEY"'
 _FORMATS = {
     "byte": "c29tZSBieXRlcw==",
     "date": "2026-01-31",
@@ -33,23 +34,24 @@ def prediction_url(address: str, model: str) -> str:
     return f"{address}/v1/models/{quote(model, safe='')}/predictions"
 
 
-def curl_line(address: str, model: str, signature: Mapping[str, Any], *, picture: str) -> str:
+def curl_line(address: str, model: str, signature: Mapping[str, Any], *, picture: str, needs_key: bool = False) -> str:
     """A command that asks *model* for a prediction, by what its *signature* says it takes.
 
-    It works as it stands, if *picture* is the name of a JPEG.
+    It works as it stands, if *picture* is the name of a JPEG; where it *needs_key*, with one in DUMBWAITER_API_KEY.
     """
+    curl = f"curl{_KEY}" if needs_key else "curl"
     url = shlex.quote(prediction_url(address, model))
     takes: Mapping[str, Any] = signature.get("input", {})
     kind = takes.get("kind", "any")
     # A picture alone will do, too, where the other arguments have defaults.
     if kind == "image" or "image/jpeg" in takes.get("content_types", ()):
-        return f"curl --data-binary @{shlex.quote(picture)} -H 'Content-Type: image/jpeg' {url}"
+        return f"{curl} --data-binary @{shlex.quote(picture)} -H 'Content-Type: image/jpeg' {url}"
     if kind in {"text", "any"}:
-        return f"curl --data-binary 'some text' -H 'Content-Type: text/plain' {url}"
+        return f"{curl} --data-binary 'some text' -H 'Content-Type: text/plain' {url}"
     if kind == "bytes":
-        return f"curl --data-binary 'some bytes' -H 'Content-Type: application/octet-stream' {url}"
+        return f"{curl} --data-binary 'some bytes' -H 'Content-Type: application/octet-stream' {url}"
     body = msgspec.json.encode({"input": sample_value(takes.get("schema", {}))}).decode()
-    return f"curl -d {shlex.quote(body)} -H 'Content-Type: application/json' {url}"
+    return f"{curl} -d {shlex.quote(body)} -H 'Content-Type: application/json' {url}"
 
 
 def sample_value(schema: Schema) -> Any:

@@ -23,6 +23,7 @@ from dumbwaiter.config import Settings
 from dumbwaiter.observe import configure_logging
 
 if TYPE_CHECKING:
+    from dumbwaiter.blobs import BlobStore
     from dumbwaiter.brokers.contract import Broker
 
 
@@ -54,9 +55,9 @@ def serve(models: tuple[str, ...], weights: tuple[str, ...], as_json: bool) -> i
     if not chosen:
         raise click.UsageError("no model to serve; name one, such as: dumbwaiter serve network:Infer")
     specs = [spec_of(model.name, settings) for model in chosen]
-    broker, _ = open_broker(settings.broker), open_store(settings.blobs)  # neither connects yet
+    broker, store = open_broker(settings.broker), open_store(settings.blobs)  # neither connects yet
     port = usable_port(settings.gateway.host, settings.gateway.port, share=settings.gateway.share_port)
-    asyncio.run(_try(broker))
+    asyncio.run(_try(settings, broker, store))
     view = ServeView(settings, specs, as_json=as_json)
     with view:
         # Only now, for the progress line has to share stderr with the log.
@@ -70,8 +71,14 @@ def serve(models: tuple[str, ...], weights: tuple[str, ...], as_json: bool) -> i
         return asyncio.run(_supervise(plans_of(settings, chosen, port), view, settings))
 
 
-async def _try(broker: Broker) -> None:
-    """Open and close it: what is wrong is told here, once, and not by each process at each of its tries."""
+async def _try(settings: Settings, broker: Broker, store: BlobStore) -> None:
+    """What is wrong is told here, once, and not by each process at each of its tries."""
+    options, outbound = settings.gateway, settings.outbound
+    might_be_wrong = (options.certfile, options.keyfile, outbound.allowed_hosts, outbound.allowed_networks)
+    if any(might_be_wrong) or options.needs_keys:
+        from dumbwaiter.gateway.server import check_options  # noqa: PLC0415 - most need not wait for the web stack
+
+        await check_options(store, options, outbound)
     async with broker:
         pass
 

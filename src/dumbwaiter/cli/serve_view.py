@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from dumbwaiter.cli.output import duration, print_json_line
+from dumbwaiter.cli.ports import is_all
 from dumbwaiter.cli.sample_request import curl_line, prediction_url
 
 if TYPE_CHECKING:
@@ -138,7 +139,13 @@ class ServeView:
         signatures = {child.plan.model: child.report.signature for child in children}
         served = [spec for spec in self._specs if spec.name in signatures]
         picture = next((name for name in _PICTURES if Path(name).is_file()), "YOUR.jpg")
-        curls = {spec.name: curl_line(address, spec.name, signatures[spec.name], picture=picture) for spec in served}
+        options = self._settings.gateway
+        curls = {
+            spec.name: curl_line(
+                address, spec.name, signatures[spec.name], picture=picture, needs_key=options.needs_keys
+            )
+            for spec in served
+        }
         if self._as_json:
             models = {
                 spec.name: {
@@ -152,7 +159,8 @@ class ServeView:
             pids = {child.plan.name: child.process.pid for child in self.children if child.process}
             self._event("ready", {"gateway": address, "models": models, "pids": pids, "broker": self._settings.broker})
             return
-        facts = [("gateway", address), *((spec.name, f"{spec.target} in {spec.project}") for spec in served)]
+        listens = f"{address} (listens on {options.host})" if is_all(options.host) else address
+        facts = [("gateway", listens), *((spec.name, f"{spec.target} in {spec.project}") for spec in served)]
         facts.append(("broker", self._settings.broker))
         width = max(12, *(len(name) for name, _ in facts))
         lines = [title, "", *(f"  {name:<{width}} {value}" for name, value in facts)]

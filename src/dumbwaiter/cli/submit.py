@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, contextmanager
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from dumbwaiter.answers import failure_of, timings_of
-from dumbwaiter.cli.asking import Asking, asking, gateway_options
+from dumbwaiter.cli.asking import Asking, asking, gateway_options, same_way
 from dumbwaiter.cli.inputs import Input, inputs_of
 from dumbwaiter.cli.options import Command, json_option, settings_options
 from dumbwaiter.cli.output import print_json_line
@@ -96,8 +97,8 @@ def submit(
     """Send each INPUT to MODEL and print the answers, in the order of the inputs.
 
     They go straight on the model's queue, or with --gateway through one, from anywhere. An INPUT is a file, - for
-    standard input, or a text. The output is printed as it is; with --json each answer is one line: input, id, status,
-    output or error, and where the time went. A failed answer makes the exit code 1. Ctrl-C gives up what is under way.
+    standard input, or a text. With --json each answer is a line of data. A failed answer makes the exit code 1. Ctrl-C
+    ends the waiting, not what a worker has begun. To end that, leave it with --no-wait, then `dumbwaiter cancel ID`.
 
     Examples:
       dumbwaiter submit infer cat.jpg
@@ -141,8 +142,9 @@ def result(id_: str, wait: float, *, as_json: bool) -> int:
     try:
         answer = asyncio.run(_fetch(id_, wait))
     except KeyboardInterrupt:
-        hint = "ask again: dumbwaiter result, or end it: dumbwaiter cancel"
-        print(f"{id_} waits or runs still; {hint}", file=sys.stderr)
+        again = shlex.join([*same_way(), id_])
+        hint = f"ask again: dumbwaiter result {again}, or end it: dumbwaiter cancel {again}"
+        print(f"gave up waiting for {id_}; {hint}", file=sys.stderr)
         raise
     return _show(id_, answer, as_json=as_json, put=print_alone)
 

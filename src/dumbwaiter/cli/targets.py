@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from dumbwaiter.cli.options import current_settings, given_config
-from dumbwaiter.config import Settings, did_you_mean, place_in_file
+from dumbwaiter.config import Settings, place_in_file
 from dumbwaiter.errors import ConfigError
 from dumbwaiter.message import SYSTEM_QUEUES, is_queue_name
+from dumbwaiter.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from dumbwaiter.models.contract import ModelSpec

@@ -7,15 +7,15 @@ import contextlib
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from dumbwaiter.answers import failed, failure_of
-from dumbwaiter.asking import Asker, await_result
+from dumbwaiter.answers import failure_of
+from dumbwaiter.asking import Asker, await_result, cancel
 from dumbwaiter.blobs import events
-from dumbwaiter.blobs.results import has_result, load_result, save_result
+from dumbwaiter.blobs.results import has_result, load_result
 from dumbwaiter.blobs.store import BlobStore, open_store
 from dumbwaiter.brokers import open_broker
 from dumbwaiter.client.door import FIRST_PAUSE, LAST_PAUSE, Door, Event, PredictionStatus, Submitted
 from dumbwaiter.errors import BlobNotFoundError, BrokerClosedError, ConfigError
-from dumbwaiter.message import Failure, Message
+from dumbwaiter.message import Message
 from dumbwaiter.prediction import CANCELED, status_of
 
 if TYPE_CHECKING:
@@ -84,11 +84,7 @@ class BrokerDoor(Door):
         return PredictionStatus(status="processing" if started else "starting")
 
     async def cancel(self, id_: str) -> bool:
-        # The first result stands: a worker that finds this one runs nothing, and what runs is stopped.
-        store = self._open_store()
-        failure = Failure(code=CANCELED, message="the request was cancelled by its caller")
-        stands = await save_result(store, id_, failed(Message(id=id_), failure), threshold=self._claim_threshold)
-        return status_of(failure_of(stands)) == CANCELED
+        return status_of(failure_of(await cancel(self._open_store(), id_))) == CANCELED
 
     async def follow(self, id_: str) -> AsyncGenerator[Event]:
         store = self._open_store()

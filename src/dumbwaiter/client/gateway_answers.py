@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from dumbwaiter.answers import failed, succeeded
+from dumbwaiter.content_types import parse_content_type
 from dumbwaiter.envelope import parse_time
 from dumbwaiter.errors import (
     AccessError,
@@ -20,8 +21,7 @@ from dumbwaiter.errors import (
     UnknownModelError,
 )
 from dumbwaiter.message import Failure, Message, Timings
-from dumbwaiter.models.content_types import parse_content_type
-from dumbwaiter.prediction import FINAL, Links, Metrics, Problem, Status
+from dumbwaiter.prediction import FINAL, Links, Metrics, PredictionFailure, Status
 
 if TYPE_CHECKING:
     import httpx
@@ -37,7 +37,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     status: Status
     output: msgspec.Raw = msgspec.Raw(b"null")
-    error: Problem | None = None
+    error: PredictionFailure | None = None
     metrics: Metrics | None = None
     completed_at: str | None = None
     queue_position: int | None = None
@@ -85,7 +85,7 @@ def answer_in(seen: Seen, *, model: str | None, tenant: str | None = None) -> Me
     if seen.status == "succeeded":
         answer = succeeded(request, body=bytes(seen.output), content_type="application/json", timings=timings)
     else:
-        why = seen.error or Problem(code=seen.status, message=seen.status)
+        why = seen.error or PredictionFailure(code=seen.status, message=seen.status)
         answer = failed(request, Failure(code=why.code, message=why.message, attempts=why.attempts), timings=timings)
     return msgspec.structs.replace(answer, time=_time_of(seen.completed_at) or answer.time)
 

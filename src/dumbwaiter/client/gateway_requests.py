@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from dumbwaiter.content_types import JSON, parse_content_type
 from dumbwaiter.errors import BadInputError
 from dumbwaiter.message import Message
-from dumbwaiter.models.content_types import JSON, parse_content_type
 
 _JSON_DECODER = msgspec.json.Decoder(msgspec.Raw)
 

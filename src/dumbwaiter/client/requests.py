@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dumbwaiter.answers import raise_for_failure
+from dumbwaiter.content_types import parse_content_type
 from dumbwaiter.message import Message, new_id
 from dumbwaiter.models.codecs import decode_output, encode_input, kind_of
-from dumbwaiter.models.content_types import parse_content_type
 
 if TYPE_CHECKING:
     from dumbwaiter.message import Message as Answer

@@ -5,12 +5,13 @@ Source: https://html.spec.whatwg.org/multipage/server-sent-events.html#event-str
 
 from __future__ import annotations
 
-import base64
 from typing import NamedTuple
 
 import msgspec
 
-from dumbwaiter.models.content_types import BYTES, JSON, TEXT
+from dumbwaiter import data_urls
+from dumbwaiter.content_types import BYTES, JSON, TEXT
+from dumbwaiter.errors import BadInputError
 
 
 class ServerEvent(NamedTuple):
@@ -59,10 +60,10 @@ def output_of(data: str) -> tuple[str, bytes]:
         return TEXT, data.encode()
     if not isinstance(value, str):
         return JSON, data.encode()
-    head, comma, encoded = value.partition(",")
-    if not comma or not head.startswith("data:") or not head.endswith(";base64"):
+    if not data_urls.holds_base64(value):
         return TEXT, value.encode()
     try:
-        return head[len("data:") : -len(";base64")] or BYTES, base64.b64decode(encoded, validate=True)
-    except ValueError:
+        content_type, body = data_urls.read(value, may_be_empty=True)
+    except BadInputError:
         return TEXT, value.encode()
+    return content_type or BYTES, body

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from dumbwaiter.client.door import Event
+from dumbwaiter.content_types import JSON, parse_content_type
 from dumbwaiter.errors import BlobError
-from dumbwaiter.models.content_types import JSON, parse_content_type
 
 if TYPE_CHECKING:
     from dumbwaiter.message import Message

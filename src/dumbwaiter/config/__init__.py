@@ -5,7 +5,7 @@ nearest right one. Relative paths belong to the folder of the file that holds th
 the current folder. Durations are seconds or text such as "500ms", "30s", "2m"; sizes are bytes or "64KiB", "32MB".
 """
 
-from dumbwaiter.config.checking import anchored, did_you_mean
+from dumbwaiter.config.checking import anchored
 from dumbwaiter.config.loading import Flag, load_settings, place_in_file
 from dumbwaiter.config.settings import (
     TABLES,
@@ -15,6 +15,7 @@ from dumbwaiter.config.settings import (
     OutboundSettings,
     Settings,
     WorkerSettings,
+    is_loopback,
 )
 from dumbwaiter.config.units import parse_duration, parse_size
 
@@ -28,7 +29,7 @@ __all__ = [
     "Settings",
     "WorkerSettings",
     "anchored",
-    "did_you_mean",
+    "is_loopback",
     "load_settings",
     "parse_duration",
     "parse_size",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -14,6 +14,7 @@ from dumbwaiter.config.lines import Keys
 from dumbwaiter.config.settings import TABLES, ModelSettings, Settings
 from dumbwaiter.config.units import WORDS, parse_duration, parse_size
 from dumbwaiter.errors import ConfigError
+from dumbwaiter.spelling import did_you_mean
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -48,6 +49,8 @@ def checked(source: Source, keys: Keys, value: Any) -> Any:
         converted = _convert(value, owner[first], strict=not source.text)
     except ValueError as error:
         raise ConfigError(f"{source.place(keys)}: {'.'.join(keys)}: {error}") from None
+    if keys == ("gateway", "cors_origins"):
+        converted = [_origin(source.place(keys), text) for text in converted]
     return _with_folder(keys, converted, source.folder)
 
 
@@ -120,6 +123,18 @@ def _json_or_text(value: Any) -> Any:
         return value
 
 
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+
+
+def _origin(place: str, text: str) -> str:
+    """*text* as a browser sends it (https://www.rfc-editor.org/rfc/rfc6454#section-6.2), or ``*``."""
+    origin = text.lower()
+    if origin != "*" and not _ORIGIN.fullmatch(origin):
+        wanted = "write https://app.example.com, with its port if it has one and without a path, or * for all pages"
+        raise ConfigError(f"{place}: gateway.cors_origins: {text!r} is no origin; {wanted}")
+    return origin
+
+
 _LOCATIONS = {("broker",), ("blobs",), ("gateway", "certfile"), ("gateway", "keyfile")}
 
 
@@ -137,9 +152,3 @@ def anchored(location: str, folder: Path) -> str:
     if scheme not in {"sqlite", "file"} or rest.startswith("/"):
         return location
     return f"{scheme}:{folder / rest}"
-
-
-def did_you_mean(wrong: str, right: Iterable[str]) -> str:
-    """``; did you mean 'port'?`` or nothing when nothing is near."""
-    near = difflib.get_close_matches(wrong, list(right), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""

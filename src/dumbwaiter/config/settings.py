@@ -5,6 +5,7 @@ Sizes in bytes, times in seconds.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -57,6 +58,21 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     cors_origins: list[str] = []
     docs: bool = True
     results_kept_for: Seconds = 7 * 86400.0
+
+    @property
+    def needs_keys(self) -> bool:
+        """Whether callers need an API key."""
+        return self.auth == "on" or (self.auth == "auto" and not is_loopback(self.host))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens on *host*."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,7 +18,7 @@ from dumbwaiter.blobs.store import BlobStore
 from dumbwaiter.brokers.contract import Broker
 from dumbwaiter.config import CourierSettings
 from dumbwaiter.courier import verdicts
-from dumbwaiter.courier.hosts import Hosts
+from dumbwaiter.courier.hosts import Hosts, Tenants
 from dumbwaiter.courier.locks import Held, renew
 from dumbwaiter.courier.posts import Composer, signed
 from dumbwaiter.courier.verdicts import Verdict
@@ -61,6 +61,7 @@ class Courier:
         self._composer = Composer(store, signing, public_url=public_url)
         self._on_state = on_state
         self._hosts = Hosts(settings.per_host)
+        self._tenants = Tenants(settings.concurrency)
         self._held: dict[asyncio.Task[None], Held] = {}
         self._room = asyncio.Event()
 
@@ -149,19 +150,29 @@ class Courier:
         except DumbwaiterError as error:
             await self._settle(held, verdicts.of_error(error, tries, most=MAX_TRIES), best_effort=False)
             return
-        began = time.monotonic()
-        while not self._hosts.take(host, now=began):
-            turn = self._hosts.turn(host, now=began)
+        while (turn := self._take(host, held, now=(began := time.monotonic()))) is not None:
             if self._can_postpone:
                 await self._hand_back(held, turn, counted=False)
                 return
             await asyncio.sleep(turn)
-            began = time.monotonic()
+        tenant = held.delivery.message.tenant
         try:
             verdict = await self._try(held, notification)
         finally:
-            self._hosts.release(host, began=began, now=time.monotonic())
+            now = time.monotonic()
+            self._hosts.release(host, began=began, now=now)
+            self._tenants.release(tenant, began=began, now=now)
         await self._settle(held, verdict, best_effort=notification.event != "completed")
+
+    def _take(self, host: str, held: Held, *, now: float) -> float | None:
+        """Take a place of *host* and of the tenant of *held*, both since *now*; or the seconds until its turn."""
+        tenant = held.delivery.message.tenant
+        if not self._tenants.take(tenant, is_first_try=held.delivery.delivery_count == 1, now=now):
+            return self._tenants.turn(tenant, now=now)
+        if not self._hosts.take(host, now=now):
+            self._tenants.give_back(tenant, began=now)
+            return self._hosts.turn(host, now=now)
+        return None
 
     async def _try(self, held: Held, notification: Notification) -> Verdict:
         message, tries = held.delivery.message, held.delivery.delivery_count
@@ -188,7 +199,7 @@ class Courier:
                 tries = held.delivery.delivery_count
                 _log.info("try %d of %s failed, the next one in %.0f s: %s", tries, held.name, delay, verdict.why)
                 await self._hand_back(held, delay, counted=True)
-            case Stop() as stop if best_effort:
+            case Stop() as stop if best_effort or stop.reason == verdicts.SUPERSEDED:
                 _log.info("%s is dropped (%s): %s", held.name, stop.reason, verdict.why)
                 held.settled = True
                 await self._insist(held, self._broker.complete)

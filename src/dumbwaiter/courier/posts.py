@@ -17,9 +17,11 @@ from urllib.parse import quote
 
 import msgspec
 
-from dumbwaiter.blobs.results import head_of_result, load_result, result_body_nbytes
+from dumbwaiter.answers import failure_of
+from dumbwaiter.blobs.results import head_of_result, result_body_nbytes, with_result_body
 from dumbwaiter.envelope import to_attributes
-from dumbwaiter.prediction import INLINE_NBYTES, encode, finished, links_of
+from dumbwaiter.errors import DumbwaiterError
+from dumbwaiter.prediction import INLINE_NBYTES, encode_prediction, finished, links_of
 from dumbwaiter.signing import created_at
 
 if TYPE_CHECKING:
@@ -32,6 +34,15 @@ USER_AGENT = "dumbwaiter"
 _LARGE_NBYTES, _LARGE_AT_ONCE = 4 * 1024 * 1024, 4
 # What may stand in the value of a ce- header: printable ASCII without the space, the quote and the percent sign.
 _PLAIN = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
+
+
+class SupersededError(DumbwaiterError):
+    """The answer *answer*, of which a notification was to tell, is no longer the stored one of the request *id*."""
+
+    def __init__(self, id_: str, answer: str) -> None:
+        self.id = id_
+        self.answer = answer
+        super().__init__(f"the request {id_!r} was redriven, and the answer {answer!r} is no longer its own")
 
 
 class Post(msgspec.Struct, frozen=True):
@@ -54,12 +65,15 @@ class Composer:
     async def composed(self, notification: Notification, tenant: str | None) -> AsyncIterator[Post]:
         """What to post for *notification*, the same bytes each time; it must not be kept for longer than this lasts.
 
-        Raises BlobNotFoundError when the result is gone, and BlobError when it cannot be read.
+        Raises SupersededError when another answer is stored by now, BlobNotFoundError when none is, BlobDamagedError
+        for one that nobody can read any more, and BlobError when the store fails.
         """
         if notification.prediction is not msgspec.UNSET:
             yield Post(bytes(notification.prediction), {"content-type": "application/json"})
             return
         answer = await head_of_result(self._store, notification.id)
+        if notification.answer not in (None, answer.id):
+            raise SupersededError(notification.id, str(notification.answer))
         nbytes = await result_body_nbytes(self._store, answer)
         # Gateways answer for ids that they gave out. One that somebody on the queue made up has no links.
         known = self._key.read_id(notification.id, tenant) is not None
@@ -68,7 +82,7 @@ class Composer:
             return
         async with self._large if nbytes > _LARGE_NBYTES else nullcontext():
             if answer.data_ref is not None:
-                answer = await load_result(self._store, notification.id)
+                answer = await with_result_body(self._store, notification.id, answer)
             if notification.style == "reply":
                 yield _as_cloud_event(answer)
             else:
@@ -81,7 +95,7 @@ class Composer:
         prediction = finished(answer, id_=about.id, model=about.model, created_at=made_at, links=links)
         if linked and links is not None and prediction.output is not msgspec.UNSET:
             prediction = msgspec.structs.replace(prediction, output=msgspec.Raw(msgspec.json.encode(links.output)))
-        return Post(encode(prediction), {"content-type": "application/json"})
+        return Post(encode_prediction(prediction), {"content-type": "application/json"})
 
 
 def signed(post: Post, *, secret: str, id_: str, now: float) -> dict[str, str]:
@@ -102,6 +116,10 @@ def _raw(secret: str) -> bytes:
 
 
 def _as_cloud_event(answer: Message) -> Post:
+    if (failure := failure_of(answer)) is not None:
+        # The detail, often a traceback, is for those who run the model, not for a URL that a caller names.
+        told = msgspec.json.encode(msgspec.structs.replace(failure, detail=""))
+        answer = msgspec.structs.replace(answer, body=told)
     attributes = to_attributes(answer)
     content_type = attributes.pop("datacontenttype", "application/octet-stream")
     headers = {f"ce-{name}": quote(value, safe=_PLAIN) for name, value in attributes.items()}

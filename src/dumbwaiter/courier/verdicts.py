@@ -9,13 +9,24 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from dumbwaiter.errors import BadInputError, BlobError, BlobNotFoundError, ForbiddenUrlError, OutboundError
+from dumbwaiter.courier.posts import SupersededError
+from dumbwaiter.errors import (
+    BadInputError,
+    BlobDamagedError,
+    BlobError,
+    BlobNotFoundError,
+    ForbiddenUrlError,
+    OutboundError,
+)
 from dumbwaiter.policies.delivering import Again, Done, Stop, judge
 
 if TYPE_CHECKING:
     from dumbwaiter.outbound import Response
 
-BAD_NOTIFICATION, FORBIDDEN, RESULT_GONE = "bad-notification", "forbidden-url", "result-gone"
+BAD_NOTIFICATION, FORBIDDEN = "bad-notification", "forbidden-url"
+RESULT_GONE, RESULT_DAMAGED = "result-gone", "result-damaged"
+SUPERSEDED = "superseded"
+"""Nobody need look at such a one: the new answer has a notification of its own."""
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -39,8 +50,15 @@ def of_error(error: Exception, tries: int, *, most: int) -> Verdict:
             return Verdict(Stop(FORBIDDEN), str(error))
         case BadInputError():
             return Verdict(Stop(BAD_NOTIFICATION), str(error))
+        case SupersededError():
+            return Verdict(Stop(SUPERSEDED), str(error))
+        case BlobDamagedError():
+            return Verdict(Stop(RESULT_DAMAGED), str(error))
         case BlobNotFoundError():
-            return Verdict(Stop(RESULT_GONE), f"the result that it tells of is there no more: {error}")
+            # A person may have redriven the request: then there is another result soon, and this is superseded.
+            end = judge(None, tries, luck=_luck(), most=most)
+            gone = f"the result that it tells of is there no more: {error}"
+            return Verdict(Stop(RESULT_GONE) if isinstance(end, Stop) else end, gone)
         case OutboundError() | BlobError():
             # A store that is down counts as well: one that has lost a body would be asked for it for ever otherwise.
             return Verdict(judge(None, tries, luck=_luck(), most=most), str(error))

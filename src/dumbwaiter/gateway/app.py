@@ -6,36 +6,37 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any, cast
 
-import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.responses import RedirectResponse, Response
-from starlette.routing import Route
+from starlette.responses import Response
 
 from dumbwaiter.asking import Asker
 from dumbwaiter.blobs.claimcheck import claim_threshold_for
 from dumbwaiter.config import OutboundSettings
-from dumbwaiter.errors import BlobError, BrokerError
+from dumbwaiter.errors import BrokerError
 from dumbwaiter.gateway.access.callers import Access
 from dumbwaiter.gateway.catalogue import Catalogue
 from dumbwaiter.gateway.documents import Documents, wants_page
+from dumbwaiter.gateway.http.bodies import has_body
 from dumbwaiter.gateway.http.budget import Budget
 from dumbwaiter.gateway.http.cors import with_cors
-from dumbwaiter.gateway.http.endpoint import Endpoint
+from dumbwaiter.gateway.http.endpoint import route
+from dumbwaiter.gateway.http.heads import read_head
+from dumbwaiter.gateway.http.problem_codes import RETRY_SOON
 from dumbwaiter.gateway.http.problems import (
-    RETRY_SOON,
     ModelFailingError,
     Problem,
     ShuttingDownError,
     encode,
     one_line,
-    problem_of,
+    problem,
 )
 from dumbwaiter.gateway.http.stopping import Stopping
 from dumbwaiter.gateway.oip import Oip, speaking_the_protocol
 from dumbwaiter.gateway.predictions.accepting import Acceptor
 from dumbwaiter.gateway.predictions.creating import Predictions
 from dumbwaiter.gateway.predictions.events import EventStreams
+from dumbwaiter.gateway.predictions.keeping import Keeping
 from dumbwaiter.gateway.predictions.kept import KeptPredictions
 from dumbwaiter.gateway.predictions.results import Results
 from dumbwaiter.gateway.predictions.sweeping import sweep_for_ever
@@ -48,11 +49,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Mapping
 
     from starlette.requests import Request
+    from starlette.routing import Route
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from dumbwaiter.blobs.store import BlobStore
     from dumbwaiter.brokers.contract import Broker
     from dumbwaiter.config import GatewaySettings
+    from dumbwaiter.gateway.http.endpoint import Exchange
     from dumbwaiter.signing import SigningKey
 
 READY_WITHIN = 2.0
@@ -86,7 +89,7 @@ class Gateway:
         self._results = Results(self._asker, store)
         self._stopping = Stopping()
         self._routes = [*self._predicting(signing, outbound), *self._describing()]
-        handlers: dict[Any, Any] = {404: _refused, 405: _refused, Exception: _failed}
+        handlers: dict[Any, Any] = {404: _refused, 405: _refused}
         starlette = Starlette(
             routes=self._routes,
             exception_handlers=handlers,
@@ -101,16 +104,14 @@ class Gateway:
         threshold = claim_threshold_for(self._broker.capabilities.max_message_nbytes, options.claim_threshold)
         acceptor = Acceptor(store, signing, AddressPolicy(outbound), options, threshold=threshold)
         streams = EventStreams(store, self._results, self._stopping)
+        keeping = Keeping(store, catalogue=self._catalogue, acceptor=acceptor, results=self._results, streams=streams)
         predictions = Predictions(
-            store,
             access=self.access,
             catalogue=self._catalogue,
             budget=self._budget,
             uploads=Uploads(store, threshold=threshold, limit=options.body_limit),
             waiting=Waiting(self._asker, store, self._catalogue),
-            acceptor=acceptor,
-            results=self._results,
-            streams=streams,
+            keeping=keeping,
             options=options,
         )
         kept = KeptPredictions(
@@ -125,23 +126,23 @@ class Gateway:
             options=options,
         )
         return [
-            _route("/v1/models/{model}/predictions", Endpoint(POST=predictions.create)),
-            _route("/v1/models/{model}/predictions/{key}", Endpoint(GET=kept.show_by_key, PUT=predictions.create_once)),
-            _route("/v1/predictions/{id}", Endpoint(GET=kept.show)),
-            _route("/v1/predictions/{id}/cancel", Endpoint(POST=kept.cancel)),
-            _route("/v1/predictions/{id}/events", Endpoint(GET=kept.events)),
-            _route("/v1/predictions/{id}/output", Endpoint(GET=kept.output)),
-            _route("/v1/webhooks/default/secret", Endpoint(GET=kept.secret)),
+            route("/v1/models/{model}/predictions", POST=predictions.create),
+            route("/v1/models/{model}/predictions/{key}", GET=kept.show_by_key, PUT=predictions.create_once),
+            route("/v1/predictions/{id}", GET=kept.show),
+            route("/v1/predictions/{id}/cancel", POST=kept.cancel),
+            route("/v1/predictions/{id}/events", GET=kept.events),
+            route("/v1/predictions/{id}/output", GET=kept.output),
+            route("/v1/webhooks/default/secret", GET=kept.secret),
         ]
 
     def _describing(self) -> list[Route]:
         oip = Oip(self._asker, self._catalogue, self._store, self._options, access=self.access, budget=self._budget)
         documents = Documents(self._catalogue, self._store, self._options, auth=self.access.needs_keys)
         return [
-            Route("/", self._index),
-            Route("/v1/models", self._models),
-            Route("/v2/health/live", self._live),
-            Route("/v2/health/ready", self._ready),
+            route("/", GET=self._index),
+            route("/v1/models", GET=self._models),
+            route("/v2/health/live", GET=self._live),
+            route("/v2/health/ready", GET=self._ready),
             *documents.routes(),
             *oip.routes(),
         ]
@@ -163,29 +164,34 @@ class Gateway:
             stack.push_async_callback(self._catalogue.close)
             stack.push_async_callback(self.access.close)
             if self._options.results_kept_for:
-                sweeping = asyncio.create_task(sweep_for_ever(self._store, self._options.results_kept_for))
+                kept_for, longest_wait = self._options.results_kept_for, self._options.max_patience
+                sweeping = asyncio.create_task(sweep_for_ever(self._store, kept_for, longest_wait=longest_wait))
                 stack.push_async_callback(end, [sweeping])
             yield
 
     def _tell_failing(self, model: str, reason: str) -> None:
         self._asker.fail_waiting(ModelFailingError(model, reason), queue=model)
 
-    async def _index(self, request: Request) -> Response:
-        if self._options.docs and wants_page(request):
-            return RedirectResponse("docs", status_code=303)
+    async def _index(self, exchange: Exchange) -> None:
+        await exchange.read_nothing()
+        if self._options.docs and wants_page(read_head(exchange.scope).accept):
+            await exchange.respond(303, [(b"location", b"docs"), (b"content-length", b"0")], b"")
+            return
+        await self.access.admit(exchange.scope)
         routes = [
-            f"{method} {route.path}" for route in self._routes for method in sorted((route.methods or set()) - {"HEAD"})
+            f"{method} {served.path}"
+            for served in self._routes
+            for method in sorted((served.methods or set()) - {"HEAD"})
         ]
-        try:
-            models = await self._catalogue.models()
-        except BrokerError as error:
-            return _respond(problem_of(error))
-        return _json({"name": "dumbwaiter", "routes": routes, "models": models})
+        models = await self._catalogue.models()
+        await exchange.respond_json({"name": "dumbwaiter", "routes": routes, "models": models})
 
-    async def _live(self, _request: Request) -> Response:
-        return _json({"live": True})
+    async def _live(self, exchange: Exchange) -> None:
+        await exchange.read_nothing()
+        await exchange.respond_json({"live": True})
 
-    async def _ready(self, _request: Request) -> Response:
+    async def _ready(self, exchange: Exchange) -> None:
+        await exchange.read_nothing()
         try:
             async with asyncio.timeout(READY_WITHIN):
                 await self._broker.check()
@@ -194,14 +200,13 @@ class Gateway:
         except BrokerError as error:
             reason = one_line(str(error))
         else:
-            return _json({"ready": True})
-        return _respond(Problem(status=503, code="not-ready", detail=reason, retry_after=RETRY_SOON))
+            await exchange.respond_json({"ready": True})
+            return
+        raise problem(503, "not-ready", reason, retry_after=RETRY_SOON)
 
-    async def _models(self, _request: Request) -> Response:
-        try:
-            return _json({"models": await self._catalogue.overview()})
-        except (BrokerError, BlobError) as error:
-            return _respond(problem_of(error))
+    async def _models(self, exchange: Exchange) -> None:
+        await exchange.read_nothing()
+        await exchange.respond_json({"models": await self._catalogue.overview()})
 
 
 def create_app(
@@ -232,36 +237,21 @@ def _hot_path_first(starlette: ASGIApp, hot: Route) -> ASGIApp:
     return app
 
 
-def _route(path: str, endpoint: Endpoint) -> Route:
-    return Route(path, endpoint, methods=endpoint.methods)
-
-
-def _json(value: object) -> Response:
-    # It ends with a newline, so that a shell's prompt comes on a line of its own.
-    return Response(msgspec.json.encode(value) + b"\n", media_type="application/json")
-
-
-def _respond(problem: Problem, *, close: bool = False) -> Response:
-    headers, body = encode(problem, close=close)
-    response = Response(body, status_code=problem.status)
-    response.raw_headers = headers
-    return response
-
-
 async def _refused(request: Request, error: Exception) -> Response:
     """No such route, or not with this method."""
     error = cast(HTTPException, error)
     code = _CODES.get(error.status_code, "refused")
     detail = {
         "not-found": f"nothing is served at {one_line(request.url.path)}; GET / lists what is",
-        "method-not-allowed": f"{request.method} is not allowed here",
+        "method-not-allowed": f"{request.method} is not allowed here; use {_allowed(error)}",
     }.get(code, error.detail)
-    problem = Problem(status=error.status_code, code=code, detail=detail, headers=dict(error.headers or {}))
-    has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
-    return _respond(problem, close=has_body)
+    told = Problem(status=error.status_code, code=code, detail=detail, headers=dict(error.headers or {}))
+    headers, body = encode(told, close=has_body(request.scope))
+    response = Response(body, status_code=told.status)
+    response.raw_headers = headers
+    return response
 
 
-async def _failed(_request: Request, _error: Exception) -> Response:
-    """A fault of the gateway; the server logs its traceback."""
-    problem = Problem(status=500, code="internal-error", detail="the gateway failed; its log says why")
-    return _respond(problem, close=True)
+def _allowed(error: HTTPException) -> str:
+    methods = {method.strip() for method in (error.headers or {}).get("Allow", "").split(",")}
+    return " or ".join(sorted(methods - {"", "HEAD"})) or "another method"

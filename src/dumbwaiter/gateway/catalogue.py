@@ -17,11 +17,11 @@ import msgspec
 
 from dumbwaiter.asking import Patience
 from dumbwaiter.blobs.presence import WorkerStatus, short_reason, why_failing, why_silent, workers_of
-from dumbwaiter.config import did_you_mean
 from dumbwaiter.errors import BlobError, BrokerError
-from dumbwaiter.gateway.http.problems import ModelFailingError, Problem, ProblemError, one_line
+from dumbwaiter.gateway.http.problems import ModelFailingError, NoAnswerError, Problem, ProblemError, one_line
 from dumbwaiter.message import SYSTEM_QUEUES
-from dumbwaiter.policies.backpressure import Load, expected_wait, inputs_a_second, seconds_until_it_fits
+from dumbwaiter.policies.backpressure import Load, inputs_a_second, seconds_until_it_fits
+from dumbwaiter.spelling import did_you_mean
 from dumbwaiter.tasks import end
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from dumbwaiter.blobs.store import BlobStore
     from dumbwaiter.brokers.contract import Broker
+    from dumbwaiter.errors import PredictionTimeoutError
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at the workers of a model that is in use."""
@@ -136,18 +137,10 @@ class Catalogue:
         if load is not None:
             load.sent_since += 1
 
-    def expected_wait(self, model: str) -> float | None:
-        """Seconds until a request for *model* that came now would be begun; None when nobody can tell."""
-        load = self._loads.get(model)
-        elapsed = 0.0 if load is None else time.monotonic() - load.at
-        if load is None or elapsed >= LOAD_IS_OLD_AFTER:
-            return None
-        return expected_wait(load.seen, sent_since=load.sent_since, elapsed=elapsed)
-
-    def silent_reason(self, model: str) -> str | None:
-        """Why *model* may not have answered, as of the last look at its workers; None without one."""
+    def explained(self, model: str, error: PredictionTimeoutError) -> PredictionTimeoutError:
+        """*error* with why *model* may not have answered, as of the last look at its workers; as it is without one."""
         workers = self._seen.get(model)
-        return None if workers is None else why_silent(workers)
+        return error if workers is None else NoAnswerError(error, why_silent(workers))
 
     async def overview(self) -> list[dict[str, Any]]:
         """Every model with its workers and what they say of themselves."""

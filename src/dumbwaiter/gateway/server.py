@@ -10,16 +10,19 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+import msgspec
 import uvicorn
 
 from dumbwaiter.blobs.signing_key import load_signing_key
-from dumbwaiter.config import OutboundSettings
+from dumbwaiter.config import OutboundSettings, is_loopback
 from dumbwaiter.errors import ConfigError
-from dumbwaiter.gateway.access.callers import is_loopback
+from dumbwaiter.gateway.access.callers import Access
 from dumbwaiter.gateway.app import Gateway
 from dumbwaiter.gateway.http.connection import LINGER, Phase, make_protocol, sweep
-from dumbwaiter.gateway.http.listening import BACKLOG, Certificate, certificate_of, listen
+from dumbwaiter.gateway.http.handshakes import Handshakes
+from dumbwaiter.gateway.http.listening import BACKLOG, Certificate, certificate_of, connections_within, listen
 from dumbwaiter.gateway.http.problems import Problem
+from dumbwaiter.outbound import AddressPolicy
 from dumbwaiter.signals import told_to_stop
 from dumbwaiter.tasks import end
 
@@ -30,13 +33,14 @@ if TYPE_CHECKING:
     from dumbwaiter.blobs.store import BlobStore
     from dumbwaiter.brokers.contract import Broker
     from dumbwaiter.config import GatewaySettings
-    from dumbwaiter.gateway.access.callers import Access
 
 LAST_WORDS = 2.0
 """Seconds for the 503 of those who still wait when the grace is over to reach them."""
 
 RENEW_EVERY = 10.0
 """Seconds between two looks at whether the certificate's files have changed."""
+
+_WAYS_IN = 'make one with `dumbwaiter keys create`, or let everybody in with gateway.auth = "off"'
 
 _log = logging.getLogger("dumbwaiter.gateway")
 
@@ -58,16 +62,19 @@ async def run_gateway(
     the address, when the certificate cannot be used, and when it would listen beyond loopback while nobody has an API
     key; BlobError when the key that signs ids cannot be read.
     """
-    certificate = certificate_of(options)
+    outbound = outbound or OutboundSettings()
+    certificate = await check_options(store, options, outbound)
     signing = await load_signing_key(store, options.signing_key)
-    gateway = Gateway(broker, store, options, signing=signing, outbound=outbound or OutboundSettings())
-    await _need_keys(gateway.access, options)
+    options = msgspec.structs.replace(options, max_connections=connections_within(options.max_connections))
+    gateway = Gateway(broker, store, options, signing=signing, outbound=outbound)
+    await _tell_who_may_ask(gateway.access, options)
     listener = listen(options.host, options.port, share=options.share_port)
     host, port = listener.getsockname()[:2]
     server = _Server(
         _uvicorn_config(gateway, options),
         certificate,
         handshake_timeout=options.header_timeout,
+        max_connections=options.max_connections,
         on_started=lambda scheme: _announce(scheme, host, port, on_ready),
     )
     with told_to_stop(stop) as (asked, _):
@@ -90,13 +97,25 @@ async def _serve(server: _Server, listener: socket.socket, *, beside: Iterable[C
         listener.close()
 
 
-async def _need_keys(access: Access, options: GatewaySettings) -> None:
-    if not access.needs_keys or await access.has_keys():
-        return
-    ways = 'make one with `dumbwaiter keys create`, or let everybody in with gateway.auth = "off"'
-    if not is_loopback(options.host):
-        raise ConfigError(f"the gateway would listen on {options.host}, and nobody has an API key: {ways}")
-    _log.warning("callers need an API key, and nobody has one: %s", ways)
+async def check_options(store: BlobStore, options: GatewaySettings, outbound: OutboundSettings) -> Certificate | None:
+    """What would keep a gateway from starting, before anything is started for it; run_gateway() does it too. Returns
+    the certificate, if there is one.
+
+    Raises ConfigError, naming the setting: a certificate that cannot be used, a host or network in *outbound* that is
+    none, listening beyond loopback while nobody has an API key in *store*. Raises BlobError when nobody can tell.
+    """
+    certificate = certificate_of(options)
+    AddressPolicy(outbound)
+    if options.needs_keys and not is_loopback(options.host) and not await Access(store, options).has_keys():
+        raise ConfigError(f"the gateway would listen on {options.host}, and nobody has an API key: {_WAYS_IN}")
+    return certificate
+
+
+async def _tell_who_may_ask(access: Access, options: GatewaySettings) -> None:
+    if not options.needs_keys and not is_loopback(options.host):
+        _log.warning('everybody who reaches %s may ask: gateway.auth is "off"', options.host)
+    elif options.needs_keys and not await access.has_keys():
+        _log.warning("callers need an API key, and nobody has one: %s", _WAYS_IN)
 
 
 class _Server(uvicorn.Server):
@@ -106,11 +125,13 @@ class _Server(uvicorn.Server):
         certificate: Certificate | None,
         *,
         handshake_timeout: float,
+        max_connections: int,
         on_started: Callable[[str], None],
     ) -> None:
         super().__init__(config)
         self._certificate = certificate
         self._handshake_timeout = max(handshake_timeout, 0.1)  # asyncio takes no 0
+        self._max_connections = max_connections
         self._on_started = on_started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -132,17 +153,17 @@ class _Server(uvicorn.Server):
             made: asyncio.Protocol = make(config=config, server_state=self.server_state, app_state=state)
             return made
 
+        handshakes = Handshakes(
+            certificate.context,
+            connection,
+            connections=self.server_state.connections,
+            most=self._max_connections,
+            timeout=self._handshake_timeout,
+            shutdown_timeout=LINGER,
+        )
         loop = asyncio.get_running_loop()
         self.servers = [
-            await loop.create_server(
-                connection,
-                sock=listener,
-                ssl=certificate.context,
-                backlog=BACKLOG,
-                ssl_handshake_timeout=self._handshake_timeout,
-                ssl_shutdown_timeout=LINGER,
-            )
-            for listener in sockets
+            await loop.create_server(handshakes.accept, sock=listener, backlog=BACKLOG) for listener in sockets
         ]
         self.started = True
 

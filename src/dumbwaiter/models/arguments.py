@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
+from dumbwaiter.content_types import JSON, ContentType, sniff_image
 from dumbwaiter.errors import BadInputError
 from dumbwaiter.models.codecs_json import decode_json
-from dumbwaiter.models.content_types import JSON, ContentType, sniff_image
 from dumbwaiter.models.input_codec import Buffer, InputCodec, name_of
 from dumbwaiter.models.signature import Parameter
+from dumbwaiter.spelling import did_you_mean
 
 #: Kinds that no JSON object can be: such a body can only hold the arguments.
 _NEVER_OBJECTS = frozenset({"image", "array", "tensor", "text"})
@@ -79,7 +79,7 @@ class SeveralInputs:
         return {"kind": "arguments", "kinds": kinds, "schema": {**schema, "additionalProperties": False}}
 
     def _holds_arguments(self, content_type: ContentType, body: Buffer) -> bool:
-        if not (content_type.is_json or content_type.unsaid) or bytes(body[:64]).lstrip()[:1] != b"{":
+        if not (content_type.is_json or content_type.opaque) or bytes(body[:64]).lstrip()[:1] != b"{":
             return False
         if content_type.is_json and self._first is not None and self._first.kind in _NEVER_OBJECTS:
             return True
@@ -92,7 +92,7 @@ class SeveralInputs:
 
     def _object(self, content_type: ContentType, body: Buffer) -> dict[str, Any]:
         expected = f"expected a JSON object with {self._names()}"
-        if not (content_type.is_json or content_type.unsaid or content_type.is_text):
+        if not (content_type.is_json or content_type.opaque or content_type.is_text):
             raise BadInputError(f"{expected}, got {content_type.essence}")
         try:
             values = decode_json(body)
@@ -106,8 +106,7 @@ class SeveralInputs:
     def _check_names(self, values: dict[str, Any]) -> None:
         for name in values:
             if name not in self._codecs:
-                near = difflib.get_close_matches(name, self._codecs, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else f"; it takes {self._names()}"
+                hint = did_you_mean(name, self._codecs) or f"; it takes {self._names()}"
                 raise BadInputError(f"unknown input {name[:60]!r}{hint}")
         missing = [name for name in self._required if name not in values]
         if missing:

@@ -13,12 +13,12 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
+from dumbwaiter.content_types import BYTES, JSON, NPY, PNG, TEXT, parse_content_type, sniff_image
 from dumbwaiter.errors import BadInputError, PermanentError
 from dumbwaiter.models.codecs_array import ArrayCodec, TensorCodec, decode_npy, encode_npy, tensor_to_array
 from dumbwaiter.models.codecs_image import ImageCodec, check_image_mode, decode_image, encode_png
 from dumbwaiter.models.codecs_json import JsonCodec, PydanticCodec, decode_json, encode_json
 from dumbwaiter.models.codecs_text import AnyCodec, BytesCodec, TextCodec, decode_text
-from dumbwaiter.models.content_types import BYTES, JSON, NPY, PNG, TEXT, parse_content_type, sniff_image
 from dumbwaiter.models.input_codec import Buffer, InputCodec
 
 _IMAGE_NAMES = frozenset({"image", "img", "picture", "photo", "photograph"})

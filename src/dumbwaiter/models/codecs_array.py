@@ -9,9 +9,9 @@ import io
 import math
 from typing import TYPE_CHECKING, Any
 
+from dumbwaiter.content_types import JSON, NPY, ContentType, parse_content_type
 from dumbwaiter.errors import BadInputError, MissingExtraError, ModelLoadError, PermanentError
 from dumbwaiter.models.codecs_json import decode_json
-from dumbwaiter.models.content_types import JSON, NPY, ContentType, parse_content_type
 from dumbwaiter.models.input_codec import Buffer, InputCodec, from_data_url, name_of, one_line
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ class ArrayCodec(InputCodec):
             raise ModelLoadError(f"no input can be decoded as an array of {self._dtype}; only numbers and booleans")
 
     def from_body(self, content_type: ContentType, body: Buffer) -> Any:
-        if content_type.is_npy or (content_type.unsaid and is_npy(body)):
+        if content_type.is_npy or (content_type.opaque and is_npy(body)):
             return self._cast(decode_npy(body))
-        if content_type.is_json or content_type.is_text or content_type.unsaid:
+        if content_type.is_json or content_type.is_text or content_type.opaque:
             return self.from_json(decode_json(body))
         raise BadInputError(f"expected {_EXPECTED}, got {one_line(content_type.essence, 60)}")
 
@@ -70,7 +70,7 @@ class TensorCodec(InputCodec):
         self._arrays = ArrayCodec()
 
     def from_body(self, content_type: ContentType, body: Buffer) -> Any:
-        said_npy = content_type.is_npy or (content_type.unsaid and is_npy(body))
+        said_npy = content_type.is_npy or (content_type.opaque and is_npy(body))
         return _tensor_of(self._arrays.from_body(content_type, body), exact=said_npy)
 
     def from_json(self, value: Any) -> Any:
@@ -149,7 +149,7 @@ def _from_data_url(value: str) -> Any:
     """A ``.npy`` file inside JSON: exact, also where JSON has no such number."""
     content_type, body = from_data_url(_EXPECTED, value)
     said = parse_content_type(content_type)
-    if said.is_npy or (said.unsaid and is_npy(body)):
+    if said.is_npy or (said.opaque and is_npy(body)):
         return decode_npy(body)
     raise BadInputError(f"expected {_EXPECTED}, got a data URL of {one_line(said.essence, 60) or 'no type'}")
 

@@ -6,14 +6,14 @@ An input picture is loaded fully, turned upright by its EXIF orientation and con
 
 from __future__ import annotations
 
-import base64
 import functools
 import io
 from typing import TYPE_CHECKING, Any, cast
 
+from dumbwaiter import data_urls
+from dumbwaiter.content_types import PNG, ContentType, parse_content_type, sniff_image
 from dumbwaiter.errors import BadInputError, MissingExtraError, ModelLoadError, PermanentError
 from dumbwaiter.models.codecs_json import decode_json
-from dumbwaiter.models.content_types import PNG, ContentType, parse_content_type, sniff_image
 from dumbwaiter.models.input_codec import Buffer, InputCodec, from_data_url, one_line
 
 if TYPE_CHECKING:
@@ -53,14 +53,12 @@ class ImageCodec(InputCodec):
     def from_body(self, content_type: ContentType, body: Buffer) -> Any:
         if content_type.is_json:
             return self.from_json(decode_json(body))
-        if not (content_type.is_image or content_type.unsaid):
+        if not (content_type.is_image or content_type.opaque):
             raise BadInputError(f"expected {_EXPECTED}, got {one_line(content_type.essence, 60)}")
         return decode_image(body, mode=self._mode, max_pixels=self._max_pixels)
 
     def from_json(self, value: Any) -> Any:
         content_type, body = from_data_url(_EXPECTED, value)
-        if not body:
-            raise BadInputError(f"expected {_EXPECTED}, got an empty data URL")
         said = parse_content_type(content_type)
         if said.is_json:  # which could hold a data URL of JSON, which could hold a data URL of JSON
             raise BadInputError(f"expected {_EXPECTED}, got a data URL of {said.essence}")
@@ -114,7 +112,7 @@ def check_image_mode(mode: Any) -> None:
 
 def image_to_data_url(image: Image) -> str:
     """*image* for a place inside JSON: a data URL of its PNG."""
-    return f"data:{PNG};base64,{base64.b64encode(encode_png(image)).decode()}"
+    return data_urls.write(PNG, encode_png(image))
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:

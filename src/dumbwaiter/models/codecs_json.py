@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from dumbwaiter.content_types import JSON, ContentType
 from dumbwaiter.errors import BadInputError, ModelLoadError, PermanentError
-from dumbwaiter.models.content_types import JSON, ContentType
 from dumbwaiter.models.input_codec import Buffer, InputCodec, one_line
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from dumbwaiter.content_types import BYTES, JSON, ContentType, sniff_image
 from dumbwaiter.errors import BadInputError
 from dumbwaiter.models.codecs_array import decode_npy, is_npy
 from dumbwaiter.models.codecs_json import decode_json
-from dumbwaiter.models.content_types import BYTES, JSON, ContentType, sniff_image
 from dumbwaiter.models.input_codec import Buffer, InputCodec, from_data_url, name_of, one_line
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class TextCodec(InputCodec):
     def from_body(self, content_type: ContentType, body: Buffer) -> Any:
         if content_type.is_json:
             return self.from_json(decode_json(body))
-        if content_type.is_text or content_type.unsaid:
+        if content_type.is_text or content_type.opaque:
             return decode_text(content_type, body)
         raise BadInputError(f"expected text, got {one_line(content_type.essence, 60)}")
 
@@ -80,7 +80,7 @@ class AnyCodec(InputCodec):
             return decode_npy(body)
         if content_type.is_text:
             return decode_text(content_type, body)
-        return self._sniffed(content_type, body) if content_type.unsaid else bytes(body)
+        return self._sniffed(content_type, body) if content_type.opaque else bytes(body)
 
     def from_json(self, value: Any) -> Any:
         return value

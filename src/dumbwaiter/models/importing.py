@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.machinery
 import inspect
@@ -13,6 +12,7 @@ from typing import Any
 
 from dumbwaiter.errors import ModelLoadError
 from dumbwaiter.models.input_codec import one_line, without_colours
+from dumbwaiter.spelling import did_you_mean
 
 _HEADLINE_NCHARS = 500
 
@@ -95,7 +95,9 @@ def _class_in(module: Any, name: str, target: str) -> type:
         raise ModelLoadError(f"cannot load {target!r}: {name} is a {type(found).__name__}, not a class")
     own = [key for key, value in vars(module).items() if inspect.isclass(value) and value.__module__ == module.__name__]
     there = f"it has {', '.join(sorted(own))}" if own else "it has no classes"
-    raise ModelLoadError(f"cannot load {target!r}: no class {name!r} in {module.__name__}; {there}{_near(name, own)}")
+    raise ModelLoadError(
+        f"cannot load {target!r}: no class {name!r} in {module.__name__}; {there}{did_you_mean(name, own)}"
+    )
 
 
 def _what_is_in(folder: Path, wanted: str) -> str:
@@ -105,9 +107,4 @@ def _what_is_in(folder: Path, wanted: str) -> str:
     if not names:
         return "there are no Python files; run it in the model's folder, or name FOLDER/FILE.py:CLASS"
     shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-    return f"it has {shown}{_near(wanted, names)}"
-
-
-def _near(wrong: str, right: list[str]) -> str:
-    near = difflib.get_close_matches(wrong, right, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return f"it has {shown}{did_you_mean(wanted, names)}"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
-from urllib.parse import unquote_to_bytes
 
+from dumbwaiter import data_urls
+from dumbwaiter.content_types import ContentType
 from dumbwaiter.errors import BadInputError
-from dumbwaiter.models.content_types import ContentType
 
 Buffer = bytes | memoryview
 
@@ -49,20 +47,17 @@ def one_line(text: object, limit: int = 200) -> str:
     return line if len(line) <= limit else line[: limit - 3] + "..."
 
 
-def from_data_url(expected: str, value: Any) -> tuple[str, bytes]:
-    """Content type and bytes of a data URL (RFC 2397), the way in which JSON carries files. Raises BadInputError."""
-    if not isinstance(value, str) or not value.startswith("data:"):
+def from_data_url(expected: str, value: Any) -> tuple[str | None, bytes]:
+    """Content type (None: nobody said) and bytes of a data URL, the way in which JSON carries files.
+
+    Raises BadInputError for all else, and for one that is empty.
+    """
+    if not isinstance(value, str) or not data_urls.is_data_url(value):
         raise BadInputError(f"expected {expected}, as its own body or in JSON as a data URL; got {name_of(value)}")
-    header, comma, data = value[5:].partition(",")
-    if not comma:
-        raise BadInputError(f"expected {expected}; got a data URL without data")
-    content_type, _, encoding = header.rpartition(";")
-    if encoding.strip().lower() != "base64":
-        return header, unquote_to_bytes(data)
     try:
-        return content_type, base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise BadInputError(f"expected {expected}; got a data URL that is not base64: {one_line(error)}") from None
+        return data_urls.read(value)
+    except BadInputError as error:
+        raise BadInputError(f"expected {expected}; got {error}") from None
 
 
 def name_of(value: Any) -> str:

@@ -7,10 +7,10 @@ import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from dumbwaiter.content_types import parse_content_type
 from dumbwaiter.errors import BadInputError, MissingExtraError, ModelLoadError, PermanentError
 from dumbwaiter.models.arguments import Arguments, SeveralInputs, SingleInput
 from dumbwaiter.models.codecs import encode_output, input_codec
-from dumbwaiter.models.content_types import parse_content_type
 from dumbwaiter.models.contract import LARGEST_BATCH, LoadedModel, ModelSpec
 from dumbwaiter.models.importing import explain, headline, import_class
 from dumbwaiter.models.signature import Parameter, Signature, hints_of, read_signature

@@ -48,6 +48,10 @@ class Announcer:
         if self._on_status is not None:
             self._on_status(self.status)
 
+    def note_measured(self) -> None:
+        """It is known for the first time how long an input takes: gateways admit callers by that."""
+        self._now.set()
+
     async def run(self) -> None:
         """Announce each change at once, and the rest as often as presence wants, until cancelled."""
         with contextlib.suppress(BlobError):  # housekeeping: the next worker to start tries again

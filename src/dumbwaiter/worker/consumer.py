@@ -67,7 +67,10 @@ class Consumer:
             store, spec.name, on_status=on_status, seconds_each=lambda: self._keeper.seconds_each
         )
         self._keeper = RunnerKeeper(
-            spec, self._hand, self._settler, options, self._progress, changed=self._changed, on_state=self._note_state
+            *(spec, self._hand, self._settler, options, self._progress),
+            changed=self._changed,
+            on_state=self._note_state,
+            on_measured=self._announcer.note_measured,
         )
         self._finder = ResultFinder(store)
         self._fetcher = InputFetcher(outbound)

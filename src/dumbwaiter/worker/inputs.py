@@ -10,23 +10,25 @@ Source: Sabri Bolkar, "Benefits of Loosely Coupled Deep Learning Serving" (InfoQ
 from __future__ import annotations
 
 import asyncio
-import base64
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
+from dumbwaiter import data_urls
 from dumbwaiter.config import OutboundSettings
+from dumbwaiter.content_types import parse_content_type
 from dumbwaiter.message import KEEP, WEBHOOK, Message, is_url
 from dumbwaiter.outbound.client import OutboundClient
-from dumbwaiter.prediction import is_json
 from dumbwaiter.worker.hand import Held
 
 FILE_KINDS = frozenset({"image", "array", "tensor", "bytes"})
 """Kinds of input that a URL may stand for."""
 
 _MOST_ORDER_NBYTES = 64 * 1024
-_BYTES = "application/octet-stream"
+#: The beginning of a JSON string that is_url() may be true of: each letter in either case, or as an escape.
+_URL_BEGINS = re.compile(rb'"(?:[Hh]|\\u00[46]8)(?:[Tt]|\\u00[57]4){2}(?:[Pp]|\\u00[57]0)')
 _decode = msgspec.json.Decoder(str | dict[str, msgspec.Raw] | None).decode
 _decode_value = msgspec.json.Decoder(str).decode
 
@@ -82,7 +84,7 @@ def order_of(message: Message, places: Places) -> Order | None:
         return None
     try:
         order = _decode_order(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return order if is_url(order.blob_url) and is_url(order.function_event_url) else None
 
@@ -93,7 +95,7 @@ def urls_of(content_type: str | None, body: bytes, places: Places) -> str | dict
         return {}
     try:
         value = _decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}  # the model's codec says what is wrong with it
     if not isinstance(value, dict):
         return value if places.alone and value is not None and is_url(value) else {}
@@ -103,20 +105,16 @@ def urls_of(content_type: str | None, body: bytes, places: Places) -> str | dict
 
 def may_hold_urls(content_type: str | None, body: bytes, places: Places) -> bool:
     """A look that costs next to nothing: False is certain."""
-    if not places.files or content_type is None or not is_json(content_type.partition(";")[0].strip().lower()):
+    if not places.files or not parse_content_type(content_type).is_json:
         return False
-    return b'"http' in body or b'"HTTP' in body
+    return _URL_BEGINS.search(body) is not None
 
 
 def with_files(body: bytes, files: Mapping[str, tuple[str | None, bytes]]) -> bytes:
     """The arguments in *body* with *files* (content type and bytes, by name) in the place of their URLs."""
     arguments = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     for name, (content_type, data) in files.items():
-        essence = (content_type or "").partition(";")[0].strip()
-        if not essence or "," in essence:
-            essence = _BYTES
-        url = f"data:{essence};base64,{base64.b64encode(data).decode()}"
-        arguments[name] = msgspec.Raw(msgspec.json.encode(url))
+        arguments[name] = msgspec.Raw(msgspec.json.encode(data_urls.write(content_type, data)))
     return msgspec.json.encode(arguments)
 
 
@@ -172,6 +170,6 @@ class InputFetcher:
 def _url(raw: msgspec.Raw) -> str | None:
     try:
         value = _decode_value(raw)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return value if is_url(value) else None

@@ -55,7 +55,10 @@ OnState = Callable[[str, str, dict[str, Any]], None]
 
 
 class RunnerKeeper:
-    """One runner at a time. *changed* is set whenever there may be reason to pull again."""
+    """One runner at a time. *changed* is set whenever there may be reason to pull again.
+
+    *on_measured* is called when *seconds_each*, the measured time of one input, is known for the first time.
+    """
 
     def __init__(
         self,
@@ -67,6 +70,7 @@ class RunnerKeeper:
         *,
         changed: asyncio.Event,
         on_state: OnState,
+        on_measured: Callable[[], None],
     ) -> None:
         self._spec = spec
         self._progress = progress
@@ -74,6 +78,7 @@ class RunnerKeeper:
         self._settler = settler
         self._options = options
         self._on_state = on_state
+        self._on_measured = on_measured
         self._runner: RunnerProcess | None = None
         self._max_batch = 1
         self._failures = 0
@@ -221,7 +226,10 @@ class RunnerKeeper:
         self.helping = most_in_hand(
             meta.target, meta.seconds_each, max_batch=self._max_batch, decode_threads=self._spec.decode_threads
         )
-        self.seconds_each, self._deaf_for = meta.seconds_each, 0.0
+        is_first, self._deaf_for = not self.seconds_each and meta.seconds_each > 0.0, 0.0
+        self.seconds_each = meta.seconds_each or self.seconds_each
+        if is_first:
+            self._on_measured()
         outcomes: list[Outcome] = []
         now, wall = time.monotonic(), time.time()
         pieces = split([result.nbytes for result in meta.results], bodies)

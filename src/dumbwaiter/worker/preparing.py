@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from dumbwaiter.blobs.claimcheck import check_out
 from dumbwaiter.blobs.store import BlobStore
-from dumbwaiter.errors import BadInputError, BlobError, ForbiddenUrlError, OutboundError
+from dumbwaiter.errors import BadInputError, BlobDamagedError, BlobError, ForbiddenUrlError, OutboundError
 from dumbwaiter.message import Failure, Timings
 from dumbwaiter.models.contract import ModelSpec
 from dumbwaiter.policies.retrying import Fault, most_deliveries
 from dumbwaiter.worker.hand import Held
 from dumbwaiter.worker.inputs import InputFetcher
 from dumbwaiter.worker.looking import ResultFinder
-from dumbwaiter.worker.settling import Outcome, answered, failure, put_off
+from dumbwaiter.worker.settling import Outcome, answered, damaged, failure, put_off
 
 
 class Preparer:
@@ -55,7 +55,9 @@ class Preparer:
         errors = await self._finder.find_all(kept)
         settled = []
         for one, error in zip(kept, errors, strict=True):
-            if error is not None:
+            if isinstance(error, BlobDamagedError):
+                settled.append(damaged(one, error))
+            elif error is not None:
                 settled.append(put_off(one, error))
             elif one.stored is not None:
                 settled.append(answered(one, one.stored))

@@ -26,7 +26,7 @@ from dumbwaiter.policies.retrying import Fault as FaultKind
 from dumbwaiter.worker.attempt import Attempt
 from dumbwaiter.worker.execution import Predicts, describe_fault, run_batch
 from dumbwaiter.worker.intake import Decoded, Intake
-from dumbwaiter.worker.interrupting import Interrupter
+from dumbwaiter.worker.interrupting import Canceled, Interrupter
 from dumbwaiter.worker.pipe import Done, Fault, Item, Load, LoadFailed, Progress, Ready, Result, Returned, RunnerEnd
 from dumbwaiter.worker.recorder import FlightRecorder, State
 from dumbwaiter.worker.reporting import HeardStream, Reporter, hear_prints
@@ -132,7 +132,8 @@ class Runner:
 
         outputs = run_batch(model, [one.value for one in batch], starting)
         ended = time.monotonic()
-        if calls == 1:  # a batch that had to be run again says nothing of the usual time
+        # A batch that had to be run again, or was interrupted, says nothing of the usual time.
+        if calls == 1 and not any(isinstance(output, Canceled) for output in outputs):
             self._curve.observe(len(batch), ended - started)
         for one, output in zip(batch, outputs, strict=True):
             self._answer(one.item, output, started, ended - started, len(batch))

@@ -12,16 +12,18 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import msgspec
 
 from dumbwaiter.answers import failed, failure_of, succeeded
 from dumbwaiter.blobs.claimcheck import check_in, claim_threshold_for, drop
-from dumbwaiter.blobs.results import save_result
+from dumbwaiter.blobs.results import head_of_result, save_result
 from dumbwaiter.blobs.store import BlobStore
 from dumbwaiter.brokers.contract import Broker
 from dumbwaiter.errors import (
+    BlobDamagedError,
     BlobError,
     BrokerClosedError,
     BrokerError,
@@ -74,11 +76,24 @@ class Outcome:
         if self.failure is not None and self.failure.code not in _NO_DEAD_LETTERS:
             self.end = GiveUp() if self.held.delivery.delivery_count > 1 else Answer()
 
+    def give_up_on(self, error: BlobDamagedError) -> None:
+        """The stored answer cannot be read. It stands until a person redrives the message, and takes it away so."""
+        self.failure = Failure(code="result-damaged", message=str(error), attempts=self.held.delivery.delivery_count)
+        self.answer = failed(self.held.request, self.failure, timings=Timings())
+        self.is_stored, self.end = True, GiveUp()
+
 
 def answered(held: Held, stored: Message) -> Outcome:
     """*stored* is the request's result already."""
     outcome = Outcome(held, None, Answer())
     outcome.give_way(stored)
+    return outcome
+
+
+def damaged(held: Held, error: BlobDamagedError) -> Outcome:
+    """It was answered, and nobody can read the answer. Waiting changes nothing: a person has to look at it."""
+    outcome = Outcome(held, None, GiveUp())
+    outcome.give_up_on(error)
     return outcome
 
 
@@ -203,8 +218,11 @@ class Settler:
             return
         if held.lane is not None:
             await held.lane.flush()
+        save = partial(save_result, self._store, held.request.id, answer, threshold=self._threshold, attempt=answer.id)
         try:
-            stored = await save_result(self._store, held.request.id, answer, threshold=self._threshold)
+            stored = await self._insist_on_store(held, save)
+        except BlobDamagedError as error:
+            outcome.give_up_on(error)
         except BlobError as error:
             _put_off(outcome, f"its result cannot be saved: {error}")
         else:
@@ -218,16 +236,22 @@ class Settler:
             if address is None or one.answer is None or is_url(address):
                 continue
             try:
-                portable = await self._portable(one.answer)
+                portable = await self._insist_on_store(one.held, partial(self._portable, one.held, one.answer))
             except BlobError as error:
                 _put_off(one, f"its answer cannot be checked in: {error}")
             else:
                 by_address[address].append(portable)
         await asyncio.gather(*(self._tell_one(address, answers) for address, answers in by_address.items()))
 
-    async def _portable(self, answer: Message) -> Message:
+    async def _portable(self, held: Held, answer: Message) -> Message:
+        """*answer* as it fits into a message. A large one that is stored already is not written a second time."""
         if len(answer.body) <= self._threshold:
             return answer
+        # Whoever fetches it goes by the correlation id, and finds only a result of that name.
+        if held.kept and answer.correlation_id == held.request.id:
+            head = await head_of_result(self._store, held.request.id)
+            if head.data_ref is not None:
+                return msgspec.structs.replace(answer, body=b"", data_ref=head.data_ref)
         return await check_in(self._store, answer, threshold=self._threshold)
 
     async def _tell_one(self, address: str, answers: list[Message]) -> None:
@@ -297,6 +321,22 @@ class Settler:
                     await drop(self._store, message)
                 except BlobError as error:
                     _log.warning("the claim check of %s is left behind: %s", message.id, error)
+
+    async def _insist_on_store(self, held: Held, write: Callable[[], Awaitable[T]]) -> T:
+        """Call *write*; while the store takes nothing try again, until a lock's length has passed.
+
+        What the model has made is in memory alone: without it the model would have to run again.
+        """
+        give_up_at = time.monotonic() + self._broker.lock_duration
+        while True:
+            try:
+                return await write()
+            except BlobDamagedError:
+                raise
+            except BlobError:
+                if held.lost or time.monotonic() > give_up_at:
+                    raise
+            await asyncio.sleep(_RETRY_EVERY)
 
     async def _insist(self, verb: Callable[[Sequence[T]], Awaitable[None]], batch: Sequence[T]) -> list[Delivery]:
         """Call *verb*; while the broker is unavailable try again until a lock's length has passed.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
+import resource
 import shutil
 import socket
 from pathlib import Path
@@ -175,3 +177,31 @@ def test_what_may_not_be_written_is_not_said_to_pass(error, advice):
     assert message.startswith("queue.db: ")
     assert advice in message
     assert "later" not in message
+
+
+# --- the right to write more ---
+
+
+@contextlib.contextmanager
+def nothing_can_be_written():
+    """As on a full disk: each write into a file fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def test_a_check_says_when_nothing_can_be_written(broker):
+    await broker.check()
+    with nothing_can_be_written(), pytest.raises(BrokerUnavailableError, match=r"free some space|I/O error"):
+        await broker.check()
+    await broker.check()
+
+
+async def test_many_checks_are_one_row(broker):
+    for _ in range(3):
+        await broker.check()
+    rows = apsw.Connection(str(broker.path)).execute("SELECT count(*) FROM meta WHERE key = 'checked_at'").get
+    assert rows == 1

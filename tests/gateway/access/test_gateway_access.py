@@ -10,11 +10,11 @@ from gateway_running import gateway, raw_connection
 
 from dumbwaiter.blobs.keyring import expire_key, mint, revoke_key, save_key
 from dumbwaiter.blobs.presence import WorkerStatus, announce
-from dumbwaiter.config import GatewaySettings
+from dumbwaiter.config import GatewaySettings, is_loopback
 from dumbwaiter.errors import BlobError, ConfigError
 from dumbwaiter.gateway import run_gateway
 from dumbwaiter.gateway.access import callers as access_module
-from dumbwaiter.gateway.access.callers import Access, Caller, is_loopback, needs_keys
+from dumbwaiter.gateway.access.callers import Access, Caller
 from dumbwaiter.gateway.http.problems import ProblemError
 from dumbwaiter.testing import eventually
 from echo_worker import serving
@@ -91,10 +91,22 @@ async def test_without_a_key_nothing_but_health_and_the_page_is_open(broker, sto
     assert not worker.requests
 
 
+async def test_a_browser_without_a_key_is_sent_to_the_page_where_it_can_be_typed_in(broker, store):
+    await new_key(store)
+    browser = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    async with gateway(broker, store, auth="on") as running:
+        response = await running.http.get("/", headers=browser)
+        assert (response.status_code, response.headers["location"], response.content) == (303, "docs", b"")
+        assert (await running.http.get("/", headers=browser, follow_redirects=True)).status_code == 200
+    async with gateway(broker, store, auth="on", docs=False) as running:
+        assert (await running.http.get("/", headers=browser)).status_code == 401
+
+
 async def test_a_body_is_not_read_for_whoever_may_not_ask(broker, store):
     await new_key(store)
     async with gateway(broker, store, auth="on") as running, raw_connection(running.port) as (reader, writer):
-        writer.write(b"POST /v1/models/echo/predictions HTTP/1.1\r\nHost: x\r\nContent-Length: 30000000\r\n\r\nabc")
+        writer.write(b"POST /v1/models/echo/predictions HTTP/1.1\r\nHost: localhost\r\n")
+        writer.write(b"Content-Length: 30000000\r\n\r\nabc")
         answer = await asyncio.wait_for(reader.read(), 10)
     assert answer.startswith(b"HTTP/1.1 401 ")
     assert b"connection: close" in answer
@@ -304,7 +316,7 @@ async def test_many_host_names_fill_no_memory(unlocked, monkeypatch):
     monkeypatch.setattr(access_module, "MOST_HOSTS", 10)
     for number in range(100):
         scope = scope_of()
-        scope["headers"] = [(b"host", b"h%d" % number)]
+        scope["headers"] = [(b"host", b"h%d.internal" % number)]
         await unlocked.admit(scope)
     assert len(unlocked._good_hosts) == 10
 
@@ -315,8 +327,8 @@ async def test_many_host_names_fill_no_memory(unlocked, monkeypatch):
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost", "LocalHost"])
 def test_loopback_is_for_this_machine(host):
     assert is_loopback(host)
-    assert not needs_keys(GatewaySettings(host=host))
-    assert needs_keys(GatewaySettings(host=host, auth="on"))
+    assert not GatewaySettings(host=host).needs_keys
+    assert GatewaySettings(host=host, auth="on").needs_keys
 
 
 @pytest.mark.parametrize(
@@ -324,8 +336,8 @@ def test_loopback_is_for_this_machine(host):
 )
 def test_anything_else_is_not(host):
     assert not is_loopback(host)
-    assert needs_keys(GatewaySettings(host=host))
-    assert not needs_keys(GatewaySettings(host=host, auth="off"))
+    assert GatewaySettings(host=host).needs_keys
+    assert not GatewaySettings(host=host, auth="off").needs_keys
 
 
 async def test_it_refuses_to_listen_elsewhere_while_nobody_has_a_key_and_names_both_ways_out(broker, store):
@@ -335,7 +347,7 @@ async def test_it_refuses_to_listen_elsewhere_while_nobody_has_a_key_and_names_b
 
 
 @pytest.mark.parametrize("with_key", [True, False])
-async def test_it_listens_elsewhere_with_a_key_or_when_told_to(broker, store, with_key):
+async def test_it_listens_elsewhere_with_a_key_or_when_told_to(broker, store, with_key, caplog):
     await announce(store, WorkerStatus(worker="w", model="echo", state="ready"))
     headers = {}
     if with_key:
@@ -344,6 +356,8 @@ async def test_it_listens_elsewhere_with_a_key_or_when_told_to(broker, store, wi
     options = {"host": "0.0.0.0", "auth": "auto" if with_key else "off"}
     async with gateway(broker, store, **options) as running:
         assert (await running.http.get("/v1/models", headers=headers)).status_code == 200
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == ([] if with_key else ['everybody who reaches 0.0.0.0 may ask: gateway.auth is "off"'])
 
 
 async def test_on_loopback_it_starts_without_keys_and_says_so(broker, store, caplog):

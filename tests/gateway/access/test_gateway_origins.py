@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from dumbwaiter.gateway.access.origins import KnownHosts
@@ -22,7 +24,7 @@ KNOWN = KnownHosts("127.0.0.1", "https://api.example.com", ["https://app.example
         "192.168.1.7:8080",
         "10.0.0.1",
         "[fe80::1%25eth0]:80",
-        "gateway:8080",
+        socket.gethostname(),
         "gateway.default.svc.cluster.local",
         "vm-1.c.project.internal",
         "api.example.com",
@@ -36,6 +38,8 @@ def test_addresses_and_names_that_no_stranger_can_own_are_ours(host):
 @pytest.mark.parametrize(
     "host",
     [
+        "evil",
+        "evil:8080",
         "evil.com",
         "evil.com:8080",
         "127.0.0.1.evil.com",

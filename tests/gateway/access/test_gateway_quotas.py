@@ -59,6 +59,14 @@ async def test_reading_costs_a_tenth_of_asking(store):
         quotas.charge(key, "POST")
 
 
+async def test_cancelling_costs_no_more_than_reading(store):
+    quotas, key = Quotas(store), key_with(rate=1 / 3600, burst=1.0)
+    for _ in range(10):
+        quotas.charge(key, "POST", "/v1/predictions/abc/cancel")
+    with pytest.raises(ProblemError):
+        quotas.charge(key, "POST", "/v1/models/cancel/predictions")
+
+
 async def test_a_key_without_limits_is_never_asked_to_wait(store):
     quotas, key = Quotas(store), key_with()
     for _ in range(1000):

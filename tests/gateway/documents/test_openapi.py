@@ -9,22 +9,29 @@ from pathlib import Path
 import jsonschema
 import pytest
 from described_models import CLASSES, Find, Grey, Label, Measure, Nest, Say, Shout, signature
+from gateway_running import gateway
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 import dumbwaiter.gateway
 from dumbwaiter.config import GatewaySettings, OutboundSettings
+from dumbwaiter.errors import PredictionError
 from dumbwaiter.gateway.app import Gateway
 from dumbwaiter.gateway.documents.openapi import Described, openapi
 from dumbwaiter.gateway.documents.problems import CODES
 from dumbwaiter.gateway.documents.schemas import Signature
-from dumbwaiter.gateway.http.problems import STATUS_OF_FAILURE
+from dumbwaiter.gateway.http import problem_codes
+from dumbwaiter.gateway.http.problems import problem_of
+from dumbwaiter.message import Failure
 from dumbwaiter.signing import SigningKey
 
 pytestmark = pytest.mark.anyio
 
 GATEWAY = Described(version="1.2.3")
 REST_PAGE = Path(__file__).parents[3] / "docs/rest.md"
+FAILURES_PAGE = REST_PAGE.with_name("state-of-a-message.md")
 GATEWAY_SOURCE = Path(dumbwaiter.gateway.__file__).parent
+WORKER_SOURCE = GATEWAY_SOURCE.with_name("worker")
+FILLED = {"model": "m", "version": "1", "key": "k", "id": "i"}
 
 
 def document(*models, gateway=GATEWAY):
@@ -144,15 +151,20 @@ def operations(path):
     return [path[method] for method in ("get", "put", "post", "delete") if method in path]
 
 
-def test_every_code_that_the_reference_page_tells_of_is_in_the_document():
-    for line in REST_PAGE.read_text().splitlines():
+def codes_in(text):
+    """Status and code in each row of the Markdown table in *text* whose first cell is a status."""
+    for line in text.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if line.startswith("|") and cells[0].isdigit():
-            assert set(re.findall(r"[a-z-]+", cells[1])) <= set(CODES[int(cells[0])])
+            yield from ((int(cells[0]), code) for code in re.findall(r"`([a-z-]+)`", cells[1]))
 
 
-def test_every_code_that_the_gateway_writes_is_in_the_document():
-    written = {(str(status), code) for code, status in STATUS_OF_FAILURE.items()}
+def test_the_reference_page_tells_of_every_code_and_of_no_other():
+    assert set(codes_in(REST_PAGE.read_text())) == {(code.status, name) for name, code in problem_codes.CODES.items()}
+
+
+def test_every_code_that_the_gateway_writes_is_known_with_its_status():
+    written = set()
     for file in GATEWAY_SOURCE.rglob("*.py"):
         text = re.sub(r"\s+", " ", file.read_text())
         written |= set(re.findall(r'problem\( ?(\d{3}), "([a-z-]+)"', text))
@@ -161,8 +173,42 @@ def test_every_code_that_the_gateway_writes_is_in_the_document():
     assert [(status, code) for status, code in sorted(written) if code not in CODES[int(status)]] == []
 
 
+def test_every_code_that_a_worker_writes_is_known_and_told_with_its_status():
+    """Those of a worker's own, as the page on failures tells of them, and as callers get them."""
+    written = set()
+    for file in WORKER_SOURCE.rglob("*.py"):
+        text = re.sub(r"\s+", " ", file.read_text())
+        written |= set(re.findall(r'(?:Failure|CauseOfDeath)\( ?code="([a-z-]+)"', text))
+        written |= set(re.findall(r'FaultKind\.[A-Z]+, "([a-z-]+)"', text))
+    assert written == {name for name, code in problem_codes.CODES.items() if code.of_worker}
+    page = FAILURES_PAGE.read_text()
+    for name in written:
+        told = problem_of(PredictionError(Failure(code=name, message="why")))
+        assert (told.status, told.retry_after) == (problem_codes.CODES[name].status, 1 if told.status == 503 else None)
+        assert re.search(rf"^\| `{name}` \|.*\| {told.status} \|$", page, re.MULTILINE), name
+
+
+@pytest.mark.parametrize("code", ["my-own", "overloaded", "no-api-key"])
+def test_a_code_of_the_models_own_is_500_whatever_it_is_called(code):
+    told = problem_of(PredictionError(Failure(code=code, message="why")))
+    assert (told.status, told.code, told.retry_after) == (500, code, None)
+
+
+async def test_errors_are_documented_in_the_form_in_which_they_are_sent(broker, store):
+    async with gateway(broker, store) as running:
+        for path, operations in openapi([], GATEWAY)["paths"].items():
+            for method in operations:
+                response = await running.http.request(
+                    method, path.format_map(FILLED), headers={"host": "foreign.example"}
+                )
+                if response.status_code == 421:
+                    form = "Error" if response.headers["content-type"] == "application/json" else "Problem"
+                    told = operations[method]["responses"]["421"]["$ref"]
+                    assert told.endswith(f"/{form}421"), (method, path)
+
+
 async def test_the_document_tells_of_every_route_and_of_no_other(broker, store):
-    gateway = Gateway(broker, store, GatewaySettings(), signing=SigningKey(b"s" * 32), outbound=OutboundSettings())
+    served_by = Gateway(broker, store, GatewaySettings(), signing=SigningKey(b"s" * 32), outbound=OutboundSettings())
     told = {
         (method, path)
         for path, operations in openapi([], GATEWAY)["paths"].items()
@@ -171,7 +217,7 @@ async def test_the_document_tells_of_every_route_and_of_no_other(broker, store):
     }
     served = {
         (method.lower(), route.path)
-        for route in gateway._routes
+        for route in served_by._routes
         for method in route.methods - {"HEAD"}
         if not route.path.startswith("/docs") and ":path" not in route.path
     }

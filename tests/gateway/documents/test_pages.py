@@ -12,7 +12,7 @@ from dumbwaiter.errors import BrokerError
 from echo_worker import serving
 
 pytestmark = pytest.mark.anyio
-FILES = ("main.js", "form.js", "asking.js", "answer.js", "curl.js", "elements.js", "page.css", "icon.svg")
+FILES = ("main.js", "form.js", "asking.js", "answer.js", "run.js", "curl.js", "elements.js", "page.css", "icon.svg")
 
 
 @pytest.mark.parametrize("file", ["", *(f"/{name}" for name in FILES)])

@@ -227,6 +227,52 @@ def test_a_wrong_input_shows_what_why_and_what_next(chromium, service, tmp_path)
     assert "Change the input and ask again." in shown
 
 
+def test_a_failure_of_the_model_names_the_command_that_shows_its_traceback(chromium, service):
+    with visiting(chromium, service.gateway, refused=[500]) as page:
+        choose(page, "echo")
+        page.get_by_label("Text").fill("wrong")
+        for mode in ("Wait", "Later"):
+            ask(page, mode)
+            shown = answer(page).get_by_role("alert")
+            shown.get_by_text("this text is wrong").wait_for()
+            command = shown.get_by_text("dumbwaiter dead-letters show echo").inner_text().split()
+            letter = service.run(*command[1:])
+            assert (letter.returncode, "ValueError: this text is wrong" in letter.stdout) == (0, True), command
+
+
+def test_the_address_names_the_model_and_back_leads_to_the_one_before(chromium, service):
+    def heading(name):
+        page.get_by_role("heading", name=name, level=1).wait_for()
+
+    with visiting(chromium, service.gateway) as page:
+        heading("add")
+        assert page.url.endswith("/docs#add")
+        choose(page, "echo")
+        choose(page, "grey")
+        page.go_back()
+        heading("echo")
+        page.go_back()
+        heading("add")
+        page.go_forward()
+        heading("echo")
+        page.evaluate("window.location.hash = 'scale'")
+        heading("scale")
+        page.goto(f"{service.gateway}/docs#colours")
+        page.reload()
+        heading("colours")
+
+
+def test_a_model_that_is_ready_is_opened_first(chromium, tmp_path):
+    shutil.copy(Path(__file__).with_name("tried_models.py"), tmp_path / "tried.py")
+    with starting(tmp_path) as start:
+        start("absent=tried.py:Echo").ready().stop()
+        service = start("tried.py:Echo").ready()
+        with visiting(chromium, service.gateway) as page:
+            page.get_by_role("heading", name="echo", level=1).wait_for()
+            names = page.get_by_role("navigation", name="Models").get_by_role("button").all_inner_texts()
+            assert [name.split()[0] for name in names] == ["absent", "echo"]
+
+
 def test_with_keys_the_page_asks_for_one_and_keeps_it_nowhere(chromium, tmp_path):
     shutil.copy(Path(__file__).with_name("tried_models.py"), tmp_path / "tried.py")
     words = run_in(tmp_path, "keys", "create", "--tenant", "people").stdout.split()
@@ -236,12 +282,24 @@ def test_with_keys_the_page_asks_for_one_and_keeps_it_nowhere(chromium, tmp_path
         with visiting(chromium, service.gateway, refused=[401]) as page:
             page.get_by_label("API key").fill("dw_wrong_wrong")
             page.get_by_role("button", name="Use this key").click()
-            page.get_by_text("not valid").wait_for()
+            refusal = page.get_by_role("main").get_by_role("alert")
+            refusal.get_by_text("not valid").wait_for()
+            assert "401" in refusal.inner_text()
             page.get_by_label("API key").fill(token)
             page.get_by_role("button", name="Use this key").click()
             choose(page, "echo")
             page.get_by_label("Text").fill("let in")
             ask(page)
             answer(page).get_by_text("let in").wait_for()
+            run_in(tmp_path, "keys", "revoke", token)
+            refused = answer(page).get_by_role("alert").get_by_text("unknown-api-key")
+            for _ in range(40):  # gateways read the keys every few seconds
+                ask(page)
+                page.get_by_role("button", name="Ask").and_(page.locator(":enabled")).wait_for()
+                if refused.count():
+                    break
+                page.wait_for_timeout(250)
+            refused.wait_for()
+            assert page.get_by_label("Text").input_value() == "let in"
             assert token not in page.content()
             assert page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]

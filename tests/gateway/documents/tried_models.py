@@ -54,6 +54,8 @@ class Say:
 
 class Echo:
     def __call__(self, text: str) -> str:
+        if text == "wrong":
+            raise ValueError("this text is wrong")
         return text
 
 

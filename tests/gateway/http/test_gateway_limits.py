@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import re
 import socket
 import struct
 import time
@@ -24,7 +25,7 @@ def anyio_backend(request):
     return "asyncio", {"use_uvloop": request.param}  # their transports close differently
 
 
-POST = b"POST /v1/models/echo/predictions HTTP/1.1\r\nHost: x\r\n"
+POST = b"POST /v1/models/echo/predictions HTTP/1.1\r\nHost: localhost\r\n"
 CHUNK = b"10000\r\n" + bytes(0x10000) + b"\r\n"
 
 
@@ -184,10 +185,13 @@ async def test_pipelined_requests_are_answered_in_order_and_outlive_the_timeouts
 
 
 async def test_connections_over_the_cap_get_503_and_places_become_free_again(broker, store):
+    await broker.create_queue("echo")
     async with gateway(broker, store, max_connections=3) as running:
         async with contextlib.AsyncExitStack() as stack:
             for _ in range(3):
-                await stack.enter_async_context(raw_connection(running.port))
+                reader, writer = await stack.enter_async_context(raw_connection(running.port))
+                writer.write(POST + b"Content-Length: 10\r\nExpect: 100-continue\r\n\r\n")
+                assert b" 100 " in await asyncio.wait_for(reader.readline(), 5)
             async with raw_connection(running.port) as (reader, _):
                 answer = await read_all(reader, 5)
             assert answer.startswith(b"HTTP/1.1 503 ")
@@ -197,6 +201,140 @@ async def test_connections_over_the_cap_get_503_and_places_become_free_again(bro
             return (await running.http.get("/v2/health/live")).status_code == 200
 
         await eventually(served)
+
+
+LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.mark.parametrize("begun", [b"", b"POST /v1"], ids=["idle", "slow heads"])
+async def test_those_who_ask_for_nothing_make_room_for_newcomers_and_the_longest_first(broker, store, begun):
+    async with gateway(broker, store, max_connections=3) as running, contextlib.AsyncExitStack() as stack:
+        crowd = []
+        for _ in range(3):
+            crowd.append(await stack.enter_async_context(raw_connection(running.port)))
+            crowd[-1][1].write(begun)
+            await asyncio.sleep(0.05)
+        async with raw_connection(running.port) as (reader, writer):
+            writer.write(LIVE)
+            assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 200 ")
+            with contextlib.suppress(ConnectionError):
+                assert await read_all(crowd[0][0], 5) == b""
+            assert not any(reader.at_eof() for reader, _ in crowd[1:])
+
+
+async def test_a_request_is_answered_although_the_next_head_came_with_it(broker, store):
+    body = b"GET / HTTP/1.1\r\n" + bytes(50_000)
+    async with (
+        serving(broker),
+        gateway(broker, store, header_limit=8192) as running,
+        raw_connection(running.port) as (reader, writer),
+    ):
+        head = POST + b"Content-Type: a/b\r\nContent-Length: %d\r\n\r\n" % len(body)
+        writer.write(head + body + LIVE[:30])
+        answer = await asyncio.wait_for(reader.readuntil(body), 5)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        writer.write(LIVE[30:])
+        assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    ("rest", "status"),
+    [
+        (b"nonsense\r\n\r\n", b"400"),
+        (POST + b"Content-Length: x\r\n\r\n", b"400"),
+        (POST + b"X: " + b"x" * 9000 + b"\r\nY: y\r\nZ", b"431"),
+    ],
+    ids=["no HTTP", "no length", "long head"],
+)
+async def test_what_is_owed_is_answered_before_what_is_refused(broker, store, rest, status):
+    await broker.create_queue("echo")
+    async with (
+        gateway(broker, store, header_limit=8192) as running,
+        raw_connection(running.port) as (reader, writer),
+    ):
+        writer.write(POST + b"Content-Type: a/b\r\nContent-Length: 2\r\n\r\n#1" + LIVE + rest)
+        await asyncio.sleep(0.2)
+        async with serving(broker):
+            answer = await read_all(reader)
+    assert re.findall(rb"HTTP/1.1 (\d+) ", answer) == [b"200", b"200", status]
+
+
+async def test_thousands_of_pipelined_requests_are_all_answered_and_few_of_them_are_in_memory(broker, store):
+    async with gateway(broker, store) as running, raw_connection(running.port) as (reader, writer):
+        writer.write(LIVE * 5000)
+        for number in range(5000):
+            assert b" 200 " in (await asyncio.wait_for(reader.readuntil(b"}"), 5)), number
+            if number == 100:
+                from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+                assert sum(type(thing) is RequestResponseCycle for thing in gc.get_objects()) < 1000
+
+
+@pytest.mark.parametrize(
+    "line", [b"CONNECT host:80", b"GET http:///x", b"GET https://[/", b"GET http://127.0.0.1:99999/x"]
+)
+async def test_a_target_that_cannot_be_read_is_400(broker, store, line):
+    async with gateway(broker, store) as running, raw_connection(running.port) as (reader, writer):
+        writer.write(line + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await read_all(reader, 5)).startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 404 "))
+
+
+@pytest.mark.parametrize(
+    ("version", "coding", "status"),
+    [(b"1.0", b"chunked", b"400"), (b"1.1", b"gzip, chunked", b"501"), (b"1.1", b"Chunked", b"200")],
+)
+async def test_a_body_is_chunked_in_http_1_1_and_coded_in_no_other_way(broker, store, version, coding, status):
+    head = POST.replace(b"1.1", b"%b") + b"Content-Type: a/b\r\nTransfer-Encoding: %b\r\n\r\n"
+    async with serving(broker), gateway(broker, store) as running, raw_connection(running.port) as (reader, writer):
+        writer.write(head % (version, coding) + b"1\r\nx\r\n0\r\n\r\n")
+        assert (await asyncio.wait_for(reader.readline(), 5)).split()[1] == status
+
+
+async def test_extensions_of_chunks_count_like_a_head_and_small_chunks_do_not(broker, store):
+    head = POST + b"Content-Type: a/b\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with serving(broker), gateway(broker, store, header_limit=8192) as running:
+        async with raw_connection(running.port) as (reader, writer):
+            writer.write(head)
+            for _ in range(5000):
+                writer.write(b"1\r\nx\r\n")
+            writer.write(b"0\r\n\r\n")
+            assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 200 ")
+        async with raw_connection(running.port) as (reader, writer):
+            writer.write(head)
+            await writer.drain()
+            for _ in range(40):
+                writer.write(b"1;" + b"e" * 1000 + b"\r\nx\r\n")
+            assert (await read_all(reader, 5)).startswith(b"HTTP/1.1 431 ")
+
+
+async def test_large_bodies_that_never_end_do_not_turn_small_ones_away(broker, store):
+    head = POST + b"Content-Type: application/json\r\nContent-Length: 1000000\r\n\r\n"
+    async with (
+        serving(broker),
+        gateway(broker, store, memory_limit=2_500_000) as running,
+        contextlib.AsyncExitStack() as stack,
+    ):
+
+        async def begin(nbytes):
+            _, writer = await stack.enter_async_context(raw_connection(running.port))
+            writer.write(head + b" " * nbytes)
+            await writer.drain()
+
+        for _ in range(8):
+            await begin(1)
+        await asyncio.sleep(0.1)  # what is only announced takes nothing
+        assert (await running.predict(json={"input": "x" * 900_000})).status_code == 200
+        for _ in range(2):
+            await begin(900_000)
+
+        async def is_full():
+            async with raw_connection(running.port) as (reader, writer):
+                writer.write(head)
+                with contextlib.suppress(asyncio.TimeoutError):
+                    return (await asyncio.wait_for(reader.readline(), 0.2)).startswith(b"HTTP/1.1 503 ")
+
+        await eventually(is_full)
+        assert (await running.predict(json={"input": "x" * 1000})).status_code == 200
 
 
 @pytest.mark.parametrize("how", ["closed", "reset", "half closed"])

@@ -8,11 +8,13 @@ import pytest
 from gateway_running import gateway
 from problems_seen import problem
 
+from dumbwaiter.blobs.cards import ModelCard, save_card
 from dumbwaiter.gateway.http.budget import Budget
 from dumbwaiter.gateway.http.multipart import Form
 from dumbwaiter.gateway.http.problems import ProblemError
 from dumbwaiter.gateway.predictions.forms import FormReader
 from dumbwaiter.message import WEBHOOK, WEBHOOK_EVENTS
+from dumbwaiter.testing import eventually
 from echo_worker import serving
 
 pytestmark = pytest.mark.anyio
@@ -35,15 +37,18 @@ async def pieces(body, size):
         yield body[start : start + size]
 
 
-async def read(body, *, size=7, content_type=TYPE, threshold=1000, limit=100_000):
+async def read(body, *, size=7, content_type=TYPE, threshold=1000, limit=100_000, signature=None):
     streamed = []
 
     async def stream(data):
         streamed.append(b"".join([chunk async for chunk in data]))
         return "blob:claims/x"
 
+    async def describe():
+        return signature or {}
+
     with Budget(10_000_000).hold() as hold:
-        reader = FormReader(hold, limit=limit, upload=1000)
+        reader = FormReader(hold, limit=limit, upload=1000, describe=describe)
         given = await reader.read(Form(content_type, pieces(body, size)), threshold=threshold, stream=stream)
     return given, streamed
 
@@ -94,6 +99,46 @@ async def test_several_fields_are_arguments_files_as_data_urls_and_json_as_it_is
 
 async def test_a_single_field_of_another_name_is_an_argument():
     assert json.loads((await read(part("text", b"x") + END))[0].body) == {"text": "x"}
+
+
+ADD = {
+    "input": {
+        "kind": "arguments",
+        "schema": {"type": "object", "properties": {"a": {"type": "number"}, "title": {"type": "string"}}},
+    }
+}
+PICTURE = {"input": {"kind": "image", "name": "picture", "schema": {"type": "string"}}}
+
+
+async def test_a_text_for_a_number_is_that_number_and_for_a_text_stays_one():
+    given, _ = await read(part("a", b"40") + part("title", b"2") + END, signature=ADD)
+    assert json.loads(given.body) == {"a": 40, "title": "2"}
+    given, _ = await read(part("a", b"40") + part("title", b"2") + END)
+    assert json.loads(given.body) == {"a": "40", "title": "2"}, "nothing is known of the model"
+
+
+async def test_a_model_of_one_input_takes_it_by_the_name_of_its_parameter_too():
+    given, _ = await read(part("picture", b"\x89PN", "image/png", "a.png") + END, signature=PICTURE)
+    assert (given.content_type, given.body) == ("image/png", b"\x89PN")
+    given, _ = await read(part("picture", b"https://a.example/b.png") + END, signature=PICTURE)
+    assert (given.content_type, given.body) == ("application/json", b'"https://a.example/b.png"')
+    root = {"input": {"kind": "json", "name": "x", "schema": {"type": "number"}}}
+    given, _ = await read(part("x", b"2") + END, signature=root)
+    assert (given.content_type, given.body) == ("application/json", b"2")
+
+
+@pytest.mark.parametrize(
+    ("form", "field"),
+    [
+        (part("image", b"\x89PN", "image/png", "a.png"), "image"),
+        (part("input", b"\x89PN", "image/png", "a.png") + part("title", b"x"), "title"),
+        (part("input", b"\x89PN", "image/png", "a.png") + part("picture", b"\x89PN", "image/png", "a.png"), "picture"),
+    ],
+)
+async def test_a_model_of_one_input_takes_no_other_fields(form, field):
+    found = await refused(form + END, signature=PICTURE)
+    assert (found.status, found.code) == (422, "bad-input")
+    assert found.detail == f"the form has the field {field!r}, and the model takes one field, named 'input'"
 
 
 async def test_json_in_a_form_may_be_longer_than_what_is_streamed():
@@ -218,6 +263,21 @@ async def test_a_form_reaches_the_model_as_curl_sends_it(broker, store):
     assert hooked.status_code == 200
     extensions = worker.requests[2].extensions
     assert (extensions[WEBHOOK], extensions[WEBHOOK_EVENTS]) == ("https://example.com/x", "start")
+
+
+async def test_a_form_is_read_by_what_the_model_says_it_takes(broker, store):
+    await save_card(store, ModelCard(name="echo", signature=ADD))
+    async with serving(broker, store=store), gateway(broker, store) as running:
+        # As curl -F a=40 -F title=7 sends it.
+        answer = await running.predict(files={"a": (None, "40"), "title": (None, "7")})
+        assert answer.json()["output"] == {"a": 40, "title": "7"}
+        await save_card(store, ModelCard(name="echo", signature=PICTURE))
+        signatures = {"image": ("a.png", b"\x89PNG", "image/png")}
+
+        async def is_refused():
+            return (await running.predict(files=signatures)).status_code == 422
+
+        await eventually(is_refused, within=10.0)
 
 
 async def test_a_large_form_is_streamed_and_leaves_nothing_behind_when_it_is_refused(broker, store):

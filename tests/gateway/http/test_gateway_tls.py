@@ -113,11 +113,26 @@ async def test_a_body_over_the_limit_is_413_while_the_caller_still_sends(broker,
 
 async def test_connections_over_the_cap_get_503_over_tls(broker, store, certificate, tls):
     async with gateway(broker, store, max_connections=2, **tls) as running, contextlib.AsyncExitStack() as stack:
+        await broker.create_queue("echo")
         for _ in range(2):
-            await stack.enter_async_context(secure(running.port, certificate))
+            reader, writer = await stack.enter_async_context(secure(running.port, certificate))
+            writer.write(POST + b"Content-Length: 10\r\nExpect: 100-continue\r\n\r\n")
+            assert b" 100 " in await asyncio.wait_for(reader.readline(), 5)
         async with secure(running.port, certificate) as (reader, _):
             head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
         assert head.startswith(b"HTTP/1.1 503 ")
+
+
+async def test_half_handshakes_count_as_connections_and_the_oldest_make_room(broker, store, certificate, tls):
+    async with gateway(broker, store, max_connections=4, **tls) as running, contextlib.AsyncExitStack() as stack:
+        crowd = [await stack.enter_async_context(raw_connection(running.port)) for _ in range(10)]
+        for reader, _ in crowd[:6]:
+            with contextlib.suppress(ConnectionError):
+                assert await read_all(reader, 5) == b""
+        assert not any(reader.at_eof() for reader, _ in crowd[6:])
+        async with secure(running.port, certificate) as (reader, writer):
+            writer.write(b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert b" 200 OK" in await asyncio.wait_for(reader.readline(), 5)
 
 
 async def test_an_idle_connection_over_tls_is_closed(broker, store, certificate, tls):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from refusals import refusal
 from dumbwaiter.gateway.http.problems import ProblemError
 from dumbwaiter.gateway.oip.inputs import MOST_REQUESTS, kinds_of, split
 from dumbwaiter.gateway.oip.metadata import describe
+from dumbwaiter.gateway.oip.outputs import join
 from dumbwaiter.gateway.oip.pictures import png
 from dumbwaiter.gateway.oip.tensors import Tensor, read_binary
 from dumbwaiter.models.contract import ModelSpec
@@ -278,6 +280,48 @@ def test_the_metadata_say_what_is_known():
         ("more", "BYTES", [1]),
         ("output", "BYTES", [-1]),
     ]
+
+
+class Letters:
+    def __call__(self, text: str) -> Iterator[str]:
+        yield from text
+
+
+class Lengths:
+    def __call__(self, text: str) -> Iterator[int]:
+        yield from (len(text), 2, 3)
+
+
+class Rows:
+    def __call__(self, text: str) -> Iterator[np.ndarray]:
+        yield np.arange(4.0)
+        yield np.arange(4.0)
+
+
+class Objects:
+    def __call__(self, text: str) -> Iterator[dict[str, int]]:
+        yield {"a": 1}
+
+
+class Words:
+    def __call__(self, text: str) -> list[str]:
+        return text.split()
+
+
+class Untyped:
+    def __call__(self, text):
+        yield "a"
+        yield "b"
+
+
+@pytest.mark.parametrize("cls", [Letters, Lengths, Rows, Objects, Words, Untyped])
+def test_an_output_has_as_many_dimensions_as_the_metadata_say(cls):
+    """Also of a generator, whose chunks come in a list."""
+    model = served(cls)
+    (output,) = model.predict([model.decode("text/plain", b"one two")])
+    tensor = join((1,), [model.encode(output)], name="output")
+    name, datatype, shape = rows(cls)[-1]
+    assert (tensor.name, tensor.datatype, len(tensor.shape)) == (name, datatype, len(shape))
 
 
 MODELS = [Text, Texts, Bytes, Array, Arrays, Halves, Picture, Number, Numbers, Row, Object, Anything, Several, Pair]

@@ -7,12 +7,13 @@ import json
 import time
 
 import pytest
-from gateway_running import gateway
+from gateway_running import SIGNING_KEY, gateway
 from problems_seen import problem
 
 from dumbwaiter.answers import failed, succeeded
 from dumbwaiter.blobs.events import Event, append, event_id, new_attempt
 from dumbwaiter.blobs.results import load_result, save_result
+from dumbwaiter.blobs.signing_key import load_signing_key
 from dumbwaiter.errors import BrokerUnavailableError
 from dumbwaiter.message import KEEP, WEBHOOK, WEBHOOK_EVENTS, Failure, Message
 from dumbwaiter.testing import eventually
@@ -88,6 +89,31 @@ async def test_with_wait_an_answer_in_time_is_200_and_a_late_one_202(broker, sto
             in_time = await defer(running, prefer="respond-async, wait=20")
             assert (in_time.status_code, in_time.json()["output"]) == (200, 1)
             assert (await finished(running, late.json()["id"]))["output"] == 1
+
+
+@pytest.mark.parametrize(("prefer", "said"), [("wait=1", "wait=1"), ("wait=9999", "wait=2"), ("respond-async", None)])
+async def test_a_look_says_which_preferences_it_honoured_and_never_more_than_that(broker, store, prefer, said):
+    await broker.create_queue("echo")
+    async with gateway(broker, store, max_patience=2.0) as running:
+        path = (await defer(running)).headers["location"]
+        unfinished = await running.http.get(path, headers={"prefer": prefer})
+        assert (unfinished.json()["status"], unfinished.headers.get("preference-applied")) == ("starting", said)
+        async with serving(broker, store=store):
+            await finished(running, path.rpartition("/")[2])
+        for route in (path, f"{path}/output"):
+            look = await running.http.get(route, headers={"prefer": prefer})
+            assert (look.status_code, look.headers.get("preference-applied")) == (200, said)
+        plain = await running.http.get(path)
+    assert "preference-applied" not in plain.headers
+
+
+async def test_an_answer_in_time_says_how_long_it_would_have_waited(broker, store):
+    async with serving(broker, store=store), gateway(broker, store, max_patience=30.0) as running:
+        kept = {"idempotency-key": "k"}
+        for headers, said in [({"prefer": "wait=3"}, "wait=3"), ({"prefer": "wait=99"}, "wait=30"), ({}, None)]:
+            for more in ({}, kept):
+                response = await running.predict(json={"input": 1}, headers={**headers, **more})
+                assert (response.status_code, response.headers.get("preference-applied")) == (200, said)
 
 
 async def test_a_failure_in_time_is_a_problem_and_afterwards_a_failed_prediction(broker, store):
@@ -174,6 +200,29 @@ async def test_what_is_older_than_results_are_kept_is_gone(broker, store):
         for method, path in (("GET", ""), ("GET", "/events"), ("POST", "/cancel")):
             response = await running.http.request(method, f"/v1/predictions/{id_}{path}")
             problem(response, 410, "prediction-expired")
+
+
+async def test_what_was_begun_late_is_shown_followed_and_cancelled_while_it_runs_however_old_it_is(broker, store):
+    await broker.create_queue("echo")
+    async with gateway(broker, store, results_kept_for=60.0) as running:
+        old = (await load_signing_key(store, SIGNING_KEY)).new_id("echo", None, now=time.time() - 100.0)
+        path = f"/v1/predictions/{old}"
+        problem(await running.http.get(path), 410, "prediction-expired")
+        attempt = new_attempt(1, time.time() - 50.0)
+        await append(store, old, [Event(id=event_id(attempt, 0), event="start")])
+        assert (await running.http.get(path)).json()["status"] == "processing"
+        assert (await running.http.get(path, headers={"prefer": "wait=0"})).json()["status"] == "processing"
+        assert (await running.http.post(f"{path}/cancel")).json()["status"] == "canceled"
+        assert (await running.http.get(f"{path}/events")).status_code == 200
+
+
+async def test_what_was_begun_so_long_ago_that_its_result_may_have_been_removed_is_gone(broker, store):
+    await broker.create_queue("echo")
+    async with gateway(broker, store, results_kept_for=60.0) as running:
+        old = (await load_signing_key(store, SIGNING_KEY)).new_id("echo", None, now=time.time() - 100.0)
+        await append(store, old, [Event(id=event_id(new_attempt(1, time.time() - 80.0), 0), event="start")])
+        for method, end in (("GET", ""), ("GET", "/events"), ("POST", "/cancel")):
+            problem(await running.http.request(method, f"/v1/predictions/{old}{end}"), 410, "prediction-expired")
 
 
 async def test_the_output_is_served_as_it_is(broker, store):
@@ -385,10 +434,12 @@ async def test_the_shorter_of_patience_and_deadline_is_the_deadline_of_a_waiting
 async def test_the_webhook_secret_is_the_tenants_own(broker, store):
     async with gateway(broker, store) as running:
         path = "/v1/webhooks/default/secret"
-        keys = [
-            (await running.http.get(path, headers=headers)).json()["key"]
+        responses = [
+            await running.http.get(path, headers=headers)
             for headers in ({}, {"dumbwaiter-tenant": "ann"}, {"dumbwaiter-tenant": "ann"})
         ]
+    keys = [response.json()["key"] for response in responses]
+    assert {response.headers["cache-control"] for response in responses} == {"no-store"}
     assert keys[0].startswith("whsec_")
     assert keys[0] != keys[1] == keys[2]
 

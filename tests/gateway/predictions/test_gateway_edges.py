@@ -144,7 +144,7 @@ async def test_an_output_that_stops_in_the_middle_breaks_the_connection_rather_t
         answer = succeeded(Message(id=id_), body=bytes(2_000_000), content_type="a/b", timings=TIMINGS)
         await save_result(store, id_, answer, threshold=1000)
         async with raw_connection(running.port) as (reader, writer):
-            writer.write(f"GET /v1/predictions/{id_}/output HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            writer.write(f"GET /v1/predictions/{id_}/output HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             received = await asyncio.wait_for(reader.read(), 10)
     head, _, body = received.partition(b"\r\n\r\n")
     assert b"content-length: 2000000" in head
@@ -183,7 +183,7 @@ async def test_a_finished_key_is_answered_also_while_the_model_fails(broker, sto
 async def test_what_is_too_old_is_swept_away_in_the_background(store):
     answer = succeeded(Message(id="x"), body=b"1", content_type="a/b", timings=TIMINGS)
     await save_result(store, "x", answer, threshold=100)
-    sweeping = asyncio.create_task(sweep_for_ever(store, 0.0, every=0.01))
+    sweeping = asyncio.create_task(sweep_for_ever(store, 0.0, longest_wait=0.0, every=0.01))
 
     async def is_gone():
         return not await store.exists("results/x")

@@ -205,11 +205,20 @@ async def test_a_post_that_wants_events_is_deferred_and_followed_at_once(broker,
         headers = STREAM if how == "header" else {}
         async with running.http.stream("POST", "/v1/models/echo/predictions", headers=headers, **request) as response:
             assert response.status_code == 200
-            assert response.headers["preference-applied"] == "respond-async"
+            assert "preference-applied" not in response.headers  # it preferred nothing
             location = response.headers["location"]
             assert location == f"/v1/predictions/{response.headers['x-prediction-id']}"
             *_, last = await Reader(response).rest()
         assert last[2] == (await running.http.get(location)).json()
+
+
+async def test_no_cache_and_no_proxy_keeps_events_back(broker, store):
+    async with serving(broker, store=store), gateway(broker, store) as running:
+        headers = {**STREAM, "prefer": "respond-async"}
+        response = await running.http.post("/v1/models/echo/predictions", headers=headers, json={"input": 1})
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["x-accel-buffering"] == "no"
+    assert response.headers["preference-applied"] == "respond-async"
 
 
 async def test_a_post_with_a_key_may_be_followed_by_many_and_runs_once(broker, store):
@@ -289,7 +298,7 @@ async def test_a_reader_who_does_not_read_makes_nobody_hold_what_it_does_not_tak
         process = psutil.Process()
         before = process.memory_info().rss
         writer.transport.pause_reading()
-        writer.write(f"GET /v1/predictions/{id_}/events HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        writer.write(f"GET /v1/predictions/{id_}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         await asyncio.sleep(1.0)
         assert process.memory_info().rss - before < 40 * 1024 * 1024
 

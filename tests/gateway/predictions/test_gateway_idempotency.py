@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from gateway_running import gateway
 from problems_seen import problem
 
-from dumbwaiter.answers import succeeded
+from dumbwaiter.answers import failed, succeeded
 from dumbwaiter.blobs.acceptances import find_acceptance
-from dumbwaiter.message import Message
+from dumbwaiter.blobs.results import result_key, save_result
+from dumbwaiter.dead_letters import redrive
+from dumbwaiter.message import Failure, Message
 from dumbwaiter.testing import eventually
 from echo_worker import TIMINGS, failure, output, serving
 
@@ -195,6 +198,69 @@ async def test_a_body_whose_claim_is_gone_is_replaced_by_the_one_sent_again(brok
     assert len(await store.list("claims/")) == 1
 
 
+async def test_a_retry_leaves_the_body_that_a_dead_letter_needs_for_its_redrive(broker, store):
+    body = bytes(100_000)
+    async with gateway(broker, store, claim_threshold=1000) as running:
+        await broker.create_queue("echo")
+        headers = {**KEY, **BYTES, "prefer": "respond-async"}
+        assert (await running.predict(content=body, headers=headers)).status_code == 202
+        (delivery,) = await broker.receive("echo", max_messages=1, max_wait=1.0)
+        said = failed(delivery.message, Failure(code="model-error", message="no"))
+        await save_result(store, delivery.message.id, said, threshold=1000)
+        await broker.dead_letter([delivery], reason="model-error")
+        for _ in range(2):
+            again = await running.predict(content=body, headers={**KEY, **BYTES})
+            problem(again, 500, "model-error")
+        assert [f"blob:{key}" for key in await store.list("claims/")] == [delivery.message.data_ref]
+        assert await redrive(broker, store, "echo") == 1
+        async with serving(broker, store=store):
+            assert (await running.predict(content=body, headers={**KEY, **BYTES})).content == body
+
+
+async def test_a_retry_drops_the_body_that_it_brought_when_there_is_a_result_already(broker, store):
+    body = bytes(100_000)
+    async with serving(broker, store=store), gateway(broker, store, claim_threshold=1000) as running:
+        for _ in range(3):
+            assert (await running.predict(content=body, headers={**KEY, **BYTES})).content == body
+
+        async def none_is_left():
+            return not await store.list("claims/")
+
+        await eventually(none_is_left)
+
+
+async def test_a_damaged_acceptance_or_result_is_500_and_no_invitation_to_ask_again(broker, store):
+    async with serving(broker, store=store), gateway(broker, store) as running:
+        path = "/v1/models/echo/predictions/order-17"
+        first = await running.http.put(path, json={"input": 1})
+        await store.put(result_key(first.json()["id"]), b"damaged")
+        for response in (
+            await running.http.put(path, json={"input": 1}),
+            await running.http.get(path),
+            await running.http.get(f"/v1/predictions/{first.json()['id']}/events"),
+        ):
+            told = problem(response, 500, "result-damaged")
+            assert "retry-after" not in response.headers
+            assert "is damaged" in told["detail"]
+            assert "file:" not in told["detail"]
+        (place,) = await store.list("acceptances/")
+        await store.put(place, b"damaged")
+        problem(await running.http.put(path, json={"input": 1}), 500, "result-damaged")
+        problem(await running.http.get(path), 500, "result-damaged")
+
+
+async def test_a_deadline_is_not_later_than_its_answer_is_kept(broker, store):
+    await broker.create_queue("echo")
+    async with gateway(broker, store, results_kept_for=100.0) as running:
+        for seconds in (50.0, 5000.0):
+            headers = {"prefer": "respond-async", "dumbwaiter-deadline": str(time.time() + seconds)}
+            assert (await running.predict(json={"input": 1}, headers=headers)).status_code == 202
+        deliveries = await broker.receive("echo", max_messages=2, max_wait=1.0)
+    left = [delivery.message.deadline - delivery.message.time for delivery in deliveries]
+    assert 40.0 < left[0] < 60.0
+    assert left[1] == pytest.approx(100.0, abs=0.01)
+
+
 async def test_no_answer_within_patience_is_504_and_the_next_try_gets_it(broker, store):
     await broker.create_queue("echo")
     async with gateway(broker, store) as running:
@@ -248,8 +314,6 @@ async def test_a_form_is_the_same_request_whatever_its_boundary(broker, store):
 
 async def test_the_answer_that_a_worker_saved_first_is_told_not_the_one_in_its_reply(broker, store):
     """A worker may answer an inbox with what it computed, while another one's result was first."""
-    from dumbwaiter.blobs.results import save_result
-
     await broker.create_queue("echo")
     async with gateway(broker, store) as running:
         asking = asyncio.create_task(running.predict(json={"input": 1}, headers=KEY))

@@ -23,12 +23,14 @@ def refused(content_type, body):
     return caught.value.problem
 
 
-@pytest.mark.parametrize("content_type", ["image/jpeg", "text/plain; charset=utf-8", "application/x-npy"])
+@pytest.mark.parametrize("content_type", ["image/jpeg", "text/plain; charset=utf-8", "application/octet-stream"])
 def test_raw_bytes_travel_as_they_are_with_their_type(content_type):
     assert read(content_type, b"\xff\x00") == (content_type, b"\xff\x00")
 
 
-@pytest.mark.parametrize("content_type", [None, "", "application/x-www-form-urlencoded"])
+@pytest.mark.parametrize(
+    "content_type", [None, "", "application/x-www-form-urlencoded", "Application/X-WWW-Form-Urlencoded ; x=1"]
+)
 def test_a_type_that_nobody_gave_is_unknown(content_type):
     assert read(content_type, b"\xff") == (None, b"\xff")
 
@@ -46,6 +48,9 @@ def test_a_json_input_travels_as_json(value):
         ("data:text/plain;charset=utf-8;base64,w6Q%3D", "text/plain;charset=utf-8", "ä".encode()),
         ("data:,a%20b", "text/plain;charset=US-ASCII", b"a b"),
         ("data:;charset=utf-8,a", "text/plain;charset=utf-8", b"a"),
+        ("data:;base64,aGk=", None, b"hi"),
+        ("DATA:image/png;base64,iVBO", "image/png", b"\x89PN"),
+        (r"\u0064at\u0041\u003aimage\/png;base64,iVBO", "image/png", b"\x89PN"),
     ],
 )
 def test_a_data_url_travels_as_the_bytes_that_it_holds(url, content_type, payload):
@@ -57,6 +62,11 @@ def test_a_data_url_travels_as_the_bytes_that_it_holds(url, content_type, payloa
 )
 def test_a_broken_data_url_is_bad_input(url):
     assert refused("application/json", f'{{"input": "{url}"}}'.encode()).status == 422
+
+
+def test_text_that_only_begins_like_a_data_url_is_text():
+    assert read("application/json", b'{"input": "dat"}') == ("application/json", b'"dat"')
+    assert read("application/json", b'{"input": ["data:,x"]}') == ("application/json", b'["data:,x"]')
 
 
 @pytest.mark.parametrize("body", [b"{}", b"[1]", b"3", b'{"input": 1, "webhok": 2}', b'{"inputs": 1}'])
@@ -127,3 +137,21 @@ def test_many_shallow_lists_are_fine():
 @pytest.mark.parametrize("content_type", [None, "application/json", "image/jpeg"])
 def test_an_empty_body_is_refused(content_type):
     assert refused(content_type, b"").code == "empty-body"
+
+
+def test_a_filter_of_any_length_is_refused_before_it_is_read():
+    body = b'{"input":1,"webhook_events_filter":[' + b",".join([b'"completed"'] * 1000) + b"]}"
+    with pytest.raises(ProblemError) as caught:
+        read_input("application/json", body)
+    assert (caught.value.problem.status, caught.value.problem.code) == (422, "bad-input")
+
+
+def test_in_a_large_body_no_member_is_guessed_at():
+    small, large = (b'{"input":1,"webhok":"' + b"x" * size + b'"}' for size in (10, 100_000))
+    explained = []
+    for body in (small, large):
+        with pytest.raises(ProblemError) as caught:
+            read_input("application/json", body)
+        explained.append(caught.value.problem.detail)
+    assert "did you mean" in explained[0]
+    assert "did you mean" not in explained[1]

@@ -79,3 +79,28 @@ def test_server_timing_says_where_the_time_went(content_type):
 )
 def test_quality_of_an_accept_header(accept, weight):
     assert quality(accept, "text/plain") == weight
+
+
+@pytest.mark.parametrize(
+    "content_type", ["image/png", "Image/WebP; a=b", "audio/wav", "video/mp4", "application/x-npy"]
+)
+def test_what_no_browser_runs_is_shown(content_type):
+    assert b"content-disposition" not in written(b"\xff", content_type)[0]
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "text/html",
+        "image/svg+xml",
+        "application/pdf",
+        "text/vbscript",
+        "x/y",
+        "image/png,text/html",
+        "video/mp4, text/html",
+    ],
+)
+def test_all_else_is_saved_and_runs_nothing(content_type):
+    headers, _ = written(b"\xff", content_type, accept=content_type)
+    assert headers[b"content-disposition"] == b"attachment"
+    assert headers[b"content-security-policy"].startswith(b"sandbox")

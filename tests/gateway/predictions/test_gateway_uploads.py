@@ -100,7 +100,9 @@ async def test_a_caller_who_hangs_up_while_sending_leaves_nothing(broker, store,
     async with gateway(broker, store) as running:
         async with raw_connection(running.port) as (_, writer):
             prefer = b"Prefer: respond-async\r\n" if deferred else b""
-            writer.write(b"POST /v1/models/echo/predictions HTTP/1.1\r\nHost: x\r\nContent-Type: a/b\r\n" + prefer)
+            writer.write(
+                b"POST /v1/models/echo/predictions HTTP/1.1\r\nHost: localhost\r\nContent-Type: a/b\r\n" + prefer
+            )
             writer.write(b"Content-Length: 10000000\r\n\r\n" + bytes(5_000_000))
             await writer.drain()
             await asyncio.sleep(0.1)
@@ -120,13 +122,33 @@ async def test_a_body_that_turns_out_too_large_leaves_nothing(broker, store):
         await no_claims(store)
 
 
+@pytest.mark.parametrize(
+    ("fields", "headers", "status", "code"),
+    [
+        ({"tenant": "bob"}, {"dumbwaiter-tenant": "ann"}, 403, "foreign-tenant"),
+        ({"deadline": "1"}, {"dumbwaiter-deadline": "4102444800"}, 400, "conflicting-deadline"),
+        ({"deadline": "1"}, {}, 504, "deadline-exceeded"),
+    ],
+)
+@pytest.mark.parametrize("prefer", ["wait=5", "respond-async"])
+async def test_an_upload_of_a_request_that_is_refused_leaves_nothing(
+    broker, store, fields, headers, status, code, prefer
+):
+    await broker.create_queue("echo")
+    async with gateway(broker, store) as running:
+        files = {"input": ("big", bytes(2 * MIB), "a/b")}
+        response = await running.predict(data=fields, files=files, headers={**headers, "prefer": prefer})
+        problem(response, status, code)
+        assert await store.list("claims/") == []
+
+
 async def test_json_is_never_larger_than_32_mib_whatever_the_limit(broker, store):
     await broker.create_queue("echo")
     async with (
         gateway(broker, store, body_limit=500 * MIB) as running,
         raw_connection(running.port) as (reader, writer),
     ):
-        writer.write(b"POST /v1/models/echo/predictions HTTP/1.1\r\nHost: x\r\n")
+        writer.write(b"POST /v1/models/echo/predictions HTTP/1.1\r\nHost: localhost\r\n")
         writer.write(b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (33 * MIB))
         answer = await asyncio.wait_for(reader.read(), 10)
     assert answer.startswith(b"HTTP/1.1 413 ")
@@ -166,16 +188,18 @@ async def test_when_memory_is_full_of_bodies_the_next_one_is_503_and_later_ones_
         asking = [asyncio.create_task(running.predict(content=bytes(200_000), headers=BYTES)) for _ in range(8)]
 
         async def some_are_refused():
-            return sum(task.done() for task in asking) == 3
+            return sum(task.done() for task in asking) >= 3
 
         await eventually(some_are_refused)
+        await asyncio.sleep(0.1)  # those that came side by side may each have had a part of the last room
         for task in asking:
             if task.done():
                 problem(task.result(), 503, "overloaded")
                 assert task.result().headers["retry-after"]
         async with serving(broker, store=store):
             statuses = [response.status_code for response in await asyncio.gather(*asking)]
-            assert sorted(statuses) == [200] * 5 + [503] * 3
+            assert set(statuses) == {200, 503}
+            assert 1 <= statuses.count(200) <= 5
             response = await running.predict(content=bytes(200_000), headers=BYTES)
             assert response.status_code == 200
 
@@ -185,8 +209,8 @@ async def test_chunked_bodies_are_counted_as_they_come(broker, store):
     async with gateway(broker, store, memory_limit=MIB) as running:
         async with raw_connection(running.port) as (_, writer):
             json = b"Content-Type: application/json\r\n"
-            writer.write(b"POST /v1/models/echo/predictions HTTP/1.1\r\nHost: x\r\n" + json)
-            writer.write(b"Transfer-Encoding: chunked\r\n\r\nf0000\r\n" + b" " * 0xF0000 + b"\r\n")
+            writer.write(b"POST /v1/models/echo/predictions HTTP/1.1\r\nHost: localhost\r\n" + json)
+            writer.write(b"Transfer-Encoding: chunked\r\n\r\nd0000\r\n" + b" " * 0xD0000 + b"\r\n")
             await writer.drain()
 
             async def is_full():
@@ -200,6 +224,16 @@ async def test_chunked_bodies_are_counted_as_they_come(broker, store):
             return response.status_code == 202
 
         await eventually(is_free)
+
+
+async def test_an_output_that_goes_out_within_an_object_takes_memory_too(broker, store):
+    large = bytes(3_000_000)
+    async with serving(broker, store=store), gateway(broker, store, memory_limit=8 * MIB) as running:
+        as_object = {**BYTES, "accept": "application/json"}
+        problem(await running.predict(content=large, headers=as_object), 503, "overloaded")
+        assert (await running.predict(content=large, headers=BYTES)).content == large
+        assert (await running.predict(content=large[:1_000_000], headers=as_object)).status_code == 200
+        assert (await running.predict(content=large[:1_000_000], headers=as_object)).status_code == 200
 
 
 def test_a_budget_gives_back_what_was_taken_whatever_happens():

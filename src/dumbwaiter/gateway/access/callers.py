@@ -6,7 +6,6 @@ A gateway that listens on loopback trusts who can reach it, unless told otherwis
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import math
 import time
@@ -14,11 +13,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from dumbwaiter.blobs.keyring import LONGEST_TENANT, ApiKey, Keyring, has_secret, is_tenant_name, is_usable, read_token
+from dumbwaiter.blobs.keyring import ApiKey, Keyring, has_secret, is_usable, read_token
 from dumbwaiter.errors import BlobError
 from dumbwaiter.gateway.access.origins import KnownHosts
 from dumbwaiter.gateway.access.quotas import NO_QUOTA, Place, Quotas
-from dumbwaiter.gateway.http.problems import RETRY_SOON, Problem, ProblemError, encode
+from dumbwaiter.gateway.http.bodies import has_body
+from dumbwaiter.gateway.http.problem_codes import RETRY_SOON
+from dumbwaiter.gateway.http.problems import Problem, ProblemError, encode
+from dumbwaiter.gateway.http.sending import send_whole
+from dumbwaiter.message import LONGEST_TENANT, is_tenant_name
 from dumbwaiter.tasks import end
 
 if TYPE_CHECKING:
@@ -40,6 +43,8 @@ MOST_HOSTS = 1000
 _OPEN = ("/v2/health", "/docs")
 """What everybody may see: whether the gateway is well, and its page for people, on which a key can be typed in."""
 _OPEN_BELOW = tuple(f"{path}/" for path in _OPEN)
+_ASKING_THEMSELVES = frozenset({("GET", "/"), ("HEAD", "/")})
+"""These send browsers on to that page, and let nobody else in without admit()."""
 _CALLER = "dumbwaiter.caller"
 _CHALLENGE = 'Bearer realm="dumbwaiter"'
 
@@ -85,7 +90,7 @@ class Access:
     """
 
     def __init__(self, store: BlobStore, options: GatewaySettings) -> None:
-        self.needs_keys = needs_keys(options)
+        self.needs_keys = options.needs_keys
         self._keyring = Keyring(store)
         self._quotas = Quotas(store)
         self._hosts = KnownHosts(options.host, options.public_url, options.cors_origins)
@@ -104,13 +109,11 @@ class Access:
         """*app* for those alone who may ask; health is open to all."""
 
         async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] == "http" and not is_open(scope["path"]):
+            if scope["type"] == "http" and not _is_open(scope):
                 try:
                     await self.admit(scope)
                 except ProblemError as error:
-                    headers, content = encode(error.problem, close=_has_body(scope))
-                    await send({"type": "http.response.start", "status": error.problem.status, "headers": headers})
-                    await send({"type": "http.response.body", "body": content})
+                    await send_whole(send, error.problem.status, *encode(error.problem, close=has_body(scope)))
                     return
             await app(scope, receive, send)
 
@@ -200,7 +203,7 @@ class Access:
         if tenant is not None:
             caller = caller.as_tenant(tenant)
         if key.rate is not None:
-            self._quotas.charge(key, scope["method"])
+            self._quotas.charge(key, scope["method"], scope["path"])
         return caller
 
     async def _key_of(self, token: str) -> ApiKey:
@@ -255,24 +258,10 @@ class Access:
         self._quotas.keep_only(self._keyring.keys)
 
 
-def is_open(path: str) -> bool:
-    """Whether *path* is for everybody, with a key or not."""
-    return path.startswith(_OPEN_BELOW) or path in _OPEN
-
-
-def needs_keys(options: GatewaySettings) -> bool:
-    """Whether a gateway with *options* asks for API keys."""
-    return options.auth == "on" or (options.auth == "auto" and not is_loopback(options.host))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens on *host*."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
+def _is_open(scope: Scope) -> bool:
+    """Whether everybody may come to the route of *scope*, with a key or not."""
+    path: str = scope["path"]
+    return path.startswith(_OPEN_BELOW) or path in _OPEN or (scope["method"], path) in _ASKING_THEMSELVES
 
 
 def _credentials(scope: Scope) -> tuple[str | None, str | None]:
@@ -302,8 +291,3 @@ def _unauthorized(code: str, detail: str) -> ProblemError:
     # RFC 6750, 3: the reason stands in the challenge only when there was a key at all.
     challenge = _CHALLENGE if code == "no-api-key" else f'{_CHALLENGE}, error="invalid_token"'
     return ProblemError(Problem(status=401, code=code, detail=detail, headers={"WWW-Authenticate": challenge}))
-
-
-def _has_body(scope: Scope) -> bool:
-    headers = dict(scope["headers"])
-    return headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers

@@ -7,7 +7,9 @@ Origin header (https://fetch.spec.whatwg.org/#origin-header).
 
 from __future__ import annotations
 
+import functools
 import ipaddress
+import socket
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -19,13 +21,19 @@ _RESERVED = (".localhost", ".internal", ".cluster.local")
 _DEFAULT_PORTS = {"http": 80, "https": 443, None: None}
 
 
+@functools.cache
+def own_names() -> frozenset[str]:
+    """What this machine calls itself, in lower case. Asked once: the answer may come from a name server."""
+    return frozenset(name.lower().rstrip(".") for name in (socket.gethostname(), socket.getfqdn()) if name)
+
+
 class KnownHosts:
-    """The names that callers may know this gateway by: *host*, *public_url*, addresses, and names that no stranger can
-    own. *origins* are the pages that may call besides those that come from here.
+    """The names that callers may know this gateway by: *host*, *public_url*, those of this machine, addresses, and
+    names that no stranger can own. *origins* are the pages that may call besides those that come from here.
     """
 
     def __init__(self, host: str, public_url: str | None, origins: Iterable[str]) -> None:
-        self._names = {host.lower()}
+        self._names = {"localhost", host.lower(), *own_names()}
         self._origins = {origin.lower().rstrip("/") for origin in origins}
         if public_url:
             url = urlsplit(public_url)
@@ -38,7 +46,7 @@ class KnownHosts:
             name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
         except ValueError:
             return False
-        if name in self._names or (name and "." not in name and ":" not in name) or name.endswith(_RESERVED):
+        if name in self._names or name.endswith(_RESERVED):
             return True
         try:
             ipaddress.ip_address(name.partition("%")[0])

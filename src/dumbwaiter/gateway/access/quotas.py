@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import time
 from typing import TYPE_CHECKING, Self
 
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
     from dumbwaiter.blobs.store import BlobStore
 
 READING_COST = 0.1
-"""What a request that only reads takes of a key's rate; one that asks a model takes 1."""
+"""What a request that only reads, or cancels, takes of a key's rate; one that asks a model takes 1."""
 LOOK_EVERY = 1.0
 """Seconds between two looks at which of a key's deferred predictions are done."""
 LOOKS_AT_ONCE = 32
 FORGOTTEN_AFTER = 86400.0
 """A deferred prediction without a result holds its place for so many seconds: its message may have been lost."""
+_CANCEL = re.compile("/v1/predictions/[^/]+/cancel")
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -112,12 +114,16 @@ class Quotas:
         """Forget the keys that are no more."""
         self._usages = {key_id: usage for key_id, usage in self._usages.items() if key_id in key_ids}
 
-    def charge(self, key: ApiKey, method: str) -> None:
-        """Take one request off the rate of *key*. Raises ProblemError (429 ``rate-limited``)."""
+    def charge(self, key: ApiKey, method: str, path: str = "") -> None:
+        """Take one request, by its *method* and *path*, off the rate of *key*.
+
+        Raises ProblemError (429 ``rate-limited``).
+        """
         usage = self._usage_of(key)
         if usage.bucket is None:
             return
-        cost = READING_COST if method in _READING else 1.0
+        # Whoever takes back what it asked for saves work, and must not wait for that until it may ask again.
+        cost = READING_COST if method in _READING or _CANCEL.fullmatch(path) else 1.0
         wait = take(usage.bucket, cost, now=time.monotonic())
         if wait:
             raise ProblemError(_rate_limited(key, math.ceil(wait)))

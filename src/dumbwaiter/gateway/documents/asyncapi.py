@@ -23,6 +23,7 @@ from dumbwaiter.message import (
     Failure,
     Timings,
 )
+from dumbwaiter.notification import EVENTS
 
 VERSION = "3.0.0"
 _TEXT: Schema = {"type": "string"}
@@ -148,10 +149,11 @@ def _own_schemas() -> dict[str, Schema]:
         "idempotencykey": _TEXT,
         KEEP: {"enum": ["true", "false"], "description": "with `replyto`: keep the answer as a result as well"},
         WEBHOOK: {"type": "string", "description": "a URL that a courier tells of the request"},
-        WEBHOOK_EVENTS: {"type": "string", "description": "of what: start,output,logs,completed"},
+        WEBHOOK_EVENTS: {"type": "string", "description": f"of what: {','.join(EVENTS)}"},
     }
     answer = {
         "type": {"enum": [PREDICTION_SUCCEEDED, PREDICTION_FAILED]},
+        "dataref": {"type": "string", "pattern": "^blob:(claims|result-bodies)/"},
         "timings": {"type": "string", "contentMediaType": "application/json", "contentSchema": schemas["Timings"]},
     }
     return {

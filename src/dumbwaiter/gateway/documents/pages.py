@@ -13,24 +13,22 @@ from importlib.metadata import version
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-from starlette.responses import Response
-from starlette.routing import Route
-
 from dumbwaiter.blobs.cards import load_cards
-from dumbwaiter.errors import BlobError, BrokerError
 from dumbwaiter.gateway.documents.asyncapi import asyncapi
 from dumbwaiter.gateway.documents.openapi import Described, openapi
 from dumbwaiter.gateway.documents.schemas import Signature
 from dumbwaiter.gateway.http.accept import quality
-from dumbwaiter.gateway.http.problems import Problem, encode, problem_of
+from dumbwaiter.gateway.http.endpoint import route
+from dumbwaiter.gateway.http.problems import problem
 
 if TYPE_CHECKING:
-    from starlette.requests import Request
+    from starlette.routing import Route
 
     from dumbwaiter.blobs.store import BlobStore
     from dumbwaiter.config import GatewaySettings
     from dumbwaiter.gateway.catalogue import Catalogue
+    from dumbwaiter.gateway.http.endpoint import Exchange
+    from dumbwaiter.gateway.http.problems import Headers
 
 _TYPES: Mapping[str, str] = {
     "html": "text/html; charset=utf-8",
@@ -42,13 +40,13 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self';"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
 )
-HEADERS: Mapping[str, str] = {
-    "Content-Security-Policy": _POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cache-Control": "no-cache",
-}
+HEADERS: Headers = [
+    (b"content-security-policy", _POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cache-control", b"no-cache"),
+]
 
 
 class Documents:
@@ -62,43 +60,44 @@ class Documents:
 
     def routes(self) -> list[Route]:
         """What is served, to be mounted at the root."""
-        documents = [Route("/openapi.json", self._openapi), Route("/asyncapi.json", self._asyncapi)]
-        page = [Route("/docs", self._page), Route("/docs/{file}", self._file)]
+        documents = [route("/openapi.json", GET=self._openapi), route("/asyncapi.json", GET=self._asyncapi)]
+        page = [route("/docs", GET=self._page), route("/docs/{file}", GET=self._file)]
         return [*documents, *(page if self._with_page else ())]
 
-    async def _openapi(self, _request: Request) -> Response:
-        return await self._document(openapi)
+    async def _openapi(self, exchange: Exchange) -> None:
+        await exchange.read_nothing()
+        await exchange.respond_json(openapi(await self._models(), self._gateway))
 
-    async def _asyncapi(self, _request: Request) -> Response:
-        return await self._document(asyncapi)
-
-    async def _document(self, write: Any) -> Response:
-        try:
-            document = write(await self._models(), self._gateway)
-        except (BrokerError, BlobError) as error:
-            return _respond(problem_of(error))
-        return Response(msgspec.json.encode(document) + b"\n", media_type="application/json")
+    async def _asyncapi(self, exchange: Exchange) -> None:
+        await exchange.read_nothing()
+        await exchange.respond_json(asyncapi(await self._models(), self._gateway))
 
     async def _models(self) -> list[Signature]:
         names = await self._catalogue.models()
         says = {card.name: card.signature for card in await load_cards(self._store)}
         return [Signature(name, says.get(name, {})) for name in names]
 
-    async def _page(self, _request: Request) -> Response:
-        return Response(_read("index.html"), headers={**HEADERS, "Content-Type": _TYPES["html"]})
+    async def _page(self, exchange: Exchange) -> None:
+        await exchange.read_nothing()
+        await _send(exchange, "index.html")
 
-    async def _file(self, request: Request) -> Response:
-        name = request.path_params["file"]
+    async def _file(self, exchange: Exchange) -> None:
+        await exchange.read_nothing()
+        name = exchange.parameters["file"]
         if name not in _names() or name.endswith(".html"):
-            detail = "nothing is served there; the page is at /docs"
-            return _respond(Problem(status=404, code="not-found", detail=detail))
-        return Response(_read(name), headers={**HEADERS, "Content-Type": _TYPES[name.rpartition(".")[2]]})
+            raise problem(404, "not-found", "nothing is served there; the page is at /docs")
+        await _send(exchange, name)
 
 
-def wants_page(request: Request) -> bool:
+def wants_page(accept: str) -> bool:
     """Whether a person with a browser asks, and no program: programs say ``*/*`` or what they want."""
-    accept = request.headers.get("accept", "")
     return quality(accept, "text/html") > quality(accept, "application/json")
+
+
+async def _send(exchange: Exchange, name: str) -> None:
+    body = _read(name)
+    kind, length = _TYPES[name.rpartition(".")[2]].encode(), str(len(body)).encode()
+    await exchange.respond(200, [(b"content-type", kind), (b"content-length", length), *HEADERS], body)
 
 
 def _folder() -> Any:
@@ -114,10 +113,3 @@ def _names() -> frozenset[str]:
 def _read(name: str) -> bytes:
     content: bytes = (_folder() / name).read_bytes()
     return content
-
-
-def _respond(problem: Problem) -> Response:
-    headers, body = encode(problem)
-    response = Response(body, status_code=problem.status)
-    response.raw_headers = headers
-    return response

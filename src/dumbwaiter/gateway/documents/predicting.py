@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dumbwaiter.gateway.documents.problems import GUARD, references
-from dumbwaiter.gateway.documents.routes import DEADLINE
+from dumbwaiter.gateway.documents.routes import DEADLINE, PRIORITY
 from dumbwaiter.gateway.documents.schemas import (
     Components,
     Schema,
@@ -15,6 +15,8 @@ from dumbwaiter.gateway.documents.schemas import (
     output_schema,
     raw_output_type,
 )
+from dumbwaiter.message import LONGEST_TENANT
+from dumbwaiter.notification import EVENTS
 
 ASKING_PROBLEMS = (*GUARD, 404, 408, 409, 413, 415, 422, 500, 502, 504)
 ANY_MODEL = Signature("{model}")
@@ -141,18 +143,23 @@ _FIELDS: Schema = {
     "stream": {"type": "boolean", "description": "answer with server-sent events, as for `text/event-stream`"},
     "webhook": {
         "type": "string",
-        "pattern": "^https://",
-        "description": "an https: URL that is told of the prediction",
+        "pattern": "^https?://",
+        "description": "an https: URL that is told of the prediction; an http: one only where this gateway allows it",
     },
     "webhook_events_filter": {
         "type": "array",
-        "items": {"enum": ["start", "output", "logs", "completed"]},
+        "items": {"enum": list(EVENTS)},
         "description": "which events it is told of; by default `completed`",
     },
     "deadline": {
         "anyOf": [{"type": "string", "pattern": DEADLINE}, {"type": "number", "minimum": 0}],
         "description": "as the header `Dumbwaiter-Deadline`",
     },
-    "priority": {"type": "integer", "minimum": -9, "maximum": 9, "description": "as the header `Dumbwaiter-Priority`"},
-    "tenant": {"type": "string", "minLength": 1, "maxLength": 128, "description": "as the header `Dumbwaiter-Tenant`"},
+    "priority": {**PRIORITY, "description": "as the header `Dumbwaiter-Priority`"},
+    "tenant": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": LONGEST_TENANT,
+        "description": "as the header `Dumbwaiter-Tenant`",
+    },
 }

@@ -5,41 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-CODES: Mapping[int, Sequence[str]] = {
-    400: (
-        *("empty-body", "invalid-json", "invalid-multipart", "invalid-http", "invalid-head", "invalid-tenant"),
-        *("invalid-deadline", "invalid-priority", "invalid-idempotency-key", "call-too-large"),
-        *("conflicting-deadline", "conflicting-priority", "conflicting-idempotency-key"),
-        "call-too-large",
-    ),
-    401: ("no-api-key", "unknown-api-key", "expired-api-key"),
-    403: ("foreign-tenant", "foreign-origin"),
-    404: ("unknown-model", "unknown-prediction", "unknown-version", "no-output-yet", "not-found"),
-    405: ("method-not-allowed",),
-    408: ("too-slow",),
-    409: ("idempotency-conflict", "canceled"),
-    410: ("prediction-expired",),
-    413: ("body-too-large", "too-many-parts"),
-    415: ("unsupported-media-type",),
-    421: ("unknown-host",),
-    422: ("bad-input", "forbidden-url"),
-    429: ("rate-limited", "quota-exceeded"),
-    431: ("head-too-large",),
-    500: (
-        "model-error",
-        "out-of-memory",
-        "out-of-memory-killed",
-        "claim-unreadable",
-        "delivery-limit",
-        "internal-error",
-    ),
-    502: ("runner-crashed", "runner-hung"),
-    503: (
-        *("overloaded", "model-failing", "transient", "shutting-down", "too-many-connections", "not-ready"),
-        *("broker-unavailable", "blob-store-unavailable", "keys-unavailable", "unknown-signature"),
-    ),
-    504: ("no-answer-in-time", "deadline-exceeded"),
-}
+from dumbwaiter.gateway.http.problem_codes import by_status
+
+CODES: Mapping[int, Sequence[str]] = by_status()
 """Stable codes for programs. A model may have codes of its own: 500."""
 
 WHEN: Mapping[int, str] = {
@@ -52,12 +20,13 @@ WHEN: Mapping[int, str] = {
     409: "The same key came with another body, or the prediction was canceled.",
     410: "The prediction is older than results are kept.",
     413: "The body is above the limit.",
-    415: "The body's content type is not taken here.",
+    415: "The body's content type, or its encoding, is not taken here.",
     421: "The gateway is not known by this host name.",
     422: "The input is not what the model takes, or names a URL that must not be reached.",
     429: "Too many requests with this key; `Retry-After` says when to ask again.",
     431: "The request's head is above the limit.",
     500: "The model raised an error, or the gateway failed.",
+    501: "The body is coded for its transfer in a way that nobody knows here.",
     502: "The model's process died or hung over this input.",
     503: "Not now; `Retry-After` says when to ask again.",
     504: "Nobody answered within the patience or deadline of the caller.",

@@ -12,7 +12,10 @@ from typing import Any
 import msgspec
 
 from dumbwaiter.gateway.documents.problems import GUARD, references
+from dumbwaiter.gateway.http.problems import told_as_error
+from dumbwaiter.message import GREATEST_PRIORITY, LEAST_PRIORITY, LONGEST_TENANT
 
+PRIORITY = {"type": "integer", "minimum": LEAST_PRIORITY, "maximum": GREATEST_PRIORITY}
 DEADLINE = "^([0-9]{10}|2[0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z)$"
 """The usual ways to write one; more are taken."""
 
@@ -54,7 +57,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
             operation["parameters"] = [{"$ref": f"#/components/parameters/{name}"} for name in self.parameters]
         if self.body is not None:
             operation["requestBody"] = self.body
-        form = "Error" if self.path.startswith("/v2/") and not self.open_to_all else "Problem"
+        form = "Error" if told_as_error(self.path) else "Problem"
         return {**operation, "responses": {**self.answers, **references(*self.problems, form=form)}}
 
 
@@ -372,8 +375,8 @@ _HEADERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         "RFC 3339 time or Unix seconds, after which nobody wants the answer",
         {"pattern": DEADLINE, "examples": ["2130-01-31T12:00:00Z"]},
     ),
-    "Dumbwaiter-Priority": ("a larger one is served first", {"type": "integer", "minimum": -9, "maximum": 9}),
-    "Dumbwaiter-Tenant": ("who asks, where there are no API keys", {"pattern": "^[!-~]{1,128}$"}),
+    "Dumbwaiter-Priority": ("a larger one is served first", PRIORITY),
+    "Dumbwaiter-Tenant": ("who asks, where there are no API keys", {"pattern": f"^[!-~]{{1,{LONGEST_TENANT}}}$"}),
     "Last-Event-ID": ("the last event that was seen", {}),
     "traceparent": ("W3C trace context", {"pattern": "^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"}),
     "Inference-Header-Content-Length": ("length of the JSON before the binary tensors", {"type": "integer"}),

@@ -9,7 +9,7 @@ from dumbwaiter.errors import DumbwaiterError
 from dumbwaiter.gateway.http.problems import ProblemError, problem
 
 if TYPE_CHECKING:
-    from starlette.types import Receive
+    from starlette.types import Receive, Scope
 
     from dumbwaiter.gateway.http.budget import Hold
 
@@ -18,16 +18,28 @@ class CallerGoneError(DumbwaiterError):
     """The caller hung up: nobody is left to answer."""
 
 
-async def read_body(receive: Receive, *, declared: int | None, limit: int, hold: Hold) -> bytes:
-    """The whole body; its bytes are taken through *hold*, and released by whoever made that.
+LIMIT_SETTING = "gateway.body_limit"
+
+
+def has_body(scope: Scope) -> bool:
+    """Whether a body comes with the request of *scope*."""
+    headers = dict(scope["headers"])
+    return headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
+
+
+async def read_body(
+    receive: Receive, *, declared: int | None, limit: int, hold: Hold, setting: str | None = LIMIT_SETTING
+) -> bytes:
+    """The whole body; its bytes are taken through *hold* as they come, and released by whoever made that. *setting* is
+    the one that says *limit*, if any does.
 
     Raises ProblemError (413) as soon as it is, or says that it will be, above *limit* bytes; ProblemError (503) when
     there is no room for it; CallerGoneError when the caller hangs up meanwhile.
     """
     if declared is not None:
         if declared > limit:
-            raise too_large(f"the body of {declared} bytes", limit)
-        hold.take(declared)
+            raise too_large(f"the body of {declared} bytes", limit, setting)
+        hold.check(declared)
     chunks: list[bytes] = []
     nbytes = 0
     while True:
@@ -37,7 +49,7 @@ async def read_body(receive: Receive, *, declared: int | None, limit: int, hold:
         chunk: bytes = event.get("body", b"")
         nbytes += len(chunk)
         if nbytes > limit:
-            raise too_large("the body", limit)
+            raise too_large("the body", limit, setting)
         hold.ensure(nbytes)
         chunks.append(chunk)
         if not event.get("more_body", False):
@@ -47,7 +59,7 @@ async def read_body(receive: Receive, *, declared: int | None, limit: int, hold:
 async def body_chunks(receive: Receive, *, declared: int | None, limit: int) -> AsyncIterator[bytes]:
     """The body as it comes; none of the chunks is empty. Raises as read_body() does, memory apart."""
     if declared is not None and declared > limit:
-        raise too_large(f"the body of {declared} bytes", limit)
+        raise too_large(f"the body of {declared} bytes", limit, LIMIT_SETTING)
     nbytes = 0
     more = True
     while more:
@@ -57,13 +69,13 @@ async def body_chunks(receive: Receive, *, declared: int | None, limit: int) -> 
         chunk: bytes = event.get("body", b"")
         nbytes += len(chunk)
         if nbytes > limit:
-            raise too_large("the body", limit)
+            raise too_large("the body", limit, LIMIT_SETTING)
         more = event.get("more_body", False)
         if chunk:
             yield chunk
 
 
-def too_large(what: str, limit: int) -> ProblemError:
-    """The error for *what* is larger than *limit* bytes."""
-    detail = f"{what} exceeds the limit of {limit} bytes"
+def too_large(what: str, limit: int, setting: str | None) -> ProblemError:
+    """The error for *what* is larger than *limit* bytes, which *setting* says, if it can be set."""
+    detail = f"{what} exceeds the limit of {limit} bytes{f' ({setting})' if setting else ''}"
     return problem(413, "body-too-large", detail, members={"limit": limit})

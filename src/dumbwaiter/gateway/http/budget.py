@@ -1,11 +1,17 @@
-"""How many bytes of request bodies may be in memory at once: accounting, and nothing else. Pure."""
+"""How many bytes of bodies may be in memory at once: accounting, and nothing else. Pure."""
 
 from __future__ import annotations
 
 from types import TracebackType
 from typing import Self
 
-from dumbwaiter.gateway.http.problems import RETRY_SOON, ProblemError, problem
+from dumbwaiter.gateway.http.problem_codes import RETRY_SOON
+from dumbwaiter.gateway.http.problems import ProblemError, problem
+
+SMALL = 64 * 1024
+"""A request that takes no more than so many bytes may take from the reserve too."""
+RESERVED = 1 / 8
+"""The part of the whole that only small requests get: large ones that come slowly must not turn those away."""
 
 
 class Budget:
@@ -18,6 +24,11 @@ class Budget:
     def hold(self) -> Hold:
         """The share of one request, empty at first; released with the end of its ``with``."""
         return Hold(self)
+
+    def has_room(self, nbytes: int, *, in_all: int) -> bool:
+        """Whether a request may take *nbytes* more, and have *in_all* then."""
+        reserve = 0 if in_all <= SMALL else int(self.limit * RESERVED)
+        return self.taken + nbytes <= self.limit - reserve
 
 
 class Hold:
@@ -35,12 +46,15 @@ class Hold:
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.release()
 
+    def check(self, nbytes: int) -> None:
+        """Raises as take() would, and takes nothing: what was only announced may never come."""
+        if not self._budget.has_room(nbytes, in_all=self.nbytes + nbytes):
+            raise _overloaded()
+
     def take(self, nbytes: int) -> None:
         """Take *nbytes* more. Raises ProblemError (503) when they are not there."""
-        budget = self._budget
-        if budget.taken + nbytes > budget.limit:
-            raise _overloaded()
-        budget.taken += nbytes
+        self.check(nbytes)
+        self._budget.taken += nbytes
         self.nbytes += nbytes
 
     def ensure(self, nbytes: int) -> None:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from dumbwaiter.gateway.http.codings import CODING, fault_of_coding
+from dumbwaiter.gateway.http.flow import MOST_OWED, Flow
 from dumbwaiter.gateway.http.problems import Problem, encode
 
 if TYPE_CHECKING:
@@ -33,6 +35,10 @@ LARGE = 16 * 1024
 LINGER = 2.0
 LINGER_NBYTES = 4 * 1024 * 1024
 """How long, and how much, is still read and thrown away after the last response."""
+PIECE = 16 * 1024
+"""What a caller sends is parsed in pieces of so many bytes."""
+CHUNK_FRAME = 20
+"""What a chunk of a body takes beside its data at most, in bytes, when it has no extensions."""
 
 
 class Phase(enum.Enum):
@@ -45,8 +51,8 @@ class Phase(enum.Enum):
     CLOSING = enum.auto()
 
 
-class _HeadTooLargeError(Exception):
-    pass
+class _FaultError(Exception):
+    """Stops the parser; send_400_response() finds out why."""
 
 
 class Connection(HttpToolsProtocol):
@@ -63,9 +69,16 @@ class Connection(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.phase = Phase.IDLE
-        self.deadline = time.monotonic() + self.options.header_timeout
+        self.phase_since = time.monotonic()
+        self.deadline = self.phase_since + self.options.header_timeout
         self._head_nbytes = 0
+        self._undelivered = 0
         self._body_nbytes = 0
+        self._framing = 0
+        self._began = 0
+        self._unfed = b""
+        self._fault: Problem | None = None
+        self._last_word: Problem | None = None
         self._request_is_read = True
         self._owed: deque[RequestResponseCycle] = deque()
         self._writing_since: float | None = None
@@ -76,13 +89,15 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._outside = _Lingering(transport, self)
         super().connection_made(self._outside)  # type: ignore[arg-type]
-        if len(self.connections) > self.options.max_connections:
+        self.flow = self._flow = Flow(self._outside, self._owed)
+        if len(self.connections) > self.options.max_connections and not make_room(self.connections, self):
             detail = f"this gateway serves at most {self.options.max_connections} connections at once"
             self.refuse(Problem(status=503, code="too-many-connections", detail=detail, retry_after=1))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.phase = Phase.CLOSING
-        self._tell_gone()
+        self._unfed = b""
+        _tell_gone(self._owed)
         if self.cycle is not None:
             self.cycle.body = bytearray()  # this object is part of a cycle, and the garbage collector comes seldom
         super().connection_lost(exc)
@@ -94,28 +109,59 @@ class Connection(HttpToolsProtocol):
             if self._body_nbytes > LINGER_NBYTES:
                 self.transport.abort()
             return
-        if self.phase is Phase.IDLE:
+        if self._last_word is not None:
+            self.flow.pause_reading()  # nothing more of this caller is answered
+            return
+        self._unfed += data
+        self._feed()
+
+    def _feed(self) -> None:
+        """Parse what was read, until so many responses are owed that the rest can wait."""
+        if len(self._unfed) <= PIECE and len(self._owed) < MOST_OWED:
+            data, self._unfed = self._unfed, b""
+            self._feed_piece(data)
+            return
+        unfed, start = self._unfed, 0
+        while start < len(unfed) and len(self._owed) < MOST_OWED and not self._is_ending():
+            self._feed_piece(unfed[start : start + PIECE])
+            start += PIECE
+        self._unfed = b"" if self._is_ending() else unfed[start:]
+
+    def _feed_piece(self, data: bytes) -> None:
+        before, self._began, body_nbytes = self.phase, 0, self._body_nbytes
+        if before is Phase.IDLE:
             self._begin_head()
         super().data_received(data)
-        if self.phase is Phase.HEAD:
-            # httptools hands a header over when it is complete, and keeps what is not yet.
-            self._head_nbytes += len(data)
-            if self._head_nbytes > self.options.header_limit:
+        is_all_head = self._began == (before is Phase.IDLE) and before in (Phase.IDLE, Phase.HEAD)
+        if self.phase is Phase.HEAD and is_all_head:
+            # httptools hands a header over when it is complete, and keeps what is not yet. Where another head began
+            # within *data*, nobody knows how much of it is head.
+            self._undelivered += len(data)
+            if self._undelivered > self.options.header_limit:
+                self.send_400_response("")
+        elif self.phase is before is Phase.BODY and not self._began:
+            self._framing += len(data) - (self._body_nbytes - body_nbytes)
+            if self._framing > self.options.header_limit:
+                self._head_nbytes = self._framing
                 self.send_400_response("")
 
+    def _is_ending(self) -> bool:
+        return self.phase is Phase.CLOSING or self._last_word is not None
+
     def send_400_response(self, msg: str) -> None:
-        if self._head_nbytes > self.options.header_limit:
+        if max(self._head_nbytes, self._undelivered) > self.options.header_limit:
             detail = f"the request's head exceeds {self.options.header_limit} bytes"
             self.refuse(Problem(status=431, code="head-too-large", detail=detail))
         else:
-            self.refuse(Problem(status=400, code="invalid-http", detail=msg or "this is not HTTP/1.1"))
+            self.refuse(self._fault or Problem(status=400, code="invalid-http", detail=msg or "this is not HTTP/1.1"))
 
     # --- httptools' callbacks ---
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._head_nbytes = 0
-        self._body_nbytes = 0
+        self._began += 1
+        self._head_nbytes = self._undelivered = 0
+        self._body_nbytes = self._framing = 0
         self._request_is_read = False
         self._begin_head()
 
@@ -125,14 +171,22 @@ class Connection(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._count_head(len(name) + len(value) + 4)
+        if len(name) == len(CODING) and name.lower() == CODING:
+            self._fault = fault_of_coding(value, self.parser.get_http_version())
+            if self._fault is not None:
+                raise _FaultError
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self._head_nbytes = 0
+        super().on_headers_complete()  # raises for a target that it cannot read
+        self._head_nbytes = self._undelivered = 0
         self.phase = Phase.BODY
         self.deadline = time.monotonic() + self.options.body_timeout
-        super().on_headers_complete()
         self._owed.append(self.cycle)
+
+    def on_chunk_header(self) -> None:
+        """A chunk begins, whose size and line ends are due to it; what is more are extensions."""
+        self._framing -= CHUNK_FRAME
 
     def on_body(self, body: bytes) -> None:
         self._body_nbytes += len(body)
@@ -152,6 +206,11 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
         if not self._owed and self.phase is Phase.OURS:
             self._rest()
+        if self._last_word is not None:
+            if not self._owed:
+                self._say_last_word(self._last_word)
+        elif self._unfed:
+            self._feed()
 
     # --- the limits ---
 
@@ -192,16 +251,29 @@ class Connection(HttpToolsProtocol):
         """Answer with *problem* in place of the application, where that is still possible, and close."""
         if self.transport.is_closing() or self.phase is Phase.CLOSING:
             return
-        # Responses go out in order: this one may only be sent when it is next, and none was begun in its place.
-        if self.phase is Phase.BODY:
-            may_answer = len(self._owed) == 1 and not self._owed[0].response_started
+        if self._last_word is not None:
+            return
+        self._last_word = problem
+        self._unfed = b""
+        # Responses go out in order: what was asked before the request that is refused is answered first.
+        if self.phase is Phase.BODY and len(self._owed) > 1:
+            self.pipeline.popleft()
+            _tell_gone([self._owed.pop()])
+            self.phase = Phase.OURS
+        if self.phase is not Phase.BODY and self._owed:
+            self.phase = Phase.OURS
+            self.flow.pause_reading()
         else:
-            may_answer = not self._owed
-        if may_answer:
+            self._say_last_word(problem)
+
+    def _say_last_word(self, problem: Problem) -> None:
+        """Nothing else is owed: refuse the request that has come in part, unless its response has begun, and close."""
+        is_begun = self.phase is Phase.BODY and (not self._owed or self._owed[0].response_started)
+        if not is_begun:
             headers, body = encode(problem, close=True)
             lines = [name + b": " + value + b"\r\n" for name, value in headers]
             self.transport.write(b"".join([STATUS_LINE[problem.status], *lines, b"\r\n", body]))
-        self._tell_gone()
+        _tell_gone(self._owed)
         self._request_is_read = False
         self.transport.close()
 
@@ -220,27 +292,32 @@ class Connection(HttpToolsProtocol):
         if transport.can_write_eof():
             transport.write_eof()
         # TLS knows no half-close. There the caller is told by "connection: close", and has as long to see it.
-        self.flow.resume_reading()
+        self._flow.resume_reading(whatever_is_owed=True)
 
-    def _tell_gone(self) -> None:
-        """Tell the application, for each response that it owes, that nobody is there to receive it."""
-        for cycle in self._owed:
-            cycle.disconnected = True
-            cycle.message_event.set()
+    def asks_for_nothing(self) -> bool:
+        """Whether the caller is neither owed anything nor has asked for something with a whole head."""
+        return self.phase in (Phase.IDLE, Phase.HEAD) and not self._owed and not self._outside.unread()
+
+    def give_way(self) -> None:
+        """Close at once, without a word: others need the place."""
+        self.phase = Phase.CLOSING
+        self.transport.abort()
 
     def _begin_head(self) -> None:
         if self.phase is not Phase.HEAD:
             self.phase = Phase.HEAD
-            self.deadline = time.monotonic() + self.options.header_timeout
+            self.phase_since = time.monotonic()
+            self.deadline = self.phase_since + self.options.header_timeout
 
     def _rest(self) -> None:
         self.phase = Phase.IDLE
-        self.deadline = time.monotonic() + self.options.idle_timeout
+        self.phase_since = time.monotonic()
+        self.deadline = self.phase_since + self.options.idle_timeout
 
     def _count_head(self, nbytes: int) -> None:
         self._head_nbytes += nbytes
         if self._head_nbytes > self.options.header_limit:
-            raise _HeadTooLargeError
+            raise _FaultError
 
 
 class _Lingering:
@@ -295,6 +372,22 @@ class _Lingering:
 def make_protocol(options: GatewaySettings) -> type[Connection]:
     """The protocol class to give to uvicorn as ``http=``."""
     return type("GatewayConnection", (Connection,), {"options": options})
+
+
+def make_room(connections: Iterable[Any], newcomer: Connection) -> bool:
+    """Close the connection, but *newcomer*, that has been idle or in its head for longest; False if none is."""
+    idle = [one for one in connections if one is not newcomer and one.asks_for_nothing()]
+    if not idle:
+        return False
+    min(idle, key=lambda one: one.phase_since).give_way()
+    return True
+
+
+def _tell_gone(cycles: Iterable[RequestResponseCycle]) -> None:
+    """Tell the application, for each of these responses that it owes, that nobody is there to receive it."""
+    for cycle in cycles:
+        cycle.disconnected = True
+        cycle.message_event.set()
 
 
 def sweep(connections: Iterable[Any], now: float) -> int:

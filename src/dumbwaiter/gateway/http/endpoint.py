@@ -8,18 +8,19 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+from starlette.routing import Route
+
 from dumbwaiter.errors import BlobError, BrokerError, DumbwaiterError
-from dumbwaiter.gateway.http.bodies import CallerGoneError
-from dumbwaiter.gateway.http.problems import Headers, Problem, encode, problem_of
-from dumbwaiter.gateway.http.sending import CallerWatch, send_whole
+from dumbwaiter.gateway.http.bodies import CallerGoneError, has_body
+from dumbwaiter.gateway.http.problems import FAULT, Headers, encode, problem_of
+from dumbwaiter.gateway.http.sending import CallerWatch, json_headers, send_whole
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 COMPLAIN_EVERY = 5.0
 """An outage fills the log with one line in so many seconds, not one a request."""
-
-_FAULT = Problem(status=500, code="internal-error", detail="the gateway failed; its log says why")
 
 _log = logging.getLogger("dumbwaiter.gateway")
 
@@ -48,8 +49,7 @@ class Exchange:
 
     async def read_nothing(self) -> None:
         """The body of this request, if it has any, is of no interest; a short one is read, so as to go on after it."""
-        declared = dict(self.scope["headers"])
-        self.body_was_read = declared.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in declared
+        self.body_was_read = not has_body(self.scope)
         if not self.body_was_read:
             event: Any = await self.receive()
             self.body_was_read = not event.get("more_body", False)
@@ -66,6 +66,11 @@ class Exchange:
             headers = [*headers, (b"connection", b"close")]
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
+
+    async def respond_json(self, value: object) -> None:
+        """200 with *value*. It ends with a newline, so that a shell's prompt comes on a line of its own."""
+        body = msgspec.json.encode(value) + b"\n"
+        await self.respond(200, json_headers(body), body)
 
 
 class Endpoint:
@@ -95,7 +100,7 @@ class Endpoint:
         except Exception:
             # A fault of ours, whose traceback the server logs. When the response has begun, nothing can be told.
             with contextlib.suppress(RuntimeError):
-                await send_whole(send, _FAULT.status, *encode(_FAULT, close=True))
+                await send_whole(send, FAULT.status, *encode(FAULT, close=True))
             raise
 
     def _complain(self, error: DumbwaiterError) -> None:
@@ -103,6 +108,12 @@ class Endpoint:
         if isinstance(error, (BrokerError, BlobError)) and now - self._complained_at > COMPLAIN_EVERY:
             self._complained_at = now
             _log.warning("requests fail: %s: %s", type(error).__name__, error)
+
+
+def route(path: str, **handlers: Callable[[Exchange], Awaitable[None]]) -> Route:
+    """The route at *path*, with a handler for each method."""
+    endpoint = Endpoint(**handlers)
+    return Route(path, endpoint, methods=endpoint.methods)
 
 
 def _let_frames_go(error: BaseException | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -12,12 +12,14 @@ from dumbwaiter.envelope import parse_time
 from dumbwaiter.errors import BadInputError
 from dumbwaiter.gateway.http.accept import quality
 from dumbwaiter.gateway.http.preferences import INDIFFERENT, Preferences, preferences_of
-from dumbwaiter.gateway.http.problems import problem
+from dumbwaiter.gateway.http.problems import one_line, problem
+from dumbwaiter.message import GREATEST_PRIORITY, LEAST_PRIORITY
 
 if TYPE_CHECKING:
     from starlette.types import Scope
 
-LEAST_PRIORITY, GREATEST_PRIORITY = -9, 9
+SOURCE = "/dumbwaiter/gateway"
+"""Who sends the messages that requests become."""
 LONGEST_KEY = 255
 
 _TRACE_PARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -26,6 +28,7 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,3}")
 _RARE = frozenset(
     {
         b"prefer",
+        b"content-encoding",
         b"traceparent",
         b"idempotency-key",
         b"last-event-id",
@@ -62,8 +65,12 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         )
 
 
-def read_head(scope: Scope) -> Head:
-    """The head of the request *scope*. Raises ProblemError (400) for a header of ours that has a wrong form."""
+def read_head(scope: Scope, *, inflates: bool = False) -> Head:
+    """The head of the request *scope*.
+
+    Raises ProblemError: 400 for a header of ours that has a wrong form; 415 for a body in any Content-Encoding, unless
+    the caller of this function *inflates* it.
+    """
     content_type: str | None = None
     declared: int | None = None
     accept = ""
@@ -79,6 +86,8 @@ def read_head(scope: Scope) -> Head:
             rare.setdefault(name, []).append(value.decode("latin-1"))
     if not rare:
         return Head(content_type=content_type, declared=declared, accept=accept)
+    if not inflates and b"content-encoding" in rare:
+        _refuse_encodings(rare[b"content-encoding"])
     found = {name: values[0] for name, values in rare.items()}
     trace_parent = found.get(b"traceparent")
     return Head(
@@ -120,10 +129,10 @@ def read_priority(value: str | int, name: str) -> int:
     raise problem(400, "invalid-priority", detail)
 
 
-def one_of(header: T | None, field: T | None, name: str) -> T | None:
-    """What the header or the field says. Raises ProblemError (400) when they contradict each other."""
+def one_of(header: T | None, field: T | None, name: str, *, where: str = "by a header and by a field") -> T | None:
+    """What the header or the field says; *where* names both. Raises ProblemError (400) when they contradict."""
     if header is not None and field is not None and header != field:
-        detail = f"the {name} is said twice, by a header and by a field, and not the same; send one of them"
+        detail = f"the {name} is said twice, {where}, and not the same; send one of them"
         raise problem(400, f"conflicting-{name}", detail)
     return header if field is None else field
 
@@ -131,6 +140,14 @@ def one_of(header: T | None, field: T | None, name: str) -> T | None:
 def _from(found: dict[bytes, str], header: bytes, read: Callable[[str, str], T]) -> T | None:
     text = found.get(header)
     return None if text is None else read(text.strip(), header.decode().title())
+
+
+def _refuse_encodings(headers: Sequence[str]) -> None:
+    # What a model takes are the bytes of a picture or a text; it would be handed packed ones unawares.
+    for coding in (one.strip().lower() for header in headers for one in header.split(",")):
+        if coding not in ("", "identity"):
+            detail = f"Content-Encoding {one_line(coding[:40])!r} is not taken here; send the body as it is"
+            raise problem(415, "unsupported-encoding", detail)
 
 
 def _length(value: bytes) -> int:

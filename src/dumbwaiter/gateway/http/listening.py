@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import resource
 import socket
 import ssl
 from pathlib import Path
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from dumbwaiter.config import GatewaySettings
 
 BACKLOG = 2048
+FILES_BESIDE = 200
+"""So many open files are left to the rest of the process: the broker, the store, connections that are being closed."""
 
 _log = logging.getLogger("dumbwaiter.gateway")
 
@@ -41,6 +45,29 @@ def listen(host: str, port: int, *, share: bool = False) -> socket.socket:
         raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}; choose another port") from None
     listener.setblocking(False)
     return listener
+
+
+def connections_within(wanted: int) -> int:
+    """How many connections, *wanted* at most, the files that this process may open suffice for.
+
+    Raises the process's soft limit to its hard one. Says once when *wanted* are too many.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):  # macOS refuses what it has set itself as "unlimited"
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    if soft == resource.RLIM_INFINITY or wanted <= soft - FILES_BESIDE:
+        return wanted
+    fitting = max(soft - FILES_BESIDE, soft // 2)
+    _log.warning(
+        "gateway.max_connections is %d, but this process may open %d files, so it serves %d; raise that limit "
+        "(ulimit -Hn, LimitNOFILE)",
+        wanted,
+        soft,
+        fitting,
+    )
+    return fitting
 
 
 class Certificate:

@@ -14,6 +14,7 @@ import msgspec
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from dumbwaiter.content_types import parse_content_type
 from dumbwaiter.gateway.http.problems import ProblemError, problem
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 MOST_PARTS = 100
 """No model takes so many arguments."""
 
-_MEDIA_TYPE = b"multipart/form-data"
+_MEDIA_TYPE = "multipart/form-data"
 # The library would write a line for each broken form that somebody sends.
 _SILENT = logging.getLogger("dumbwaiter.gateway.http.multipart.parser")
 _SILENT.setLevel(logging.CRITICAL + 1)
@@ -152,7 +153,7 @@ class Form:
 
 def is_form(content_type: str) -> bool:
     """Whether a body of *content_type* is a form with parts."""
-    return content_type.partition(";")[0].strip().lower().encode("latin-1", "replace") == _MEDIA_TYPE
+    return parse_content_type(content_type).essence == _MEDIA_TYPE
 
 
 def _boundary(content_type: str) -> bytes:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import msgspec
+
+if TYPE_CHECKING:
+    from dumbwaiter.gateway.http.problems import Headers
 
 
 class Preferences(msgspec.Struct, frozen=True, gc=False):
@@ -41,3 +45,17 @@ def preferences_of(prefer: Iterable[str]) -> Preferences:
                         # Ten digits are three centuries: int() of a longer text would only burn time.
                         wait = float(int(seconds[:10]))
     return Preferences(wait, respond_async)
+
+
+def applied(preferences: Preferences, waited: float, *, deferred: bool = False) -> Headers:
+    """The Preference-Applied header of a response, or none: those of *preferences* alone that it honours.
+
+    *waited* is how many seconds the response may have taken, which is less than was preferred where the gateway has a
+    limit; *deferred* says that it did not wait for the end.
+    """
+    names: list[bytes] = []
+    if deferred and preferences.respond_async:
+        names.append(b"respond-async")
+    if waited and preferences.wait is not None:
+        names.append(b"wait=%d" % int(waited))
+    return [(b"preference-applied", b", ".join(names))] if names else []

@@ -13,6 +13,7 @@ import msgspec
 
 from dumbwaiter.errors import (
     BadInputError,
+    BlobDamagedError,
     BlobError,
     BrokerError,
     DumbwaiterError,
@@ -20,6 +21,7 @@ from dumbwaiter.errors import (
     PredictionError,
     PredictionTimeoutError,
 )
+from dumbwaiter.gateway.http.problem_codes import CODES, code_of_failure
 
 if TYPE_CHECKING:
     from dumbwaiter.message import Failure
@@ -28,17 +30,7 @@ Headers = list[tuple[bytes, bytes]]
 
 CONTENT_TYPE = b"application/problem+json"
 LONGEST_DETAIL = 1000
-RETRY_SOON, RETRY_LATER = 1, 5
-
-#: Failure code -> status; any other code is the model's own trouble: 500.
-STATUS_OF_FAILURE: Mapping[str, int] = {
-    "bad-input": 422,
-    "canceled": 409,
-    "deadline-exceeded": 504,
-    "transient": 503,
-    "runner-crashed": 502,
-    "runner-hung": 502,
-}
+_PROTOCOL, _HEALTH = "/v2", "/v2/health/"
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,13 +81,14 @@ class NoAnswerError(PredictionTimeoutError):
         super().__init__(f"{error}; {reason}")
 
 
-#: Errors whose own text may be shown outside: type, status, code, seconds until another try makes sense.
-_RULES: tuple[tuple[type[DumbwaiterError], int, str, int | None], ...] = (
-    (PredictionTimeoutError, 504, "no-answer-in-time", None),
-    (BadInputError, 422, "bad-input", None),
-    (ModelFailingError, 503, "model-failing", RETRY_LATER),
-    (ShuttingDownError, 503, "shutting-down", RETRY_SOON),
-    (MessageTooLargeError, 413, "body-too-large", None),
+#: Errors whose own text may be shown outside, and their codes.
+_RULES: tuple[tuple[type[DumbwaiterError], str], ...] = (
+    (PredictionTimeoutError, "no-answer-in-time"),
+    (BadInputError, "bad-input"),
+    (ModelFailingError, "model-failing"),
+    (ShuttingDownError, "shutting-down"),
+    (MessageTooLargeError, "body-too-large"),
+    (BlobDamagedError, "result-damaged"),
 )
 
 
@@ -105,9 +98,9 @@ def problem_of(error: DumbwaiterError) -> Problem:
         return error.problem
     if isinstance(error, PredictionError):
         return _of_failure(error.failure)
-    for kind, status, code, retry_after in _RULES:
+    for kind, code in _RULES:
         if isinstance(error, kind):
-            return Problem(status=status, code=code, detail=one_line(str(error)), retry_after=retry_after)
+            return _known(code, one_line(str(error)))
     return _of_infrastructure(error)
 
 
@@ -137,13 +130,20 @@ def one_line(text: str) -> str:
     return line if len(line) <= LONGEST_DETAIL else line[: LONGEST_DETAIL - 1] + "…"
 
 
+def told_as_error(path: str) -> bool:
+    """Whether problems at *path* are told as clients of the Open Inference Protocol read them: below ``/v2``, but for
+    health, which is for whoever runs the gateway, and of which no client reads more than the status.
+    """
+    return path == _PROTOCOL or (path.startswith(f"{_PROTOCOL}/") and not path.startswith(_HEALTH))
+
+
 def _of_failure(failure: Failure) -> Problem:
-    status = STATUS_OF_FAILURE.get(failure.code, 500)
+    code = code_of_failure(failure.code)
     return Problem(
-        status=status,
+        status=code.status,
         code=failure.code,
         detail=one_line(failure.message),
-        retry_after=RETRY_SOON if status == 503 else None,
+        retry_after=code.retry_after,
         members={"attempts": failure.attempts},
     )
 
@@ -151,8 +151,18 @@ def _of_failure(failure: Failure) -> Problem:
 def _of_infrastructure(error: DumbwaiterError) -> Problem:
     if isinstance(error, BrokerError):
         detail = "the message broker cannot be reached now; the request may not have been queued: ask again"
-        return Problem(status=503, code="broker-unavailable", detail=detail, retry_after=RETRY_SOON)
+        return _known("broker-unavailable", detail)
     if isinstance(error, BlobError):
-        detail = "the blob store that large bodies travel through does not work now: ask again"
-        return Problem(status=503, code="blob-store-unavailable", detail=detail, retry_after=RETRY_SOON)
-    return Problem(status=500, code="internal-error", detail="the gateway failed; its log says why")
+        return _known(
+            "blob-store-unavailable", "the blob store that large bodies travel through does not work now: ask again"
+        )
+    return FAULT
+
+
+def _known(code: str, detail: str) -> Problem:
+    known = CODES[code]
+    return Problem(status=known.status, code=code, detail=detail, retry_after=known.retry_after)
+
+
+FAULT = _known("internal-error", "the gateway failed; its log says why")
+"""A fault of ours, of which nothing is told outside."""

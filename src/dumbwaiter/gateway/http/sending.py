@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
@@ -36,12 +35,6 @@ class CallerWatch:
         self._on_gone = on_gone
         self.task = asyncio.get_running_loop().create_task(self._see(receive))
 
-    async def wait(self, timeout: float) -> bool:
-        """Whether the caller hangs up within *timeout* seconds."""
-        if not self.task.done():
-            await asyncio.wait({self.task}, timeout=timeout)
-        return self.gone
-
     async def _see(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
@@ -50,43 +43,39 @@ class CallerWatch:
             self._on_gone()
 
 
+def json_headers(body: bytes) -> Headers:
+    """The headers of a response whose body is the JSON *body*."""
+    return [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+
+
 async def send_whole(send: Send, status: int, headers: Headers, body: bytes) -> None:
     """The whole response."""
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
-async def send_chunks(
-    send: Send, watch: CallerWatch, headers: Headers, chunks: AsyncIterator[bytes], *, status: int = 200
-) -> bool:
-    """A response whose body comes in *chunks*, each sent before the next one is asked for; whether all of it was.
+async def send_chunks(send: Send, watch: CallerWatch, headers: Headers, chunks: AsyncIterator[bytes]) -> None:
+    """A response (200) whose body comes in *chunks*, each sent before the next one is asked for.
 
-    When the store fails in the middle the connection is closed, so that nobody takes the half for the whole.
+    When the store fails in the middle the connection is closed, so that nobody takes the half for the whole. What
+    *chunks* holds open is closed in any case.
     """
-    await send({"type": "http.response.start", "status": status, "headers": headers})
     try:
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         while chunk := await asyncio.wait_for(anext(chunks, b""), STALLED_AFTER):
             # Sending to whoever has gone fails silently.
             if watch.gone:
-                return False
+                return
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
     except (BlobError, TimeoutError) as error:
         # A response that is left so makes the server close the connection.
         _log.warning("a response ends before its end: %s", error or "the blob store hangs")
-        return False
-    await send({"type": "http.response.body", "body": b""})
-    return True
-
-
-@contextlib.asynccontextmanager
-async def closing(chunks: AsyncIterator[bytes]) -> AsyncIterator[AsyncIterator[bytes]]:
-    """*chunks*, whose file or connection is closed at the end also when they were not read to theirs."""
-    try:
-        yield chunks
+        return
     finally:
         close = getattr(chunks, "aclose", None)
         if close is not None:
             await close()
+    await send({"type": "http.response.body", "body": b""})
 
 
 def server_timing(timings: Timings) -> str:

@@ -7,20 +7,22 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from starlette.routing import Route
 
 from dumbwaiter.blobs.presence import short_reason, why_silent, workers_of
 from dumbwaiter.gateway.http.bodies import read_body
-from dumbwaiter.gateway.http.endpoint import Endpoint, Exchange
+from dumbwaiter.gateway.http.endpoint import Exchange, route
 from dumbwaiter.gateway.http.heads import read_head
-from dumbwaiter.gateway.http.problems import RETRY_LATER, one_line, problem
+from dumbwaiter.gateway.http.problem_codes import RETRY_LATER
+from dumbwaiter.gateway.http.problems import one_line, problem
 from dumbwaiter.gateway.oip.infer import Infer
 from dumbwaiter.gateway.oip.metadata import EXTENSIONS, describe
 from dumbwaiter.gateway.oip.problems import refused
 from dumbwaiter.gateway.oip.responses import VERSION, check_version
-from dumbwaiter.gateway.oip.signatures import Signatures
+from dumbwaiter.gateway.signatures import Signatures
 
 if TYPE_CHECKING:
+    from starlette.routing import Route
+
     from dumbwaiter.asking import Asker
     from dumbwaiter.blobs.store import BlobStore
     from dumbwaiter.config import GatewaySettings
@@ -55,23 +57,21 @@ class Oip:
 
     def routes(self) -> list[Route]:
         """The routes to mount, in an application that speaking_the_protocol() wraps."""
-        model, ready = Endpoint(GET=self._show), Endpoint(GET=self._show_readiness)
-        infer = Endpoint(POST=self._infer.infer)
         return [
-            _route("/v2", Endpoint(GET=self._show_server)),
-            *(_route(path, model) for path in (_MODEL, _VERSIONED)),
-            *(_route(f"{path}/ready", ready) for path in (_MODEL, _VERSIONED)),
-            *(_route(f"{path}/infer", infer) for path in (_MODEL, _VERSIONED)),
-            _route("/v2/repository/index", Endpoint(POST=self._list)),
+            route("/v2", GET=self._show_server),
+            *(route(path, GET=self._show) for path in (_MODEL, _VERSIONED)),
+            *(route(f"{path}/ready", GET=self._show_readiness) for path in (_MODEL, _VERSIONED)),
+            *(route(f"{path}/infer", POST=self._infer.infer) for path in (_MODEL, _VERSIONED)),
+            route("/v2/repository/index", POST=self._list),
         ]
 
     async def _show_server(self, exchange: Exchange) -> None:
         await exchange.read_nothing()
-        await _respond(exchange, {"name": "dumbwaiter", "version": self._version, "extensions": EXTENSIONS})
+        await exchange.respond_json({"name": "dumbwaiter", "version": self._version, "extensions": EXTENSIONS})
 
     async def _show(self, exchange: Exchange) -> None:
         model = await self._require(exchange)
-        await _respond(exchange, describe(model, await self._signatures.signature_of(model)))
+        await exchange.respond_json(describe(model, await self._signatures.signature_of(model)))
 
     async def _show_readiness(self, exchange: Exchange) -> None:
         model = await self._require(exchange)
@@ -80,16 +80,16 @@ class Oip:
             detail = f"model {model!r} is not ready: {why_silent(workers)}"
             members = {"name": model, "ready": False}
             raise problem(503, "not-ready", detail, retry_after=RETRY_LATER, members=members)
-        await _respond(exchange, {"name": model, "ready": True})
+        await exchange.respond_json({"name": model, "ready": True})
 
     async def _list(self, exchange: Exchange) -> None:
         head = read_head(exchange.scope)
         with self._budget.hold() as hold:
-            body = await read_body(exchange.receive, declared=head.declared, limit=SMALL_BODY, hold=hold)
+            body = await read_body(exchange.receive, declared=head.declared, limit=SMALL_BODY, hold=hold, setting=None)
         exchange.body_was_read = True
         ready_only = _wants_ready_only(body)
         entries = [_entry(model) for model in await self._catalogue.overview()]
-        await _respond(exchange, [entry for entry in entries if not ready_only or entry["state"] == "READY"])
+        await exchange.respond_json([entry for entry in entries if not ready_only or entry["state"] == "READY"])
 
     async def _require(self, exchange: Exchange) -> str:
         await exchange.read_nothing()
@@ -121,13 +121,3 @@ def _entry(model: Mapping[str, Any]) -> dict[str, Any]:
         return {**entry, "state": "LOADING", "reason": ""}
     reasons = [worker["reason"] for worker in model["workers"] if worker["reason"]]
     return {**entry, "state": "UNAVAILABLE", "reason": short_reason(reasons[0]) if reasons else "no worker is running"}
-
-
-def _route(path: str, endpoint: Endpoint) -> Route:
-    return Route(path, endpoint, methods=endpoint.methods)
-
-
-async def _respond(exchange: Exchange, value: object) -> None:
-    body = msgspec.json.encode(value) + b"\n"
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await exchange.respond(200, headers, body)

@@ -18,8 +18,8 @@ from dumbwaiter.errors import (
     QueueNotFoundError,
 )
 from dumbwaiter.gateway.http.bodies import CallerGoneError, read_body
-from dumbwaiter.gateway.http.heads import one_of, read_head
-from dumbwaiter.gateway.http.problems import NoAnswerError, ProblemError, problem, problem_of
+from dumbwaiter.gateway.http.heads import SOURCE, one_of, read_head
+from dumbwaiter.gateway.http.problems import ProblemError, problem, problem_of
 from dumbwaiter.gateway.http.sending import server_timing
 from dumbwaiter.gateway.oip.encodings import MOST_INFLATION, inflate
 from dumbwaiter.gateway.oip.inputs import Split, split
@@ -41,9 +41,8 @@ if TYPE_CHECKING:
     from dumbwaiter.gateway.http.endpoint import Exchange
     from dumbwaiter.gateway.http.heads import Head
     from dumbwaiter.gateway.http.problems import Headers
-    from dumbwaiter.gateway.oip.signatures import Signatures
+    from dumbwaiter.gateway.signatures import Signatures
 
-SOURCE = "/dumbwaiter/gateway"
 LARGE = 64 * 1024
 """Bodies above so many bytes are read and written beside the event loop, which others wait for."""
 
@@ -82,7 +81,7 @@ class Infer:
         model = exchange.parameters["model"]
         await self._catalogue.require(model)
         check_version(model, exchange.parameters.get("version"))
-        head, encoding = read_head(exchange.scope), read_encoding(exchange.scope)
+        head, encoding = read_head(exchange.scope, inflates=True), read_encoding(exchange.scope)
         with self._budget.hold() as hold:
             body = await read_body(exchange.receive, declared=head.declared, limit=self._options.body_limit, hold=hold)
             exchange.body_was_read = True
@@ -158,10 +157,7 @@ class Infer:
         try:
             return raise_for_failure(await self._asker.ask(model, message, timeout=patience))
         except PredictionTimeoutError as error:
-            reason = self._catalogue.silent_reason(model)
-            if reason is None:
-                raise
-            raise NoAnswerError(error, reason) from None
+            raise self._catalogue.explained(model, error) from None
         except PredictionError as error:
             if place is None:
                 raise

@@ -6,13 +6,14 @@ A model's signature is what models.contract.LoadedModel.describe() returns.
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from dumbwaiter import content_types, data_urls
+from dumbwaiter.content_types import JSON, NPY, PNG, TEXT
 from dumbwaiter.gateway.http.problems import one_line
 from dumbwaiter.gateway.oip.datatypes import BYTES, DATATYPES
 from dumbwaiter.gateway.oip.npy import write_npy
@@ -25,8 +26,6 @@ MOST_REQUESTS = 1024
 INPUT = "input"
 """What an input may be called whatever the model's own name for it is."""
 
-NPY, PNG, JSON, TEXT = "application/x-npy", "image/png", "application/json", "text/plain; charset=utf-8"
-OCTETS = "application/octet-stream"
 _SCALARS = frozenset({"number", "integer", "boolean"})
 
 Body = tuple[str | None, bytes]
@@ -120,7 +119,7 @@ def _no_bytes(tensor: Tensor) -> list[Body]:
 _SPLIT_BYTES: Mapping[str, Callable[[Tensor], list[Body]]] = {
     "image": _encoded(None),
     "any": _encoded(None),
-    "bytes": _encoded(OCTETS),
+    "bytes": _encoded(content_types.BYTES),
     "json": _encoded(JSON),
     "text": _texts,
 }
@@ -231,7 +230,7 @@ def _argument_of_bytes(tensor: Tensor, kind: str) -> bytes:
     _require_one(tensor)
     element = tensor.elements()[0]
     if kind in {"image", "bytes"}:
-        return _data_url(OCTETS, element)
+        return _data_url(content_types.BYTES, element)
     try:
         if kind == "text":
             return msgspec.json.encode(element.decode())
@@ -251,4 +250,4 @@ def _require_one(tensor: Tensor) -> None:
 
 
 def _data_url(content_type: str, data: bytes) -> bytes:
-    return b'"data:' + content_type.encode() + b";base64," + base64.b64encode(data) + b'"'
+    return msgspec.json.encode(data_urls.write(content_type, data))

@@ -18,6 +18,7 @@ PLATFORM = "dumbwaiter"
 EXTENSIONS = ("binary_tensor_data", "schedule_policy")
 
 _SCALARS = {"number": "FP64", "integer": "INT64", "boolean": "BOOL"}
+_LISTED_ARRAY: Mapping[str, Any] = {"type": "array", "items": {"type": "number"}}
 _ANY = -1
 #: ``nested lists of float32``: what an array's schema says of its type -> that of .npy.
 _NUMPY_NAMES = {
@@ -50,9 +51,23 @@ def _inputs(signature: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _output(signature: Mapping[str, Any]) -> dict[str, Any]:
     described = signature.get("output", {})
     lead = [_ANY] if _is_split(signature) else []
-    tensor = _tensor(OUTPUT, described.get("kind", "any"), described.get("schema", {}), lead=lead)
+    kind, schema = described.get("kind", "any"), described.get("schema", {})
+    if signature.get("streaming"):
+        kind, schema = "json", {"type": "array", "items": _chunk_of(kind, schema)}
+    if kind == "json":
+        datatype, own = _of_json(schema, {**_SCALARS, "string": BYTES})
+        tensor = {"name": OUTPUT, "datatype": datatype, "shape": [*lead, *([_ANY] * own)] or [1]}
+    else:
+        tensor = _tensor(OUTPUT, kind, schema, lead=lead)
     # Of an output that nobody describes even the number of elements is unknown.
-    return {**tensor, "shape": lead or [_ANY]} if tensor["datatype"] == BYTES else tensor
+    return {**tensor, "shape": [_ANY]} if tensor["datatype"] == BYTES and tensor["shape"] == [1] else tensor
+
+
+def _chunk_of(kind: str, schema: Any) -> Any:
+    """The schema of a chunk where it stands in the list of all, which is JSON: bytes are texts there, arrays lists."""
+    if kind == "json":
+        return schema
+    return _LISTED_ARRAY if kind in {"array", "tensor"} else {"type": "string"}
 
 
 def _is_split(signature: Mapping[str, Any]) -> bool:
@@ -78,11 +93,11 @@ def _datatype_of(schema: Any) -> str:
     return BY_NPY[_NUMPY_NAMES[said]].name if said in _NUMPY_NAMES else "FP32"
 
 
-def _of_json(schema: Any) -> tuple[str, int]:
-    """The datatype and how many dimensions: of numbers in lists, else BYTES."""
+def _of_json(schema: Any, scalars: Mapping[str, str] = _SCALARS) -> tuple[str, int]:
+    """The datatype and how many dimensions: of *scalars* in lists, else BYTES."""
     dimensions = 0
     while isinstance(schema, Mapping) and schema.get("type") == "array":
         schema = schema.get("items")
         dimensions += 1
     kind = schema.get("type") if isinstance(schema, Mapping) else None
-    return (_SCALARS[kind], dimensions) if isinstance(kind, str) and kind in _SCALARS else (BYTES, 0)
+    return (scalars[kind], dimensions) if isinstance(kind, str) and kind in scalars else (BYTES, 0)

@@ -13,11 +13,11 @@ from typing import Any
 
 import msgspec
 
+from dumbwaiter.content_types import parse_content_type
 from dumbwaiter.gateway.oip.datatypes import BYTES, DATATYPES
 from dumbwaiter.gateway.oip.npy import NotNpyError, read_npy
 from dumbwaiter.gateway.oip.tensors import MOST_DIMENSIONS, Tensor, pack_numbers
 
-_NPY = "application/x-npy"
 _FAMILIES = {bool: "BOOL", int: "INT64", float: "FP64", str: BYTES}
 
 
@@ -65,14 +65,14 @@ def _as_floats(part: _Part) -> _Part:
 
 
 def _part_of(content_type: str | None, body: bytes) -> _Part | None:
-    base = (content_type or "").partition(";")[0].strip().lower()
-    if base == _NPY:
+    said = parse_content_type(content_type)
+    if said.is_npy:
         try:
             npy = read_npy(body)
         except NotNpyError:
             return None
         return _Part(npy.datatype.name, npy.shape, npy.data)
-    if base == "application/json" or base.endswith("+json"):
+    if said.is_json:
         return _part_of_json(body)
     return _Part(BYTES, (), [body])
 

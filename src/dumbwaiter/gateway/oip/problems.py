@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from dumbwaiter.gateway.http.problems import CONTENT_TYPE, ProblemError, problem
+from dumbwaiter.gateway.http.problems import CONTENT_TYPE, ProblemError, problem, told_as_error
+from dumbwaiter.gateway.http.sending import json_headers
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from dumbwaiter.gateway.http.problems import Headers
 
 UNPROCESSABLE, BAD_REQUEST = 422, 400
-ROOT, HEALTH = "/v2", "/v2/health/"
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 #: Members of a problem that say nothing more here.
@@ -27,19 +27,14 @@ def refused(detail: str, *, status: int = BAD_REQUEST, code: str = "bad-input") 
 
 
 def speaking_the_protocol(app: ASGIApp) -> ASGIApp:
-    """*app*, whose problems below ``/v2``, health apart, are told as the protocol's clients read them."""
+    """*app*, whose problems told_as_error() are told as the protocol's clients read them."""
 
     async def translated(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and _is_ours(scope["path"]):
+        if scope["type"] == "http" and told_as_error(scope["path"]):
             send = _Translation(send).send
         await app(scope, receive, send)
 
     return translated
-
-
-def _is_ours(path: str) -> bool:
-    # What health says is for whoever runs the gateway, and no client of the protocol's looks at more than its status.
-    return path == ROOT or (path.startswith(f"{ROOT}/") and not path.startswith(HEALTH))
 
 
 def error_of(document: dict[str, Any]) -> dict[str, Any]:
@@ -74,8 +69,7 @@ class _Translation:
     async def _tell(self, start: Message) -> None:
         body = msgspec.json.encode(error_of(_decode(self._body))) + b"\n" if self._body else b""  # none answers HEAD
         headers: Headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
+            *json_headers(body),
             *((name, value) for name, value in start["headers"] if name not in (b"content-type", b"content-length")),
         ]
         await self._send({**start, "status": status_of(start["status"]), "headers": headers})

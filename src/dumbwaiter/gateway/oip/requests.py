@@ -15,12 +15,12 @@ import msgspec
 from dumbwaiter.gateway.http.problems import one_line
 from dumbwaiter.gateway.oip.problems import refused
 from dumbwaiter.gateway.oip.tensors import Tensor, check_shape, read_binary, read_json
+from dumbwaiter.message import GREATEST_PRIORITY, LEAST_PRIORITY
 
 OUTPUT = "output"
 """The name of the one output that every model has here."""
 MOST_INPUTS = 64
 MOST_PARAMETERS_NBYTES = 16 * 1024
-HIGHEST_PRIORITY, LOWEST_PRIORITY = 9, -9
 
 #: They say how something is to be written, which is settled here by the datatype, or are for a stream of responses.
 _HARMLESS = frozenset({"content_type", "headers", "triton_enable_empty_final_response"})
@@ -159,7 +159,7 @@ def _is_binary(outputs: Sequence[_Output], parameters: _Parameters) -> bool:
 def _priority(parameters: _Parameters) -> int:
     """Triton counts from 1, the most urgent, upwards, and 0 is the usual one."""
     level = _whole("priority", parameters)
-    return 0 if level == 0 else max(HIGHEST_PRIORITY + 1 - level, LOWEST_PRIORITY)
+    return 0 if level == 0 else max(GREATEST_PRIORITY + 1 - level, LEAST_PRIORITY)
 
 
 def _timeout(parameters: _Parameters) -> float | None:

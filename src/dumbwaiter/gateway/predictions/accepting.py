@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -25,9 +26,14 @@ if TYPE_CHECKING:
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
-    """A request that was accepted: the *message* to send, again if it *is_again*, and what is shown of it."""
+    """A request that was accepted: the *message* to send, again if it *is_again*, and what is shown of it.
+
+    *brought_body*: the body that *message* claims was stored by this very call. Another one belongs to the request as
+    it was accepted first: a worker, or a person who redrives it, may need it still.
+    """
 
     message: Message
+    brought_body: bool
     model: str
     is_again: bool
     kept: Kept
@@ -73,9 +79,16 @@ class Acceptor:
         except BaseException:
             await self.drop(request)
             raise
+        brought = request.data_ref
         if first is not mine:
             request = await self._in_place_of(request, first)
-        return self._accepted(request, model, controls, is_again=first is not mine)
+        return self._accepted(
+            request,
+            model,
+            controls,
+            is_again=first is not mine,
+            brought_body=brought is not None and request.data_ref == brought,
+        )
 
     def kept(self, id_: str) -> Kept:
         """What is shown of the kept prediction *id_*: the same in every process."""
@@ -87,6 +100,11 @@ class Acceptor:
             await drop(self._store, request)
         except BlobError:
             return
+
+    async def drop_brought(self, accepted: Accepted) -> None:
+        """*accepted* is not sent: nobody needs the body that came with it, if one did."""
+        if accepted.brought_body:
+            await self.drop(accepted.message)
 
     def _check(self, controls: Controls) -> None:
         if controls.webhook is None:
@@ -121,21 +139,30 @@ class Acceptor:
             return False
         return True
 
-    def _accepted(self, request: Message, model: str, controls: Controls, *, is_again: bool) -> Accepted:
+    def _accepted(
+        self, request: Message, model: str, controls: Controls, *, is_again: bool, brought_body: bool
+    ) -> Accepted:
         kept = self.kept(request.id)
         extensions = {KEEP: "true"}
         if controls.webhook is not None:
             extensions[WEBHOOK] = controls.webhook
             if controls.webhook_events is not None:
                 extensions[WEBHOOK_EVENTS] = ",".join(controls.webhook_events)
-        deadline = request.deadline
-        if deadline is None and self._options.results_kept_for:
-            # Nobody could fetch it any more.
-            deadline = kept.created_at + self._options.results_kept_for
         message = msgspec.structs.replace(
-            request, correlation_id=request.id, extensions=extensions, time=kept.created_at, deadline=deadline
+            request,
+            correlation_id=request.id,
+            extensions=extensions,
+            time=kept.created_at,
+            deadline=self._deadline(request, kept),
         )
-        return Accepted(message=message, model=model, is_again=is_again, kept=kept)
+        return Accepted(message=message, brought_body=brought_body, model=model, is_again=is_again, kept=kept)
+
+    def _deadline(self, request: Message, kept: Kept) -> float | None:
+        """The request's own, or earlier: when nobody could fetch the answer any more."""
+        kept_for = self._options.results_kept_for
+        if not kept_for:
+            return request.deadline
+        return min(request.deadline or math.inf, kept.created_at + kept_for)
 
 
 def _conflict(key: str) -> ProblemError:

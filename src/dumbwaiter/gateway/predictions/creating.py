@@ -2,7 +2,7 @@
 response objects.
 
 A caller who simply waits costs no look at the store. What is to be kept, because the caller does not wait, has a key,
-a webhook or wants events, is accepted first; its answer comes from the stored result.
+a webhook or wants events, goes another way: keeping.py.
 """
 
 from __future__ import annotations
@@ -14,37 +14,32 @@ import msgspec
 
 from dumbwaiter.answers import raise_for_failure
 from dumbwaiter.asking import Patience
-from dumbwaiter.blobs.results import has_result, result_body_nbytes, stream_result_body
-from dumbwaiter.errors import DumbwaiterError, PredictionTimeoutError, QueueNotFoundError
-from dumbwaiter.gateway.http.bodies import CallerGoneError
-from dumbwaiter.gateway.http.heads import check_key, one_of, read_head
-from dumbwaiter.gateway.http.problems import ModelFailingError, ShuttingDownError, problem
-from dumbwaiter.gateway.http.sending import closing, send_chunks
+from dumbwaiter.errors import DumbwaiterError
+from dumbwaiter.gateway.http.heads import SOURCE, check_key, one_of, read_head
+from dumbwaiter.gateway.http.preferences import applied
+from dumbwaiter.gateway.http.problems import ModelFailingError, ProblemError, problem
+from dumbwaiter.gateway.http.sending import send_chunks
 from dumbwaiter.gateway.predictions.inputs import UNCONTROLLED
-from dumbwaiter.gateway.predictions.outputs import is_sent_raw, raw_headers, write_answer
-from dumbwaiter.message import PREDICTION_SUCCEEDED, Message, new_id
-from dumbwaiter.prediction import INLINE_NBYTES, encode, unfinished
+from dumbwaiter.gateway.predictions.outputs import goes_raw, raw_headers, write_answer
+from dumbwaiter.message import Message, new_id
+from dumbwaiter.prediction import INLINE_NBYTES
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from dumbwaiter.blobs.store import BlobStore
     from dumbwaiter.config import GatewaySettings
     from dumbwaiter.gateway.access.callers import Access, Caller
-    from dumbwaiter.gateway.access.quotas import Place
     from dumbwaiter.gateway.catalogue import Catalogue
-    from dumbwaiter.gateway.http.budget import Budget
+    from dumbwaiter.gateway.http.budget import Budget, Hold
     from dumbwaiter.gateway.http.endpoint import Exchange
     from dumbwaiter.gateway.http.heads import Head
-    from dumbwaiter.gateway.http.problems import Headers
-    from dumbwaiter.gateway.predictions.accepting import Accepted, Acceptor
-    from dumbwaiter.gateway.predictions.events import EventStreams
     from dumbwaiter.gateway.predictions.inputs import Input
-    from dumbwaiter.gateway.predictions.results import Lookout, Results
+    from dumbwaiter.gateway.predictions.keeping import Keeping
     from dumbwaiter.gateway.predictions.uploads import Uploads
     from dumbwaiter.gateway.predictions.waiting import Waiting
 
-SOURCE = "/dumbwaiter/gateway"
+COPIES = 3
+"""So often is an output in memory that goes out within an object: as it came, as text, and within that object."""
 
 
 class Predictions:
@@ -52,27 +47,21 @@ class Predictions:
 
     def __init__(
         self,
-        store: BlobStore,
         *,
         access: Access,
         catalogue: Catalogue,
         budget: Budget,
         uploads: Uploads,
         waiting: Waiting,
-        acceptor: Acceptor,
-        results: Results,
-        streams: EventStreams,
+        keeping: Keeping,
         options: GatewaySettings,
     ) -> None:
-        self._store = store
         self._access = access
         self._catalogue = catalogue
         self._budget = budget
         self._uploads = uploads
         self._waiting = waiting
-        self._acceptor = acceptor
-        self._results = results
-        self._streams = streams
+        self._keeping = keeping
         self._options = options
 
     # The two return coroutines rather than await them: each frame between costs every request.
@@ -84,7 +73,8 @@ class Predictions:
     def create_once(self, exchange: Exchange) -> Awaitable[None]:
         """``PUT /v1/models/{model}/predictions/{key}``: POST with that idempotency key."""
         head = read_head(exchange.scope)
-        key = one_of(head.key, check_key(exchange.parameters["key"], "the key in the path"), "idempotency-key")
+        in_path = check_key(exchange.parameters["key"], "the key in the path")
+        key = one_of(head.key, in_path, "idempotency-key", where="by the path and by a header")
         return self._create(exchange, msgspec.structs.replace(head, key=key))
 
     async def _create(self, exchange: Exchange, head: Head) -> None:
@@ -95,7 +85,8 @@ class Predictions:
         if not keeps and (reason := self._catalogue.failing_reason(model)) is not None:
             raise ModelFailingError(model, reason)
         with self._budget.hold() as hold, await self._access.place(caller) as place:
-            given = await self._uploads.read(head, exchange.receive, hold, durable=keeps, digest=head.key is not None)
+            has_key = head.key is not None
+            given = await self._uploads.read(head, exchange.receive, hold, model=model, durable=keeps, digest=has_key)
             exchange.body_was_read = True
             keeps = keeps or given.controls.webhook is not None or given.controls.stream
             patience = Patience(self._patience_of(head, given))
@@ -105,9 +96,9 @@ class Predictions:
                 await self._uploads.drop(given)
                 raise
             if keeps:
-                await self._keep(exchange, head, given, request, patience, place)
+                await self._keeping.keep(exchange, head, given, request, patience, place)
             else:
-                await self._wait(exchange, head, request, patience)
+                await self._wait(exchange, head, request, patience, hold)
 
     def _patience_of(self, head: Head, given: Input) -> float:
         """How long the caller waits; not at all where it follows the events instead."""
@@ -144,128 +135,28 @@ class Predictions:
             idempotency_key=head.key,
         )
 
-    # --- a caller who waits, and nothing is kept ---
-
-    async def _wait(self, exchange: Exchange, head: Head, request: Message, patience: Patience) -> None:
+    async def _wait(self, exchange: Exchange, head: Head, request: Message, patience: Patience, hold: Hold) -> None:
         model = exchange.parameters["model"]
         asked = await self._waiting.begin(model, request, patience, exchange)
+        exchange.prediction_id = request.id  # a failure is found by it among the dead letters
         answer = asked.answer
-        if answer.data_ref is not None and _goes_raw(answer, head):
-            nbytes = await self._waiting.nbytes(answer, patience)
-            if nbytes > INLINE_NBYTES:
-                headers = raw_headers(answer, id_=request.id, nbytes=nbytes)
+        if answer.data_ref is not None:
+            nbytes = await self._waiting.nbytes(request.id, answer.data_ref, patience)
+            if nbytes > INLINE_NBYTES and goes_raw(answer, head.accept):
+                headers = [*raw_headers(answer, id_=request.id, nbytes=nbytes), *applied(head.preferences, patience)]
                 try:
-                    async with closing(self._waiting.chunks(answer)) as chunks:
-                        await send_chunks(exchange.send, asked.watch, headers, chunks)
+                    await send_chunks(exchange.send, asked.watch, headers, self._waiting.chunks(answer))
                 finally:
                     self._waiting.drop(answer)
                 return
-        if answer.data_ref is not None:
+            try:
+                hold.take(COPIES * nbytes)
+            except ProblemError:
+                self._waiting.drop(answer)
+                raise
             answer = await asked.whole(patience)
         answer = raise_for_failure(answer)
-        await exchange.respond(200, *write_answer(answer, id_=request.id, model=model, accept=head.accept))
-
-    # --- what is kept ---
-
-    async def _keep(
-        self, exchange: Exchange, head: Head, given: Input, request: Message, patience: Patience, place: Place
-    ) -> None:
-        model = exchange.parameters["model"]
-        accepted = await self._acceptor.accept(request, model=model, controls=given.controls, digest=given.digest)
-        exchange.prediction_id = accepted.id
-        streams = head.wants_events or given.controls.stream
-        answer: Message | None = None
-        async with self._results.look_out(accepted.id, model) as lookout:
-            if accepted.is_again and await has_result(self._store, accepted.id):
-                await self._acceptor.drop(accepted.message)
-            else:
-                await self._send(lookout, accepted, head, patience)
-            try:
-                if streams:
-                    await self._stream(exchange, head, accepted)
-                    return
-                answer = await self._await(exchange, head, lookout, patience)
-            finally:
-                if answer is None:
-                    place.remember(accepted.id)
-        if answer is not None:
-            await self._tell(exchange, head, accepted, answer)
-        elif head.preferences.respond_async or given.controls.webhook is not None:
-            await self._defer(exchange, head, accepted, patience)
-        else:
-            detail = f"no answer to {accepted.id!r} from {model!r} within {patience:g} s; it is kept, ask with its key"
-            raise self._waiting.explained(model, PredictionTimeoutError(detail))
-
-    async def _send(self, lookout: Lookout, accepted: Accepted, head: Head, patience: Patience) -> None:
-        must_be_answered = None if head.preferences.respond_async or not patience else patience
-        try:
-            self._catalogue.admit(accepted.model, must_be_answered, deadline=accepted.message.deadline)
-        except DumbwaiterError:
-            # Whoever comes again with its key will find the body that was accepted with it.
-            if head.key is None:
-                await self._acceptor.drop(accepted.message)
-            raise
-        try:
-            await lookout.send(accepted.message, listen=bool(patience))
-        except QueueNotFoundError:
-            self._catalogue.forget(accepted.model)
-            await self._catalogue.require(accepted.model)
-            raise
-
-    async def _await(self, exchange: Exchange, head: Head, lookout: Lookout, patience: Patience) -> Message | None:
-        if not patience:
-            return None
-        watch = exchange.watch()
-        try:
-            answer = await lookout.answer(patience, watch.task)
-        except (ShuttingDownError, ModelFailingError):
-            if head.preferences.respond_async:
-                return None
-            raise
-        if watch.gone:
-            raise CallerGoneError
-        return answer
-
-    async def _stream(self, exchange: Exchange, head: Head, accepted: Accepted) -> None:
-        headers = [*_headers_of(accepted), (b"preference-applied", b"respond-async")]
-        await self._streams.send(
-            exchange, accepted.id, accepted.model, accepted.kept, after=head.last_event_id, headers=headers
-        )
-
-    async def _tell(self, exchange: Exchange, head: Head, accepted: Accepted, answer: Message) -> None:
-        """The answer from the store: the same bytes for all who ask with this key, by whichever gateway."""
-        answer = raise_for_failure(answer)
-        if answer.data_ref is None or not _goes_raw(answer, head):
-            headers, body = write_answer(
-                answer, id_=accepted.id, model=accepted.model, accept=head.accept, kept=accepted.kept
-            )
-            await exchange.respond(200, headers, body)
-            return
-        nbytes = await result_body_nbytes(self._store, answer)
-        headers = raw_headers(answer, id_=accepted.id, nbytes=nbytes)
-        async with closing(stream_result_body(self._store, answer)) as chunks:
-            await send_chunks(exchange.send, exchange.watch(), headers, chunks)
-
-    async def _defer(self, exchange: Exchange, head: Head, accepted: Accepted, patience: Patience) -> None:
-        """202: it was accepted, and is found at its Location."""
-        kept = accepted.kept
-        body = encode(
-            unfinished(accepted.id, accepted.model, created_at=kept.created_at, started=False, links=kept.links)
-        )
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-            *_headers_of(accepted),
-        ]
-        if head.preferences.respond_async:
-            waited = b", wait=%d" % int(patience) if patience else b""
-            headers.append((b"preference-applied", b"respond-async" + waited))
-        await exchange.respond(202, headers, body)
-
-
-def _goes_raw(answer: Message, head: Head) -> bool:
-    return answer.type == PREDICTION_SUCCEEDED and is_sent_raw(answer.content_type, head.accept)
-
-
-def _headers_of(accepted: Accepted) -> Headers:
-    return [(b"location", accepted.kept.links.get.encode()), (b"x-prediction-id", accepted.id.encode())]
+        headers, body = write_answer(answer, id_=request.id, model=model, accept=head.accept)
+        if head.preferences.wait is not None:
+            headers += applied(head.preferences, patience)
+        await exchange.respond(200, headers, body)

@@ -50,28 +50,27 @@ class EventStreams:
 
     async def send(
         self, exchange: Exchange, id_: str, model: str, kept: Kept, *, after: str | None, headers: Headers
-    ) -> bool:
+    ) -> None:
         """Send what happens to *id_* behind the event *after* (None: all of it) until it is completed or the caller
-        hangs up; whether it was completed.
+        hangs up.
         """
         if after == COMPLETED:
             # A browser comes back after every end; this tells it not to.
             await send_whole(exchange.send, 204, headers, b"")
-            return True
+            return
         head = [(b"content-type", CONTENT_TYPE), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
         await exchange.send({"type": "http.response.start", "status": 200, "headers": [*head, *headers]})
         if exchange.scope["method"] == "HEAD":
             await exchange.send({"type": "http.response.body", "body": b""})
-            return False
+            return
         stream = _Stream(self._store, exchange.send, exchange.watch(), id_, after if is_event_id(after or "") else None)
         answer = await self._follow(stream, id_)
         if stream.watch.gone:
-            return False
+            return
         if answer is not None:
             body = write_object(answer, id_=id_, model=model, kept=kept)[1]
             await stream.say(_event(COMPLETED, COMPLETED, body))
         await exchange.send({"type": "http.response.body", "body": b""})
-        return answer is not None
 
     async def _follow(self, stream: _Stream, id_: str) -> Message | None:
         """The result, once all that was before it is sent; None when the caller or this gateway goes before."""

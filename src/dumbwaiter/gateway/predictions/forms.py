@@ -2,30 +2,33 @@
 
 One field named ``input`` is the input, with its type. Several fields, or one of another name, are the arguments of a
 model that takes several: a JSON object in which files stand as ``data:`` URLs, fields of application/json as what they
-say, and all others as text. The fields named in CONTROLS are no arguments.
+say, and all others as text, or as JSON where the model says that its parameter is no text: a number, true, a list. The
+fields named in CONTROLS are no arguments.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from dumbwaiter import data_urls
+from dumbwaiter.content_types import JSON
 from dumbwaiter.gateway.http.bodies import too_large
 from dumbwaiter.gateway.http.problems import one_line, problem
 from dumbwaiter.gateway.predictions.inputs import (
     Input,
-    base_type,
     check_json,
     check_type,
-    data_url,
     empty,
+    is_json,
     object_of,
     read_controls,
     read_input,
 )
+from dumbwaiter.gateway.predictions.parameters import Parameters
 
 if TYPE_CHECKING:
     from dumbwaiter.gateway.http.budget import Hold
@@ -35,24 +38,34 @@ CONTROLS = frozenset({"webhook", "webhook_events_filter", "deadline", "priority"
 INPUT = "input"
 
 Stream = Callable[[AsyncIterator[bytes]], Awaitable[str]]
+Describe = Callable[[], Awaitable[Mapping[str, Any]]]
+
+
+async def unknown() -> Mapping[str, Any]:
+    """The signature of a model that has never said what it takes."""
+    return {}
 
 
 class FormReader:
-    """Reads one form. Its fields take at most *limit* bytes of memory, through *hold*; an upload takes *upload*."""
+    """Reads one form. Its fields take at most *limit* bytes of memory, through *hold*; an upload takes *upload*.
 
-    def __init__(self, hold: Hold, *, limit: int, upload: int) -> None:
+    *describe* returns the model's signature; it is called for arguments only.
+    """
+
+    def __init__(self, hold: Hold, *, limit: int, upload: int, describe: Describe = unknown) -> None:
         self.data_ref: str | None = None
         """Where a file lies that was streamed; whoever called drops it when read() raises."""
         self._hold = hold
         self._limit = limit
         self._upload = upload
+        self._describe = describe
         self._nbytes = 0
         self._digest = hashlib.sha256()
         self._fields: dict[str, tuple[Part, bytes]] = {}
 
     async def read(self, form: Form, *, threshold: int, stream: Stream) -> Input:
         """The input that *form* holds. A file named ``input`` of more than *threshold* bytes goes through *stream*,
-        which returns its data_ref. Raises ProblemError, and what *stream* raises.
+        which returns its data_ref. Raises ProblemError, and what *stream* and *describe* raise.
         """
         while (part := await form.next_part()) is not None:
             if part.name in self._fields:
@@ -60,7 +73,7 @@ class FormReader:
                 raise problem(422, "bad-input", f"the form has two fields named {name!r}; a list goes as JSON")
             data = form.data()
             # JSON is looked into, and so is never streamed.
-            streams = part.name == INPUT and base_type(part.content_type) != "application/json"
+            streams = part.name == INPUT and not is_json(part.content_type)
             begun = await self._begin(data, threshold if streams else self._limit)
             if streams and len(begun) > threshold:
                 check_type(part.content_type)
@@ -68,7 +81,7 @@ class FormReader:
                 begun = b""
             self._fields[part.name] = (part, begun)
             self._note(part, begun)
-        return self._input()
+        return await self._input()
 
     async def _begin(self, data: AsyncIterator[bytes], most: int) -> bytes:
         """The data of a part, or what comes first of it, more than *most* bytes."""
@@ -77,7 +90,7 @@ class FormReader:
             begun += chunk
             self._nbytes += len(chunk)
             if self._nbytes > self._limit:
-                raise too_large("the form without its file named 'input'", self._limit)
+                raise too_large("the form without its file named 'input'", self._limit, None)
             self._hold.ensure(self._nbytes)
             if len(begun) > most:
                 break
@@ -97,7 +110,7 @@ class FormReader:
         head = msgspec.json.encode([part.name, part.content_type, part.filename is not None])
         self._digest.update(hashlib.sha256(head).digest() + hashlib.sha256(data).digest())
 
-    def _input(self) -> Input:
+    async def _input(self) -> Input:
         texts = {name: _text(name, data) for name, (_, data) in self._fields.items() if name in CONTROLS}
         controls = read_controls(texts)
         arguments = {name: field for name, field in self._fields.items() if name not in CONTROLS}
@@ -107,33 +120,50 @@ class FormReader:
         if set(arguments) == {INPUT}:
             part, body = arguments[INPUT]
             if self.data_ref is not None:
-                content_type = part.content_type
+                content_type = check_type(part.content_type)
                 return Input(content_type=content_type, data_ref=self.data_ref, controls=controls, digest=digest)
             return _only(part, body, Input(content_type=None, controls=controls, digest=digest))
         if self.data_ref is not None:
             detail = "a large file named 'input' goes alone; beside other arguments, name it after its parameter"
             raise problem(413, "body-too-large", detail)
-        value = object_of({name: _argument(name, part, data) for name, (part, data) in arguments.items()})
-        return Input(content_type="application/json", body=value, controls=controls, digest=digest)
+        parameters = Parameters(await self._describe())
+        if parameters.only is not None:
+            name, (part, body) = _the_one(arguments, parameters.only)
+            if part.filename is not None or is_json(part.content_type):
+                return _only(part, body, Input(content_type=None, controls=controls, digest=digest))
+            value = msgspec.json.encode(_argument(name, part, body, parameters))
+        else:
+            value = object_of({name: _argument(name, *field, parameters) for name, field in arguments.items()})
+        return Input(content_type=JSON, body=value, controls=controls, digest=digest)
+
+
+def _the_one(arguments: Mapping[str, tuple[Part, bytes]], name: str) -> tuple[str, tuple[Part, bytes]]:
+    """The field that is the input of a model whose only parameter is *name*, by its name. Raises ProblemError (422)."""
+    wrong = next((field for field in arguments if field not in (INPUT, name)), None)
+    if wrong is None and len(arguments) == 1:
+        return next(iter(arguments.items()))
+    field = one_line((wrong or name)[:60])
+    detail = f"the form has the field {field!r}, and the model takes one field, named {INPUT!r}"
+    raise problem(422, "bad-input", detail)
 
 
 def _only(part: Part, body: bytes, rest: Input) -> Input:
     """The field ``input``, alone: the body of a request in its own right, but for JSON, which is the value itself."""
     if not body:
         raise empty()
-    if base_type(part.content_type) == "application/json":
+    if is_json(part.content_type):
         value = check_json(body, "the field 'input'")
-        return msgspec.structs.replace(rest, content_type="application/json", body=value)
+        return msgspec.structs.replace(rest, content_type=JSON, body=value)
     given = read_input(part.content_type, body)
     return msgspec.structs.replace(rest, content_type=given.content_type, body=given.body)
 
 
-def _argument(name: str, part: Part, data: bytes) -> msgspec.Raw | str:
-    if base_type(part.content_type) == "application/json":
+def _argument(name: str, part: Part, data: bytes, parameters: Parameters) -> msgspec.Raw | str:
+    if is_json(part.content_type):
         return msgspec.Raw(check_json(data, f"the field {one_line(name[:60])!r}"))
     if part.filename is not None:
-        return data_url(part.content_type, data)
-    return _text(name, data)
+        return data_urls.write(part.content_type, data)
+    return parameters.value_of(name, _text(name, data))
 
 
 def _text(name: str, data: bytes) -> str:

@@ -7,25 +7,23 @@ stand what the headers could say as well.
 
 from __future__ import annotations
 
-import base64
-import binascii
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from dumbwaiter.blobs.keyring import LONGEST_TENANT, is_tenant_name
-from dumbwaiter.config import did_you_mean
+from dumbwaiter import data_urls
+from dumbwaiter.content_types import JSON, parse_content_type
 from dumbwaiter.envelope import STRUCTURED_CONTENT_TYPE, is_structured
+from dumbwaiter.errors import BadInputError
 from dumbwaiter.gateway.http.heads import read_deadline, read_priority
 from dumbwaiter.gateway.http.problems import ProblemError, one_line, problem
+from dumbwaiter.message import LONGEST_TENANT, is_tenant_name
+from dumbwaiter.notification import EVENTS
+from dumbwaiter.spelling import did_you_mean
 
-WEBHOOK_EVENTS = ("start", "output", "logs", "completed")
 LONGEST_URL = 2048
-
-#: What curl --data-binary says when nobody told it: it means "unknown", for nobody sends pictures as a form.
-UNTOLD = "application/x-www-form-urlencoded"
 
 
 class Controls(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -54,10 +52,16 @@ class Input(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     digest: str = ""
 
 
+_NOT_SAID = msgspec.Raw(b"null")
+_EXPLAINED_NBYTES = 64 * 1024
+"""In a larger body nobody looks for the member that is wrong."""
+_LONGEST_FILTER = 4096
+
+
 class _Request(msgspec.Struct, forbid_unknown_fields=True):
     input: msgspec.Raw
     webhook: str | None = None
-    webhook_events_filter: list[str] | None = None
+    webhook_events_filter: msgspec.Raw = _NOT_SAID
     deadline: str | int | float | None = None
     priority: int | None = None
     tenant: str | None = None
@@ -67,25 +71,27 @@ class _Request(msgspec.Struct, forbid_unknown_fields=True):
 _MEMBERS = _Request.__struct_fields__
 _decode_request = msgspec.json.Decoder(_Request).decode
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_filter = msgspec.json.Decoder(list[str] | None).decode
 _decode_text = msgspec.json.Decoder(str).decode
+#: A JSON string that is_data_url() is true of: each letter in either case, or any of it as an escape.
+_DATA_URL_BEGINS = re.compile(
+    rb'"(?:[Dd]|\\u00[46]4)(?:[Aa]|\\u00[46]1)(?:[Tt]|\\u00[57]4)(?:[Aa]|\\u00[46]1)(?::|\\u003[Aa])'
+)
 
 
 def read_input(content_type: str | None, body: bytes) -> Input:
     """What a whole body holds. Raises ProblemError: 400 for what is not JSON, 422 for JSON of the wrong shape."""
     if not body:
         raise empty()
-    base = base_type(content_type)
-    if base in ("", UNTOLD):
-        return Input(content_type=None, body=body)
-    if base != "application/json":
+    if not is_json(content_type):
         return Input(content_type=check_type(content_type), body=body)
     request = _read_request(body)
     value = bytes(request.input)
     controls = _controls_of(request)
-    if value.startswith(b'"data:'):
-        content_type, payload = read_data_url(_decode_text(value))
+    if (url := _data_url_in(value)) is not None:
+        content_type, payload = _read_data_url(url)
         return Input(content_type=check_type(content_type), body=payload, controls=controls)
-    return Input(content_type="application/json", body=value, controls=controls)
+    return Input(content_type=JSON, body=value, controls=controls)
 
 
 def read_controls(fields: Mapping[str, str]) -> Controls:
@@ -100,13 +106,17 @@ def read_controls(fields: Mapping[str, str]) -> Controls:
     )
 
 
-def base_type(content_type: str | None) -> str:
-    """The media type in lower case without its parameters; empty if there is none."""
-    return (content_type or "").partition(";")[0].strip().lower()
+def is_json(content_type: str | None) -> bool:
+    """Whether a body of *content_type* is looked into; the dialects of JSON travel as they are."""
+    return parse_content_type(content_type).essence == JSON
 
 
 def check_type(content_type: str | None) -> str | None:
-    """*content_type* if a body of it can be an input. Raises ProblemError (415) otherwise."""
+    """The type that an input of *content_type* travels with, None where nobody chose one: what curl says by itself is
+    not what the bytes are. Raises ProblemError (415) for what can be no input.
+    """
+    if parse_content_type(content_type).unsaid:
+        return None
     # Such a body would be read as a whole message further down: with an id, a reply address and a deadline of its own.
     if is_structured(content_type):
         detail = f"{STRUCTURED_CONTENT_TYPE} is for the queue; send the data itself, with its own content type"
@@ -117,7 +127,7 @@ def check_type(content_type: str | None) -> str | None:
 def check_json(value: bytes, what: str) -> bytes:
     """*value* if it is JSON in UTF-8. Raises ProblemError (400), naming *what*."""
     try:
-        msgspec.json.decode(value)
+        msgspec.json.decode(value, type=msgspec.Raw)  # which builds no objects
         value.decode()
     except UnicodeDecodeError as error:
         raise problem(400, "invalid-json", f"{what} is not JSON in UTF-8: {error.reason}") from None
@@ -152,6 +162,8 @@ def _read_request(body: bytes) -> _Request:
 
 
 def _wrong_with(body: bytes, error: msgspec.ValidationError) -> str:
+    if len(body) > _EXPLAINED_NBYTES:
+        return str(error)
     try:
         names = list(_decode_members(body))
     except msgspec.DecodeError:
@@ -163,12 +175,12 @@ def _wrong_with(body: bytes, error: msgspec.ValidationError) -> str:
 
 
 def _controls_of(request: _Request) -> Controls:
-    if request.webhook is None and request.webhook_events_filter is None and _says_no_more(request):
+    if request.webhook is None and request.webhook_events_filter is _NOT_SAID and _says_no_more(request):
         return UNCONTROLLED
     deadline, priority = request.deadline, request.priority
     return Controls(
         webhook=_webhook(request.webhook),
-        webhook_events=_events(request.webhook_events_filter),
+        webhook_events=_events(_filter_in(request.webhook_events_filter)),
         deadline=None if deadline is None else read_deadline(deadline, "deadline"),
         priority=None if priority is None else read_priority(priority, "priority"),
         tenant=_tenant(request.tenant),
@@ -192,19 +204,26 @@ def _webhook(url: str | None) -> str | None:
     return url
 
 
+def _filter_in(value: msgspec.Raw) -> list[str] | None:
+    try:
+        if len(bytes(value)) > _LONGEST_FILTER:
+            raise problem(422, "bad-input", f"webhook_events_filter is longer than {_LONGEST_FILTER} bytes")
+        names: list[str] | None = _decode_filter(value)
+    except msgspec.ValidationError as error:
+        raise problem(422, "bad-input", f"webhook_events_filter must be a list of events: {error}") from None
+    except UnicodeDecodeError as error:
+        raise problem(400, "invalid-json", f"the body is not JSON in UTF-8: {error.reason}") from None
+    return names
+
+
 def _events(names: Sequence[str] | None) -> tuple[str, ...] | None:
     if names is None:
         return None
     for name in names:
-        if name not in WEBHOOK_EVENTS:
-            hint = did_you_mean(name[:60], WEBHOOK_EVENTS) or f"; known: {', '.join(WEBHOOK_EVENTS)}"
+        if name not in EVENTS:
+            hint = did_you_mean(name[:60], EVENTS) or f"; known: {', '.join(EVENTS)}"
             raise problem(422, "bad-input", f"webhook_events_filter has an unknown event {name[:60]!r}{hint}")
     return tuple(dict.fromkeys(names))
-
-
-def data_url(content_type: str | None, body: bytes) -> str:
-    """*body* as a ``data:`` URL."""
-    return f"data:{content_type or 'application/octet-stream'};base64,{base64.b64encode(body).decode()}"
 
 
 def object_of(members: Mapping[str, Any]) -> bytes:
@@ -212,22 +231,15 @@ def object_of(members: Mapping[str, Any]) -> bytes:
     return msgspec.json.encode(members)
 
 
-def read_data_url(url: str) -> tuple[str, bytes]:
-    """Content type and bytes of ``data:[<type>][;base64],<data>``; the type defaults to text/plain."""
-    head, comma, data = url[len("data:") :].partition(",")
-    if not comma:
-        raise problem(422, "bad-input", "input is a data: URL without a comma; use data:image/jpeg;base64,...")
-    content_type, base64_marker = head, ""
-    if head.lower().endswith(";base64"):
-        content_type, base64_marker = head[: -len(";base64")], ";base64"
-    payload = unquote_to_bytes(data) if "%" in data or not base64_marker else data.encode()
-    if base64_marker:
-        try:
-            payload = base64.b64decode(payload, validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise problem(422, "bad-input", f"input is a data: URL whose base64 is broken: {error}") from None
-    if not payload:
-        raise problem(422, "bad-input", "input is a data: URL with nothing in it")
-    if content_type.startswith(";"):
-        content_type = "text/plain" + content_type
-    return content_type or "text/plain;charset=US-ASCII", payload
+def _data_url_in(value: bytes) -> str | None:
+    """The ``data:`` URL that the JSON *value* is, if it is one."""
+    if not _DATA_URL_BEGINS.match(value):
+        return None
+    return _decode_text(value)
+
+
+def _read_data_url(url: str) -> tuple[str | None, bytes]:
+    try:
+        return data_urls.read(url)
+    except BadInputError as error:
+        raise problem(422, "bad-input", f"input is {error}") from None

@@ -13,19 +13,20 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from dumbwaiter.answers import failed, raise_for_failure
-from dumbwaiter.asking import Patience
+from dumbwaiter.answers import raise_for_failure
+from dumbwaiter.asking import Patience, cancel
 from dumbwaiter.blobs.acceptances import find_acceptance
-from dumbwaiter.blobs.results import result_body_nbytes, save_result, stream_result_body
+from dumbwaiter.blobs.events import last_start
+from dumbwaiter.blobs.results import result_body_nbytes, stream_result_body
 from dumbwaiter.errors import BlobNotFoundError, BrokerError
 from dumbwaiter.gateway.http.bodies import CallerGoneError
 from dumbwaiter.gateway.http.heads import check_key, read_head
+from dumbwaiter.gateway.http.preferences import applied
 from dumbwaiter.gateway.http.problems import ProblemError, problem
-from dumbwaiter.gateway.http.sending import closing, send_chunks
+from dumbwaiter.gateway.http.sending import json_headers, send_chunks
 from dumbwaiter.gateway.predictions.events import has_started
-from dumbwaiter.gateway.predictions.outputs import Kept, raw_headers, write_object
-from dumbwaiter.message import Failure, Message
-from dumbwaiter.prediction import CANCELED, encode, unfinished
+from dumbwaiter.gateway.predictions.outputs import Kept, raw_headers, write_object, write_unfinished
+from dumbwaiter.message import Message
 
 if TYPE_CHECKING:
     from dumbwaiter.blobs.store import BlobStore
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from dumbwaiter.gateway.access.callers import Access
     from dumbwaiter.gateway.http.endpoint import Exchange
     from dumbwaiter.gateway.http.heads import Head
-    from dumbwaiter.gateway.http.problems import Headers
     from dumbwaiter.gateway.http.stopping import Stopping
     from dumbwaiter.gateway.predictions.accepting import Acceptor
     from dumbwaiter.gateway.predictions.events import EventStreams
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from dumbwaiter.signing import SigningKey
 
 RETRY_RESULT = 1
-_MANY = 1 << 62
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -101,38 +100,32 @@ class KeptPredictions:
         known = await self._by_id(exchange)
         answer = await self._results.find(known.id)
         if answer is None:
-            self._refuse_expired(known)
-            request = Message(id=known.id, subject=known.model, tenant=known.tenant)
-            failure = Failure(code=CANCELED, message="the request was cancelled by its caller")
-            # The first one to write decides: a worker that was faster, or we.
-            await save_result(self._store, known.id, failed(request, failure), threshold=_MANY)
-            answer = await self._results.find(known.id)
-        if answer is None:
-            raise _unknown(known.id)
+            await self._refuse_expired(known)
+            answer = await cancel(self._store, known.id, model=known.model, tenant=known.tenant)
         await exchange.respond(200, *write_object(answer, id_=known.id, model=known.model, kept=known.kept))
 
     async def output(self, exchange: Exchange) -> None:
         """``GET /v1/predictions/{id}/output``: the output as it is; for whoever waits, once it is there."""
         known = await self._by_id(exchange)
         exchange.prediction_id = known.id
-        answer = await self._answer(exchange, known, read_head(exchange.scope))
+        head = read_head(exchange.scope)
+        answer = await self._answer(exchange, known, head)
         if answer is None:
             detail = "this prediction has no output yet; ask again, or with Prefer: wait=n"
             raise problem(404, "no-output-yet", detail, retry_after=RETRY_RESULT)
         raise_for_failure(answer)
         nbytes = await result_body_nbytes(self._store, answer)
-        headers = raw_headers(answer, id_=known.id, nbytes=nbytes)
+        headers = [*raw_headers(answer, id_=known.id, nbytes=nbytes), *applied(head.preferences, self._patience(head))]
         if answer.data_ref is None or exchange.scope["method"] == "HEAD":
             await exchange.respond(200, headers, answer.body)
             return
-        async with closing(stream_result_body(self._store, answer)) as chunks:
-            await send_chunks(exchange.send, exchange.watch(), headers, chunks)
+        await send_chunks(exchange.send, exchange.watch(), headers, stream_result_body(self._store, answer))
 
     async def events(self, exchange: Exchange) -> None:
         """``GET /v1/predictions/{id}/events``: what happens to it, from the event on that was seen last."""
         known = await self._by_id(exchange)
         if await self._results.find(known.id) is None:
-            self._refuse_expired(known)
+            await self._refuse_expired(known)
         asked = parse_qs(exchange.scope["query_string"].decode("latin-1")).get("last_event_id", [])
         after = read_head(exchange.scope).last_event_id or (asked[0] if asked else None)
         headers = [(b"x-prediction-id", known.id.encode())]
@@ -143,7 +136,7 @@ class KeptPredictions:
         await exchange.read_nothing()
         caller = await self._access.admit(exchange.scope)
         body = msgspec.json.encode({"key": self._signing.webhook_secret(caller.tenant)}) + b"\n"
-        await exchange.respond(200, [*_json(body), (b"cache-control", b"no-store")], body)
+        await exchange.respond(200, [*json_headers(body), (b"cache-control", b"no-store")], body)
 
     async def _by_id(self, exchange: Exchange) -> Known:
         """The prediction that the path names. Raises ProblemError (404) for one that was never given to this caller."""
@@ -158,30 +151,23 @@ class KeptPredictions:
     async def _show(self, exchange: Exchange, known: Known) -> None:
         head = read_head(exchange.scope)
         answer = await self._answer(exchange, known, head)
-        applied = _applied(head)
+        honoured = applied(head.preferences, self._patience(head))
         if answer is not None:
             headers, body = write_object(answer, id_=known.id, model=known.model, kept=known.kept)
-            await exchange.respond(200, [*headers, *applied], body)
+            await exchange.respond(200, [*headers, *honoured], body)
             return
-        self._refuse_expired(known)
+        await self._refuse_expired(known)
         started = await has_started(self._store, known.id)
-        body = encode(
-            unfinished(
-                known.id,
-                known.model,
-                created_at=known.kept.created_at,
-                started=started,
-                links=known.kept.links,
-                position=None if started else await self._position(known),
-            )
+        position = None if started else await self._position(known)
+        headers, body = write_unfinished(
+            known.kept, id_=known.id, model=known.model, started=started, position=position
         )
-        headers = [*_json(body), (b"x-prediction-id", known.id.encode()), *applied]
-        await exchange.respond(200, headers, body)
+        await exchange.respond(200, [*headers, *honoured], body)
 
     async def _answer(self, exchange: Exchange, known: Known, head: Head) -> Message | None:
         """The result, within the patience of whoever prefers to wait; None when there is none yet."""
-        wait = head.preferences.patience(default=0.0, maximum=self._options.max_patience, least=0.0)
-        if not wait or self._stopping.has_come or self._is_expired(known):
+        wait = self._patience(head)
+        if not wait or self._stopping.has_come or await self._is_expired(known):
             return await self._results.find(known.id)
         watch = exchange.watch()
         async with self._results.look_out(known.id, known.model) as lookout:
@@ -189,6 +175,9 @@ class KeptPredictions:
         if watch.gone:
             raise CallerGoneError
         return answer
+
+    def _patience(self, head: Head) -> float:
+        return head.preferences.patience(default=0.0, maximum=self._options.max_patience, least=0.0)
 
     async def _position(self, known: Known) -> int | None:
         if not self._broker.capabilities.queue_position:
@@ -199,25 +188,24 @@ class KeptPredictions:
             # Whether there is a result is known all the same; its place in the queue is left out.
             return None
 
-    def _is_expired(self, known: Known) -> bool:
-        kept_for = self._options.results_kept_for
-        return bool(kept_for) and time.time() > known.kept.created_at + kept_for
+    async def _is_expired(self, known: Known) -> bool:
+        """Whether its result may have been swept away. What was begun late enough cannot have had one: it runs still.
 
-    def _refuse_expired(self, known: Known) -> None:
-        if self._is_expired(known):
+        What has not begun by then never will: its deadline is over.
+        """
+        kept_for = self._options.results_kept_for
+        oldest = time.time() - kept_for
+        if not kept_for or known.kept.created_at >= oldest:
+            return False
+        began = await last_start(self._store, known.id)
+        return began is None or began < oldest
+
+    async def _refuse_expired(self, known: Known) -> None:
+        if await self._is_expired(known):
             detail = (
                 f"results are kept for {self._options.results_kept_for:g} s, and this one is older; ask the model anew"
             )
             raise problem(410, "prediction-expired", detail)
-
-
-def _applied(head: Head) -> Headers:
-    wait = head.preferences.wait
-    return [] if wait is None else [(b"preference-applied", b"wait=%d" % int(wait))]
-
-
-def _json(body: bytes) -> Headers:
-    return [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
 
 
 def _unknown(id_: str) -> ProblemError:

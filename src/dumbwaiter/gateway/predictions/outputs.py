@@ -15,18 +15,21 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from dumbwaiter.answers import timings_of
+from dumbwaiter.content_types import BYTES, JSON, NPY, parse_content_type
 from dumbwaiter.gateway.http.accept import quality
-from dumbwaiter.gateway.http.sending import server_timing
-from dumbwaiter.prediction import Links, encode, finished, is_json
+from dumbwaiter.gateway.http.sending import json_headers, server_timing
+from dumbwaiter.message import PREDICTION_SUCCEEDED
+from dumbwaiter.prediction import Links, encode_prediction, finished, unfinished
 
 if TYPE_CHECKING:
     from dumbwaiter.gateway.http.problems import Headers
     from dumbwaiter.message import Message
 
-OCTETS = "application/octet-stream"
-
-#: Types that a browser runs scripts of; "+xml" is among them because it may be XHTML or hold a style sheet.
-_ACTIVE = frozenset({"text/html", "text/xml", "application/xml", "application/xhtml+xml", "text/javascript"})
+#: Types that no browser runs anything of. The others are saved, not shown: what is active is a list that grows.
+_HARMLESS = frozenset({BYTES, NPY, JSON, "text/plain"}) | {
+    f"image/{name}" for name in ("png", "jpeg", "gif", "webp", "avif", "bmp")
+}
+_HARMLESS_KINDS = ("audio/", "video/")
 _VISIBLE = re.compile(r"[\x20-\x7e]+")
 _encode_json = msgspec.json.Encoder().encode
 
@@ -42,9 +45,7 @@ def write_answer(
     answer: Message, *, id_: str, model: str, accept: str, kept: Kept | None = None
 ) -> tuple[Headers, bytes]:
     """Headers and body of the 200 response for a successful *answer*; *accept* is the request's Accept header."""
-    if answer.content_type == "application/json" or not (
-        is_sent_raw(answer.content_type, accept) or _is_broken_text(answer)
-    ):
+    if answer.content_type == JSON or not (is_sent_raw(answer.content_type, accept) or _is_broken_text(answer)):
         return write_object(answer, id_=id_, model=model, kept=kept)
     return raw_headers(answer, id_=id_, nbytes=len(answer.body)), answer.body
 
@@ -56,23 +57,33 @@ def write_object(answer: Message, *, id_: str, model: str, kept: Kept | None = N
     """
     if answer.data_ref is not None and kept is not None:
         link = _encode_json(kept.links.output)
-        shown = msgspec.structs.replace(answer, body=link, content_type="application/json", data_ref=None)
+        shown = msgspec.structs.replace(answer, body=link, content_type=JSON, data_ref=None)
     else:
         shown = answer
     if kept is None:
-        body = encode(finished(shown, id_=id_, model=model))
+        body = encode_prediction(finished(shown, id_=id_, model=model))
     else:
-        body = encode(finished(shown, id_=id_, model=model, created_at=kept.created_at, links=kept.links))
-    return [*_common(answer, "application/json", id_), (b"content-length", str(len(body)).encode())], body
+        body = encode_prediction(finished(shown, id_=id_, model=model, created_at=kept.created_at, links=kept.links))
+    return [*_common(answer, JSON, id_), (b"content-length", str(len(body)).encode())], body
+
+
+def write_unfinished(
+    kept: Kept, *, id_: str, model: str, started: bool, position: int | None = None
+) -> tuple[Headers, bytes]:
+    """Headers and body of the response that holds a prediction object without an answer; *position* in the queue."""
+    body = encode_prediction(
+        unfinished(id_, model, created_at=kept.created_at, started=started, links=kept.links, position=position)
+    )
+    return [*json_headers(body), (b"x-prediction-id", id_.encode())], body
 
 
 def raw_headers(answer: Message, *, id_: str, nbytes: int) -> Headers:
     """Headers of the response whose body is the output as it is, *nbytes* long."""
-    content_type = answer.content_type or OCTETS
+    content_type = answer.content_type or BYTES
     if not _VISIBLE.fullmatch(content_type):
-        content_type = OCTETS
+        content_type = BYTES
     headers = [*_common(answer, content_type, id_), (b"content-length", str(nbytes).encode())]
-    if _is_active(content_type):
+    if not _is_harmless(content_type):
         headers.append((b"content-disposition", b"attachment"))
         headers.append((b"content-security-policy", b"sandbox; default-src 'none'"))
     return headers
@@ -80,14 +91,19 @@ def raw_headers(answer: Message, *, id_: str, nbytes: int) -> Headers:
 
 def is_sent_raw(content_type: str | None, accept: str) -> bool:
     """Whether an output of *content_type* is sent as it is to whoever sends *accept*, rather than in an object."""
-    base = (content_type or OCTETS).partition(";")[0].strip().lower()
-    if is_json(base):
+    said = parse_content_type(content_type or BYTES)
+    if said.is_json:
         return False
-    as_it_is, as_object = quality(accept, base), quality(accept, "application/json")
-    if base.startswith("text/"):
+    as_it_is, as_object = quality(accept, said.essence), quality(accept, JSON)
+    if said.is_text:
         return as_it_is > as_object
     # Most clients say */* and mean "whatever you have".
     return as_object <= as_it_is
+
+
+def goes_raw(answer: Message, accept: str) -> bool:
+    """Whether *answer* is an output that is sent as it is to whoever sends *accept*."""
+    return answer.type == PREDICTION_SUCCEEDED and is_sent_raw(answer.content_type, accept)
 
 
 def _common(answer: Message, content_type: str, id_: str) -> Headers:
@@ -99,13 +115,14 @@ def _common(answer: Message, content_type: str, id_: str) -> Headers:
     ]
 
 
-def _is_active(content_type: str) -> bool:
-    base = content_type.partition(";")[0].strip().lower()
-    return base in _ACTIVE or base.endswith(("+xml", "/javascript"))
+def _is_harmless(content_type: str) -> bool:
+    # A browser reads "image/png,text/html" as two types, and takes the last.
+    essence = "" if "," in content_type else parse_content_type(content_type).essence
+    return essence in _HARMLESS or essence.startswith(_HARMLESS_KINDS)
 
 
 def _is_broken_text(answer: Message) -> bool:
-    if not (answer.content_type or "").strip().lower().startswith("text/"):
+    if not parse_content_type(answer.content_type).is_text:
         return False
     try:
         answer.body.decode()

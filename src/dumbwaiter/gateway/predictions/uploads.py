@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Awaitable
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from dumbwaiter.blobs.claimcheck import check_in_stream, drop
 from dumbwaiter.errors import BlobError
-from dumbwaiter.gateway.http.bodies import body_chunks, read_body
+from dumbwaiter.gateway.http.bodies import LIMIT_SETTING, body_chunks, read_body
 from dumbwaiter.gateway.http.multipart import Form, is_form
+from dumbwaiter.gateway.http.problems import ProblemError
 from dumbwaiter.gateway.http.sending import STALLED_AFTER
 from dumbwaiter.gateway.predictions.forms import FormReader
-from dumbwaiter.gateway.predictions.inputs import UNTOLD, Input, base_type, check_type, empty, read_input
+from dumbwaiter.gateway.predictions.inputs import Input, check_type, empty, is_json, read_input
+from dumbwaiter.gateway.signatures import Signatures
 from dumbwaiter.message import Message, new_id
 
 if TYPE_CHECKING:
@@ -31,6 +33,11 @@ MOST_JSON = 32 * 1024 * 1024
 UPLOAD_NBYTES = 1024 * 1024
 """What an upload has in memory on its way through, whatever its size."""
 
+READ_ASIDE_NBYTES = 1024 * 1024
+"""A larger JSON body is looked into by a thread: a data URL full of escapes takes seconds, and others are served
+meanwhile.
+"""
+
 
 class Uploads:
     """Reads what requests bring. Bodies above *threshold* bytes that need not be looked into stream into *store*."""
@@ -40,21 +47,23 @@ class Uploads:
         self._threshold = threshold
         self._limit = limit
         self._memory_limit = min(limit, MOST_JSON)
+        self._signatures = Signatures(store)
 
-    def read(self, head: Head, receive: Receive, hold: Hold, *, durable: bool, digest: bool) -> Awaitable[Input]:
-        """The input that the request of *head* brings; what it takes of memory is taken through *hold*.
+    def read(
+        self, head: Head, receive: Receive, hold: Hold, *, model: str, durable: bool, digest: bool
+    ) -> Awaitable[Input]:
+        """The input that the request of *head* to *model* brings; what it takes of memory is taken through *hold*.
 
         A *durable* upload survives a power cut. With *digest* the Input has one. Raises ProblemError, BlobError, and
         CallerGoneError when the caller hangs up; nothing is left in the store then.
         """
-        base = base_type(head.content_type)
-        if base == "application/json":
+        if is_json(head.content_type):
             return self._whole(head, receive, hold, limit=self._memory_limit, digest=digest)
         if head.content_type is not None and is_form(head.content_type):
-            return self._form(head.content_type, head.declared, receive, hold)
+            return self._form(head, head.content_type, receive, hold, model)
         if head.declared is not None and head.declared <= self._threshold:
             return self._whole(head, receive, hold, limit=self._limit, digest=digest)
-        content_type = None if base in ("", UNTOLD) else check_type(head.content_type)
+        content_type = check_type(head.content_type)
         hold.take(min(UPLOAD_NBYTES, head.declared or UPLOAD_NBYTES))
         chunks = body_chunks(receive, declared=head.declared, limit=self._limit)
         return self._stream(content_type, chunks, _hash_of(head.content_type), durable=durable)
@@ -66,8 +75,12 @@ class Uploads:
                 await drop(self._store, Message(data_ref=input_.data_ref))
 
     async def _whole(self, head: Head, receive: Receive, hold: Hold, *, limit: int, digest: bool) -> Input:
-        body = await read_body(receive, declared=head.declared, limit=limit, hold=hold)
-        given = read_input(head.content_type, body)
+        setting = LIMIT_SETTING if limit == self._limit else None
+        body = await read_body(receive, declared=head.declared, limit=limit, hold=hold, setting=setting)
+        if len(body) > READ_ASIDE_NBYTES and is_json(head.content_type):
+            given = await asyncio.to_thread(read_input, head.content_type, body)
+        else:
+            given = read_input(head.content_type, body)
         if not digest:
             return given
         whole = _hash_of(head.content_type)
@@ -87,9 +100,13 @@ class Uploads:
         data_ref = await self._check_in(hashed, durable=durable)
         return Input(content_type=content_type, data_ref=data_ref, digest=digest.hexdigest())
 
-    async def _form(self, content_type: str, declared: int | None, receive: Receive, hold: Hold) -> Input:
-        chunks = body_chunks(receive, declared=declared, limit=self._limit)
-        reader = FormReader(hold, limit=self._memory_limit, upload=UPLOAD_NBYTES)
+    async def _form(self, head: Head, content_type: str, receive: Receive, hold: Hold, model: str) -> Input:
+        chunks = body_chunks(receive, declared=head.declared, limit=self._limit)
+
+        async def describe() -> Mapping[str, Any]:
+            return await self._describe(model)
+
+        reader = FormReader(hold, limit=self._memory_limit, upload=UPLOAD_NBYTES, describe=describe)
 
         async def stream(data: AsyncIterator[bytes]) -> str:
             # A field that comes later may say that the request is to be kept.
@@ -100,6 +117,13 @@ class Uploads:
         except BaseException:
             await self.drop(Input(content_type=None, data_ref=reader.data_ref))
             raise
+
+    async def _describe(self, model: str) -> Mapping[str, Any]:
+        """The signature of *model*; empty while no worker of it has ever been ready, for it may still come."""
+        try:
+            return await self._signatures.signature_of(model)
+        except ProblemError:
+            return {}
 
     async def _check_in(self, chunks: AsyncIterator[bytes], *, durable: bool) -> str:
         """Stream *chunks* into the store; the data_ref. Raises BlobError also for a store that hangs."""

@@ -9,7 +9,6 @@ from dumbwaiter.blobs.claimcheck import claim_nbytes, stream_out
 from dumbwaiter.blobs.store import CHUNK_NBYTES
 from dumbwaiter.errors import BadInputError, BlobError, PredictionTimeoutError, QueueNotFoundError
 from dumbwaiter.gateway.http.bodies import CallerGoneError
-from dumbwaiter.gateway.http.problems import NoAnswerError
 from dumbwaiter.gateway.http.sending import CallerWatch
 
 if TYPE_CHECKING:
@@ -48,30 +47,25 @@ class Waiting:
             await self._require_again(model)
             raise
         except PredictionTimeoutError as error:
-            raise self.explained(model, error) from None
+            raise self._catalogue.explained(model, error) from None
         return Asked(self, answer, pending, watch)
 
     async def _require_again(self, model: str) -> None:
         self._catalogue.forget(model)
         await self._catalogue.require(model)
 
-    def explained(self, model: str, error: PredictionTimeoutError) -> PredictionTimeoutError:
-        """*error* with what the model's workers say of themselves, where that is known."""
-        reason = self._catalogue.silent_reason(model)
-        return error if reason is None else NoAnswerError(error, reason)
+    async def nbytes(self, id_: str, data_ref: str, patience: Patience) -> int:
+        """The size of the body *data_ref* of the answer to *id_*.
 
-    async def nbytes(self, answer: Message, patience: Patience) -> int:
-        """The size of the claimed body of *answer*. Raises BlobError, and PredictionTimeoutError after *patience*."""
-        if answer.data_ref is None:
-            return len(answer.body)
+        Raises BlobError, and PredictionTimeoutError after *patience*.
+        """
         try:
             async with asyncio.timeout(patience.left):
-                return await claim_nbytes(self._store, answer.data_ref)
+                return await claim_nbytes(self._store, data_ref)
         except TimeoutError:
-            id_ = answer.correlation_id
             raise PredictionTimeoutError(f"the answer to {id_!r} could not be fetched within {patience:g} s") from None
         except BadInputError as error:
-            raise BlobError(f"the answer to {answer.correlation_id!r} has no body to fetch: {error}") from None
+            raise BlobError(f"the answer to {id_!r} has no body to fetch: {error}") from None
 
     def chunks(self, answer: Message) -> AsyncIterator[bytes]:
         """The claimed body of *answer*, piece by piece."""
@@ -94,7 +88,5 @@ class Asked:
         self.watch = watch
 
     async def whole(self, patience: Patience) -> Message:
-        """The answer with its body. Raises BlobError, PredictionTimeoutError."""
-        if self.answer.data_ref is None:
-            return self.answer
+        """The answer with its claimed body. Raises BlobError, PredictionTimeoutError."""
         return await self._pending.body(self.answer, patience)

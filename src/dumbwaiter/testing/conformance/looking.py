@@ -165,6 +165,9 @@ class LookingRules:
             assert (await broker.stats(queue)).oldest_age is None
 
     async def test_a_check_of_a_broker_that_works_returns_and_changes_nothing(self, harness: Harness) -> None:
+        """No message, queue or lock, that is. It tries the write path too: an adapter whose server may be full writes
+        something of its own, and its tests fill the disk.
+        """
         async with harness.connect_to_queue() as (broker, queue):
             await broker.send(queue, [Message(), Message()])
             held = await harness.take(broker, queue)

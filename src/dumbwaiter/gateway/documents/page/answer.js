@@ -146,7 +146,6 @@ const NEXT = {
   "bad-input": "Change the input and ask again.",
   "forbidden-url": "Send the data itself instead of this address.",
   "unknown-model": "Choose another model, or start a worker for this one.",
-  "model-error": "The model's author finds the traceback in the worker's log.",
   "model-failing": "Look at the worker's log, and start it again.",
   "no-answer-in-time": "Ask with “Later”, which waits as long as it takes, or start a worker.",
   "deadline-exceeded": "Ask again with a later deadline.",
@@ -158,15 +157,29 @@ const NEXT = {
   "broker-unavailable": "Ask again in a moment.",
   canceled: "Ask again whenever you like.",
 };
+const CHANGE = "Change the request and ask again.";
 const NEXT_BY_STATUS = {
+  400: CHANGE,
+  404: CHANGE,
+  409: CHANGE,
+  413: CHANGE,
+  415: CHANGE,
+  422: CHANGE,
   401: "Enter a key that this gateway knows, at the top of the page.",
   403: "Use a key that may do this.",
   429: "Wait a little before you ask again.",
   503: "Ask again in a moment.",
 };
 
-/** A problem+json document, or the error of a prediction, as what, why and what next. */
-export function showProblem(problem) {
+/** Where the author of `model` finds the traceback of the prediction `id`, if that is known. */
+function whereItFailed(model, id) {
+  const show = make("code", { text: `dumbwaiter dead-letters show ${model} ${id ?? "ID"}` });
+  const where = id ? "" : ` (IDs: dumbwaiter dead-letters list ${model})`;
+  return make("span", {}, "Change the input, or see the model's traceback: ", show, where);
+}
+
+/** A problem+json document, or the error of a prediction, as what, why and what next; `of` names model and id. */
+export function showProblem(problem, of = {}) {
   const why = problem.detail ?? problem.message ?? "no reason was given";
   const retry = problem.retryAfter ? `Ask again in ${problem.retryAfter} s.` : null;
   const next = NEXT[problem.code] ?? retry ?? NEXT_BY_STATUS[problem.status] ?? "The gateway's log may say more.";
@@ -174,7 +187,7 @@ export function showProblem(problem) {
   const rows = [
     ["What", make("span", {}, `${what} `, make("code", { text: problem.code ?? "unknown" }))],
     ["Why", make("span", { text: why })],
-    ["Next", make("span", { text: next })],
+    ["Next", problem.code === "model-error" && of.model ? whereItFailed(of.model, of.id) : make("span", { text: next })],
   ];
   return make(
     "div",

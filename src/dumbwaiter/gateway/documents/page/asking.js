@@ -125,9 +125,10 @@ function readEvent(block) {
 
 async function problemOf(response) {
   const retryAfter = response.headers.get("Retry-After");
+  const id = response.headers.get("X-Prediction-Id");
   try {
     const problem = await response.json();
-    return { ...problem, status: response.status, retryAfter };
+    return { ...problem, id, status: response.status, retryAfter };
   } catch {
     const detail = `the gateway answered with ${response.status}`;
     return { status: response.status, code: "unknown", title: response.statusText, detail, retryAfter };

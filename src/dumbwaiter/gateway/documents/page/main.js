@@ -1,10 +1,11 @@
 // The page: which models there are, the one that is chosen, and asking it.
 
-import { Gateway, ProblemError, isFinal } from "./asking.js";
-import { showProblem, showResponse, showTimings, showValue, timingsOf } from "./answer.js";
+import { Gateway } from "./asking.js";
+import { showProblem } from "./answer.js";
 import { curlCommand } from "./curl.js";
-import { copyButton, duration, freshId, make } from "./elements.js";
+import { copyButton, freshId, make } from "./elements.js";
 import { inputForm } from "./form.js";
+import { Run } from "./run.js";
 
 const BASE = new URL(".", window.location.href);
 const LOOK_EVERY = 5000;
@@ -28,6 +29,7 @@ const KINDS = {
 let key = "";
 let openapi = null;
 let chosen = "";
+let listed = [];
 let pasteTo = () => false;
 let wantsKey = false;
 const gateway = new Gateway(BASE, () => key);
@@ -76,6 +78,7 @@ async function start() {
     if (file && pasteTo(file)) event.preventDefault();
   });
   for (const link of document.querySelectorAll("[data-document]")) link.addEventListener("click", openDocument);
+  window.addEventListener("hashchange", heedHash);
   await load();
   setInterval(() => document.hidden || wantsKey || (openapi === null ? load() : look()), LOOK_EVERY);
 }
@@ -110,9 +113,17 @@ async function load() {
 
 function askForKey(problem) {
   wantsKey = true;
+  chosen = "";
+  // Who has not named a key yet has done nothing wrong.
+  const quiet = make("p", { class: "quiet", text: "The models are shown to those who have a key." });
+  byId("model").replaceChildren(key ? showProblem(problem) : quiet);
+  byId("models").replaceChildren();
+  showKeyForm(problem);
+}
+
+function showKeyForm(problem) {
   byId("key").hidden = false;
   if (key) byId("key-note").textContent = problem.detail;
-  byId("model").replaceChildren(make("p", { class: "quiet", text: "The models are shown to those who have a key." }));
   byId("key-text").focus();
 }
 
@@ -142,11 +153,12 @@ function stateOf(overview) {
 }
 
 function showList(models, overview) {
+  listed = models;
   const entries = models.map((model) => {
     const state = stateOf(overview.find((one) => one.name === model.name));
     const button = make(
       "button",
-      { type: "button", "aria-current": model.name === chosen ? "true" : "false", onclick: () => choose(model) },
+      { type: "button", "aria-current": model.name === chosen ? "true" : "false", onclick: () => visit(model) },
       make("span", { class: `dot ${state}`, "aria-hidden": "true" }),
       make("span", { class: "name", text: model.name }),
       make("span", { class: "state", text: STATES[state] }),
@@ -163,8 +175,32 @@ function showList(models, overview) {
     const hint = "No model yet. Start one: dumbwaiter serve my_model.py:MyModel";
     byId("model").replaceChildren(make("p", { class: "quiet", text: hint }));
   } else if (!models.some((model) => model.name === chosen)) {
-    choose(models.find((model) => model.name === decodeURIComponent(window.location.hash.slice(1))) ?? models[0], overview);
+    const ready = models.find((model) => stateOf(overview.find((one) => one.name === model.name)) === "ready");
+    const first = named(models) ?? ready ?? models[0];
+    history.replaceState(null, "", hashOf(first));
+    choose(first, overview);
   }
+}
+
+function hashOf(model) {
+  return `#${encodeURIComponent(model.name)}`;
+}
+
+/** The one of `models` that the address names, if any. */
+function named(models) {
+  return models.find((model) => hashOf(model) === window.location.hash);
+}
+
+/** Choose `model`, so that Back leads to the one before. */
+function visit(model) {
+  if (hashOf(model) !== window.location.hash) history.pushState(null, "", hashOf(model));
+  choose(model);
+}
+
+/** The address was changed by hand, or by Back and Forward. */
+function heedHash() {
+  const model = named(listed);
+  if (model && model.name !== chosen) choose(model);
 }
 
 function stateLine(overview) {
@@ -178,7 +214,6 @@ function stateLine(overview) {
 
 function choose(model, overview) {
   chosen = model.name;
-  history.replaceState(null, "", `#${encodeURIComponent(model.name)}`);
   for (const button of byId("models").querySelectorAll("button")) {
     button.setAttribute("aria-current", String(button.querySelector(".name").textContent === chosen));
   }
@@ -197,7 +232,7 @@ function showModel(model) {
   const cancel = make("button", { type: "button", text: "Cancel", disabled: true });
   const complaint = make("p", { class: "note", role: "alert" });
   const id = make("p", { class: "id" });
-  const run = new Run({ model, answer, status, ask, cancel, idLine: id });
+  const run = new Run({ gateway, model, answer, status, ask, cancel, idLine: id, onKeyWanted: showKeyForm });
   const showCurl = async () => {
     const input = await form.read().catch(() => null);
     const url = new URL(`v1/models/${model.name}/predictions`, BASE).href;
@@ -262,138 +297,6 @@ function modeChoice(changed) {
     element: make("fieldset", { class: "segments", "aria-describedby": hint.id }, legend, make("div", { class: "choices" }, ...labels), hint),
     value: chosenMode,
   };
-}
-
-/** One model's panel while it is asked: at most one request at a time. */
-class Run {
-  constructor({ model, answer, status, ask, cancel, idLine }) {
-    Object.assign(this, { model, answer, status, ask, cancel, idLine });
-    cancel.addEventListener("click", () => this.stop());
-  }
-
-  async start(input, mode) {
-    this.control = new AbortController();
-    this.id = null;
-    this.began = performance.now();
-    this.word = mode === "wait" ? "Waiting for the answer" : "Handing it in";
-    this.ask.disabled = true;
-    this.cancel.disabled = false;
-    this.answer.replaceChildren();
-    this.idLine.textContent = "";
-    const clock = setInterval(() => this.tick(), 100);
-    try {
-      await (mode === "wait" ? this.waitFor(input) : this.keepAndLook(input, mode));
-    } catch (error) {
-      this.fail(error);
-    } finally {
-      clearInterval(clock);
-      this.ask.disabled = false;
-      this.cancel.disabled = true;
-    }
-  }
-
-  seconds() {
-    return (performance.now() - this.began) / 1000;
-  }
-
-  tick() {
-    if (!this.control.signal.aborted) this.status.textContent = `${this.word}, ${this.seconds().toFixed(1)} s`;
-  }
-
-  async waitFor(input) {
-    const response = await gateway.ask(this.model.name, input, { signal: this.control.signal });
-    const total = this.seconds();
-    const { prediction, element } = await showResponse(response);
-    this.finish(element, timingsOf(prediction, response), total);
-  }
-
-  async keepAndLook(input, mode) {
-    const { signal } = this.control;
-    const response = await gateway.ask(this.model.name, input, { later: true, signal });
-    let prediction = await response.json();
-    this.id = prediction.id;
-    this.idLine.textContent = this.id;
-    this.tell(prediction);
-    if (mode === "stream") {
-      prediction = await gateway.follow(this.id, { signal, onEvent: (event) => this.take(event) });
-    } else if (!isFinal(prediction)) {
-      prediction = await gateway.poll(this.id, { signal, onState: (state) => this.tell(state) });
-    }
-    await this.end(prediction, mode);
-  }
-
-  tell(prediction) {
-    const position = prediction.queue_position;
-    if (prediction.status === "processing") this.word = "Running";
-    else if (position === undefined) this.word = "Waiting in the queue";
-    else if (position === 0) this.word = "Next in the queue";
-    else this.word = `${position} before yours in the queue`;
-  }
-
-  take(event) {
-    if (event.name === "start") this.word = "Running";
-    if (event.name === "output") this.append("output", event.data);
-    if (event.name === "log" || event.name === "logs") this.append("log", event.data);
-  }
-
-  append(kind, data) {
-    this.word = kind === "output" ? "Streaming" : this.word;
-    const text = typeof data === "string" ? data : JSON.stringify(data);
-    if (typeof data === "string" && data.startsWith("data:image/")) return this.answer.append(showValue(data));
-    let place = this.answer.querySelector(`pre.${kind}`);
-    if (!place) {
-      place = make("pre", { class: `text ${kind}`, "aria-live": kind === "output" ? "polite" : "off", tabindex: 0 });
-      this.answer.append(place);
-    }
-    place.append(typeof data === "string" && kind === "output" ? text : `${text.replace(/\n$/, "")}\n`);
-    place.scrollTop = place.scrollHeight;
-  }
-
-  async end(prediction, mode) {
-    const total = this.seconds();
-    if (prediction.status !== "succeeded") {
-      const title = prediction.status === "canceled" ? "Canceled" : "Failed";
-      this.status.textContent = `${title} after ${duration(total)}`;
-      this.answer.append(showProblem({ title, ...prediction.error }));
-      return;
-    }
-    const streamed = mode === "stream" && this.answer.querySelector("pre.output, figure");
-    const element = streamed ? null : await this.outputOf(prediction);
-    this.finish(element, timingsOf(prediction), total);
-  }
-
-  /** A long output stands in a prediction as a link to itself. */
-  async outputOf(prediction) {
-    const link = prediction.urls?.output;
-    if (link === undefined || prediction.output !== link) return showValue(prediction.output);
-    const response = await gateway.fetch(gateway.prediction(prediction.id, "/output"), { signal: this.control.signal });
-    if (!(response.headers.get("Content-Type") ?? "").startsWith("application/json")) return (await showResponse(response)).element;
-    return showValue(await response.json());
-  }
-
-  finish(element, timings, total) {
-    this.status.textContent = `Answered in ${duration(total)}`;
-    if (element) this.answer.append(element);
-    if (timings) this.answer.append(showTimings(timings, total));
-  }
-
-  async stop() {
-    this.cancel.disabled = true;
-    this.word = "Cancelling";
-    if (this.id === null) return this.control.abort();
-    await gateway.cancel(this.id).catch((error) => this.fail(error));
-  }
-
-  fail(error) {
-    if (error.name === "AbortError") {
-      this.status.textContent = `Given up after ${duration(this.seconds())}`;
-      return;
-    }
-    this.status.textContent = `No answer after ${duration(this.seconds())}`;
-    const problem = error instanceof ProblemError ? error.problem : { code: "page-error", detail: String(error) };
-    if (problem.status === 401) askForKey(problem);
-    else this.answer.append(showProblem(problem));
-  }
 }
 
 start();

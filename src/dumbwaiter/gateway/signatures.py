@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from dumbwaiter.blobs.cards import load_card
 from dumbwaiter.blobs.presence import why_silent, workers_of
 from dumbwaiter.errors import BlobError, BlobNotFoundError
-from dumbwaiter.gateway.http.problems import RETRY_LATER, problem
+from dumbwaiter.gateway.http.problem_codes import RETRY_LATER
+from dumbwaiter.gateway.http.problems import problem
 
 if TYPE_CHECKING:
     from dumbwaiter.blobs.store import BlobStore

@@ -12,8 +12,9 @@ BYTES = "application/octet-stream"
 NPY = "application/x-npy"
 PNG = "image/png"
 
-#: Nobody chose these: no header, the generic one, and what `curl --data-binary` says unless told otherwise.
-_UNSAID = frozenset({"", BYTES, "application/x-www-form-urlencoded", "binary/octet-stream"})
+#: Nobody chose these: no header, and what `curl --data-binary` says unless told otherwise.
+_UNSAID = frozenset({"", "application/x-www-form-urlencoded"})
+_OPAQUE = _UNSAID | {BYTES, "binary/octet-stream"}
 _NPY_NAMES = frozenset({NPY, "application/npy", "application/x-numpy"})
 
 
@@ -25,8 +26,13 @@ class ContentType(msgspec.Struct, frozen=True):
 
     @property
     def unsaid(self) -> bool:
-        """Nobody chose it: the body has to speak for itself."""
+        """Nobody chose it, and so it says nothing of the body."""
         return self.essence in _UNSAID
+
+    @property
+    def opaque(self) -> bool:
+        """Unsaid, or said to be bytes of some kind: the body has to speak for itself."""
+        return self.essence in _OPAQUE
 
     @property
     def is_json(self) -> bool:
