@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dumbwaiter.blobs.cards import load_card
 from dumbwaiter.blobs.presence import why_silent, workers_of
-from dumbwaiter.errors import BlobError, BlobNotFoundError
+from dumbwaiter.errors import BlobDamagedError, BlobError, BlobNotFoundError
 from dumbwaiter.gateway.http.problem_codes import RETRY_LATER
 from dumbwaiter.gateway.http.problems import problem
 
@@ -49,8 +49,8 @@ class Signatures:
     async def _read(self, model: str) -> Mapping[str, Any]:
         try:
             card = await load_card(self._store, model)
-        except BlobNotFoundError:
-            pass
+        except (BlobNotFoundError, BlobDamagedError):
+            pass  # the workers say it too, and the next one to start writes the card anew
         else:
             if card.signature:
                 return card.signature

@@ -171,7 +171,7 @@ class Connection(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._count_head(len(name) + len(value) + 4)
-        if len(name) == len(CODING) and name.lower() == CODING:
+        if self.parser is not None and len(name) == len(CODING) and name.lower() == CODING:
             self._fault = fault_of_coding(value, self.parser.get_http_version())
             if self._fault is not None:
                 raise _FaultError
