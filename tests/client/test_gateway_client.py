@@ -207,7 +207,7 @@ async def test_closing_while_calls_wait_tells_them(gateway, service):
         ]
         await asyncio.to_thread(service.until_waiting, 3)
     for call in calls:
-        with pytest.raises(BrokerClosedError, match="closed"):
+        with pytest.raises(BrokerClosedError, match=r"closed|not open"):  # one of them may just have begun
             await call
     with pytest.raises(BrokerClosedError, match="use it inside `async with`"):
         await client.predict("echo", 1)

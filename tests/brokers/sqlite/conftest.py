@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,6 +49,13 @@ class Child:
 @pytest.fixture
 def url(tmp_path):
     return f"sqlite://{tmp_path}/queue.db"
+
+
+@pytest.fixture
+def tmp_path():
+    """A folder of a short name: the path of a Unix socket has 107 characters at most."""
+    with tempfile.TemporaryDirectory(prefix="dw-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture
