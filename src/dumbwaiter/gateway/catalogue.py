@@ -161,7 +161,8 @@ class Catalogue:
             await asyncio.gather(*(self._look_at(model) for model in models))
             await asyncio.gather(*(self._weigh(model) for model in models))
             try:
-                await asyncio.wait_for(self._look_now.wait(), LOOK_EVERY if models else None)
+                async with asyncio.timeout(LOOK_EVERY if models else None):
+                    await self._look_now.wait()
             except TimeoutError:
                 continue
 

@@ -65,7 +65,8 @@ class Announcer:
             except BlobError as error:
                 _log.warning("this worker cannot announce itself: %s", error)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._now.wait(), presence.ANNOUNCE_EVERY)
+                async with asyncio.timeout(presence.ANNOUNCE_EVERY):
+                    await self._now.wait()
 
     async def withdraw(self) -> None:
         """Say goodbye."""

@@ -111,7 +111,8 @@ class Consumer:
         await _end(draining, hurrying, keeping)
         left = max(0.5, self._options.grace * 0.95 - (time.monotonic() - started))
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._settler.settled(), left)
+            async with asyncio.timeout(left):
+                await self._settler.settled()
         await _end(renewing, announcing, looking)
         await self._announcer.withdraw()
 

@@ -137,7 +137,8 @@ class RunnerKeeper:
         while self._hand.in_runner and time.monotonic() < give_up_at:
             self.changed.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.changed.wait(), max(0.0, give_up_at - time.monotonic()))
+                async with asyncio.timeout(max(0.0, give_up_at - time.monotonic())):
+                    await self.changed.wait()
 
     async def _live_and_die(self) -> None:
         self._is_unwanted, self._deaf_for = False, 0.0

@@ -92,7 +92,8 @@ class Lane:
             self._changed.set()
             await self._notify(events)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._flushing.wait(), self._linger)
+                async with asyncio.timeout(self._linger):
+                    await self._flushing.wait()
 
     async def _write(self, events: list[Event]) -> None:
         try:

@@ -130,7 +130,8 @@ class RunnerProcess:
 
     async def _wait(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self._died), seconds)
+            async with asyncio.timeout(seconds):
+                await asyncio.shield(self._died)
 
     def _signal(self, number: signal.Signals) -> None:
         if self.alive:

@@ -62,7 +62,7 @@ async def send_chunks(send: Send, watch: CallerWatch, headers: Headers, chunks: 
     """
     try:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        while chunk := await asyncio.wait_for(anext(chunks, b""), STALLED_AFTER):
+        while chunk := await _next(chunks):
             # Sending to whoever has gone fails silently.
             if watch.gone:
                 return
@@ -76,6 +76,12 @@ async def send_chunks(send: Send, watch: CallerWatch, headers: Headers, chunks: 
         if close is not None:
             await close()
     await send({"type": "http.response.body", "body": b""})
+
+
+async def _next(chunks: AsyncIterator[bytes]) -> bytes:
+    """The next of *chunks*; b"" at their end. Raises TimeoutError when the store gives nothing for too long."""
+    async with asyncio.timeout(STALLED_AFTER):
+        return await anext(chunks, b"")
 
 
 def server_timing(timings: Timings) -> str:

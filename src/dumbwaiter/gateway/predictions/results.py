@@ -161,7 +161,8 @@ class Lookout:
                 if self._error is not None:
                     raise self._error from None
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._told.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._told.wait()
                 self._told.clear()
             pause = min(1.5 * pause, LAST_LOOK)
 
