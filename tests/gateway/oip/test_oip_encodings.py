@@ -18,8 +18,8 @@ BODY = b"a tensor " * 100
 @pytest.mark.parametrize(
     ("encoding", "body"),
     [
-        ("gzip", gzip.compress(BODY)),
-        ("GZIP ", gzip.compress(BODY)),
+        ("gzip", gzip.compress(BODY, mtime=0)),
+        ("GZIP ", gzip.compress(BODY, mtime=0)),
         ("deflate", zlib.compress(BODY)),
         ("identity", BODY),
     ],
@@ -37,7 +37,7 @@ def test_a_bomb_is_refused_before_it_goes_off():
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 @given(junk=st.binary(max_size=40))
 def test_what_is_damaged_cut_or_followed_by_more_is_refused(encoding, junk):
-    whole = gzip.compress(BODY) if encoding == "gzip" else zlib.compress(BODY)
+    whole = gzip.compress(BODY, mtime=0) if encoding == "gzip" else zlib.compress(BODY)
     for body in (junk, whole[: min(len(junk), len(whole) - 1)], whole + junk + b"x"):
         assert f"no sound {encoding}" in refusal(inflate, encoding, body, limit=10**6)
 
