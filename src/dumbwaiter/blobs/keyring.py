@@ -174,18 +174,22 @@ async def load_key(store: BlobStore, key_id: str) -> ApiKey:
 
 async def expire_key(store: BlobStore, key_id: str, *, at: float) -> ApiKey:
     """Let the key end at *at*, or when it would have ended anyway if that is before. Raises KeyNotFoundError."""
-    key = await load_key(store, key_id)
-    ends = at if key.expires_at is None else min(at, key.expires_at)
-    changed = msgspec.structs.replace(key, expires_at=ends)
-    newest = max(await _versions(store, key_id), default=0)
-    if newest == 0:
-        raise KeyNotFoundError(key_id)
-    try:
-        await store.create(_name(key_id, newest + 1), msgspec.json.encode(changed))
-    except BlobExistsError:  # somebody else changed it just now
-        return await expire_key(store, key_id, at=at)
-    await store.delete(_name(key_id, newest))
-    return changed
+    while True:
+        newest = max(await _versions(store, key_id), default=None)
+        if newest is None:
+            raise KeyNotFoundError(key_id)
+        try:
+            # What is changed is what this very version says: the next one may have been written meanwhile.
+            key = msgspec.json.decode(await store.get(_name(key_id, newest)), type=ApiKey)
+            ends = at if key.expires_at is None else min(at, key.expires_at)
+            changed = msgspec.structs.replace(key, expires_at=ends)
+            await store.create(_name(key_id, newest + 1), msgspec.json.encode(changed))
+        except (BlobNotFoundError, BlobExistsError):
+            continue  # somebody else changed it just now, and got on by it
+        except msgspec.DecodeError as error:
+            raise KeyNotFoundError(key_id) from error
+        await store.delete(_name(key_id, newest))
+        return changed
 
 
 async def revoke_key(store: BlobStore, key_id: str) -> None:
