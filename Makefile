@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 MODEL ?= examples/classifier/network.py:Infer
 PORT ?= 8080
 TESTS ?=
-# Most tests wait for processes, so three at a time finish in a third of the time, also on two cores.
-PYTEST := -m pytest -n 3 --dist loadfile
+# Most tests wait for processes, so two at a time finish in half of the time, also on two cores.
+PYTEST := -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test check format bench docs clean

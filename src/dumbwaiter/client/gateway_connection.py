@@ -183,6 +183,12 @@ class GatewayConnection:
             raise ConfigError(f"{self.shown!r} is no URL of a gateway: {error}") from None
         except httpx.HTTPError as error:
             raise _named(self.shown, self._url, error, sent_nbytes) from error
+        except AttributeError as error:
+            if "getpeername" not in str(error):
+                raise
+            # anyio asks a socket for its peer that was lost while it was being opened.
+            lost = httpx.ConnectError("the connection was lost while it was made")
+            raise _named(self.shown, self._url, lost, sent_nbytes) from error
 
 
 async def _next(lines: AsyncIterator[str]) -> str | None:

@@ -26,6 +26,9 @@ class State(IntEnum):
     RUNNING = 2
 
 
+_STATES = frozenset(State)
+
+
 class FlightRecorder:
     """SLOTS entries of (state, since when on the monotonic clock) in a memory file that both processes map."""
 
@@ -47,7 +50,8 @@ class FlightRecorder:
     def read(self, slot: int) -> tuple[State, float]:
         """The state of *slot* and since when."""
         state, since = _ENTRY.unpack_from(self._map, slot * _ENTRY.size)
-        return State(state), since
+        # A model that writes to descriptors that are not its own may have written here: it is busy, and no good sign.
+        return State(state) if state in _STATES else State.RUNNING, since
 
     def busy(self, slots: list[int]) -> list[int]:
         """Those of *slots* that were being decoded or run."""

@@ -178,7 +178,7 @@ async def test_a_large_body_that_was_accepted_lies_in_the_store_once_however_oft
             async def none_is_left():
                 return not await store.list("claims/")
 
-            await eventually(none_is_left)
+            await eventually(none_is_left, within=20)
     assert {(response.status_code, response.content) for response in responses} == {(200, body)}
     assert len(worker.requests) == 1
 
