@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Generator
 
 import pytest
@@ -19,6 +20,18 @@ BY_DESIGN = "RULE NOT CHECKED"
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture
+def imports_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> Generator[None, None, None]:
+    """For a test that loads a model into this process: the next one finds Python's import state as it was."""
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a file rewritten within a second looks unchanged
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name.partition(".")[0] in {"network", "kitchen_models"}:
+            del sys.modules[name]
 
 
 @pytest.hookimpl(wrapper=True)

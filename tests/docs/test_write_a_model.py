@@ -28,7 +28,7 @@ CLASSES = {
 
 
 @pytest.fixture
-def served(tmp_path):
+def served(tmp_path, imports_are_forgotten):
     """The class of this name on the page, loaded as a worker loads it."""
 
     def load(name, **spec):
@@ -36,8 +36,7 @@ def served(tmp_path):
         (tmp_path / f"{module}.py").write_text(CLASSES[name])
         return load_model(ModelSpec(name=name.lower(), target=f"{module}:{name}", project=str(tmp_path), **spec))
 
-    yield load
-    sys.path[:] = [place for place in sys.path if place != str(tmp_path)]
+    return load
 
 
 def outcome(model, content_type, *bodies):

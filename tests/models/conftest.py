@@ -12,14 +12,8 @@ from dumbwaiter.models.loading import load_model
 
 
 @pytest.fixture(autouse=True)
-def _imports_are_forgotten(monkeypatch):
-    monkeypatch.setattr(sys, "path", sys.path[:])
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a file rewritten within a second looks unchanged
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:
-        if name.partition(".")[0] in {"network", "kitchen_models"}:
-            del sys.modules[name]
+def _every_test(imports_are_forgotten):
+    """Each of these tests imports a user's modules into this process."""
 
 
 @pytest.fixture

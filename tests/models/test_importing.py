@@ -56,8 +56,7 @@ def test_a_project_folder_that_does_not_exist_is_named(tmp_path):
     assert said == f"cannot load 'network:Infer': the project folder {tmp_path}/nowhere does not exist"
 
 
-def test_a_module_that_does_not_exist_is_named_with_what_there_is(project, tmp_path, monkeypatch):
-    monkeypatch.delitem(sys.modules, "network", raising=False)  # of another test
+def test_a_module_that_does_not_exist_is_named_with_what_there_is(project, tmp_path):
     assert complaint("network:Infer", tmp_path).startswith(
         f"cannot load 'network:Infer': no module 'network' in {tmp_path}; there are no Python files; "
     )

@@ -27,7 +27,7 @@ from dumbwaiter.notification import read
 from dumbwaiter.testing import eventually
 from dumbwaiter.worker.inputs import Order, Places, may_hold_urls, order_of, urls_of, with_files
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("imports_are_forgotten")]
 
 HERE = OutboundSettings(allow_http=True, allowed_networks=["127.0.0.1/32"], fetch_timeout=5.0)
 URL = "https://pictures.example/cat.png"
