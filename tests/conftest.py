@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Generator
 
@@ -12,6 +13,9 @@ from hypothesis import settings
 # The first example of a test pays for imports, and the machine may be busy with something else.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
+
+# A shell starts what runs in the background with SIGINT ignored, and so would be all processes that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: A rule that an adapter's declared capabilities switch off is no gap of the machine's.
 BY_DESIGN = "RULE NOT CHECKED"
