@@ -98,3 +98,4 @@ def fail(future: asyncio.Future[Any], error: Exception) -> None:
     """Whoever waits for *future* gets *error*, unless it is done."""
     if not future.done():
         future.set_exception(error)
+        future.exception()  # whoever has stopped waiting need not be told, and asyncio shall not complain of that

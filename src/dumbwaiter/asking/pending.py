@@ -38,8 +38,6 @@ class Pending:
         self._forget = forget
         self._collect = collect
         self._collecting: asyncio.Task[Message] | None = None
-        # Whoever has stopped waiting need not be told of an error, and asyncio shall not complain of that.
-        future.add_done_callback(_see)
 
     def __del__(self) -> None:
         self.forget()

@@ -18,7 +18,8 @@ from dumbwaiter.config import OutboundSettings, is_loopback
 from dumbwaiter.errors import ConfigError
 from dumbwaiter.gateway.access.callers import Access
 from dumbwaiter.gateway.app import Gateway
-from dumbwaiter.gateway.http.connection import LINGER, Phase, make_protocol, sweep
+from dumbwaiter.gateway.http.connection import LINGER, Phase, make_protocol
+from dumbwaiter.gateway.http.crowd import sweep
 from dumbwaiter.gateway.http.handshakes import Handshakes
 from dumbwaiter.gateway.http.listening import BACKLOG, Certificate, certificate_of, connections_within, listen
 from dumbwaiter.gateway.http.problems import Problem

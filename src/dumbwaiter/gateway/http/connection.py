@@ -12,13 +12,15 @@ import asyncio
 import enum
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from dumbwaiter.gateway.http.codings import CODING, fault_of_coding
+from dumbwaiter.gateway.http.crowd import make_room
 from dumbwaiter.gateway.http.flow import MOST_OWED, Flow
 from dumbwaiter.gateway.http.problems import Problem, encode
+from dumbwaiter.gateway.http.sending import HANG_UPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -101,7 +103,6 @@ class Connection(HttpToolsProtocol):
         if self.cycle is not None:
             self.cycle.body = bytearray()  # this object is part of a cycle, and the garbage collector comes seldom
         super().connection_lost(exc)
-        self._unset_keepalive_if_required()  # uvicorn leaves its timer running after a reset
 
     def data_received(self, data: bytes) -> None:
         if self.phase is Phase.CLOSING:
@@ -179,6 +180,7 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()  # raises for a target that it cannot read
+        cast("dict[str, Any]", self.scope)[HANG_UPS] = []
         self._head_nbytes = self._undelivered = 0
         self.phase = Phase.BODY
         self.deadline = time.monotonic() + self.options.body_timeout
@@ -195,6 +197,8 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._request_is_read = True
         super().on_message_complete()
+        if len(self._owed) == 1:
+            self.flow.resume_reading()  # a hang-up is seen only where somebody reads
         if self.cycle.response_complete:
             self._rest()
         else:
@@ -203,7 +207,7 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         # Nobody asks for the rest of the request any more, and the connection may rest for long.
         self._owed.popleft().body = bytearray()
-        super().on_response_complete()
+        self._go_on()
         if not self._owed and self.phase is Phase.OURS:
             self._rest()
         if self._last_word is not None:
@@ -211,6 +215,15 @@ class Connection(HttpToolsProtocol):
                 self._say_last_word(self._last_word)
         elif self._unfed:
             self._feed()
+
+    def _go_on(self) -> None:
+        """To the next request that was sent ahead; as uvicorn does, but for a timer: the sweep sees idle callers."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
 
     # --- the limits ---
 
@@ -374,25 +387,10 @@ def make_protocol(options: GatewaySettings) -> type[Connection]:
     return type("GatewayConnection", (Connection,), {"options": options})
 
 
-def make_room(connections: Iterable[Any], newcomer: Connection) -> bool:
-    """Close the connection, but *newcomer*, that has been idle or in its head for longest; False if none is."""
-    idle = [one for one in connections if one is not newcomer and one.asks_for_nothing()]
-    if not idle:
-        return False
-    min(idle, key=lambda one: one.phase_since).give_way()
-    return True
-
-
 def _tell_gone(cycles: Iterable[RequestResponseCycle]) -> None:
     """Tell the application, for each of these responses that it owes, that nobody is there to receive it."""
     for cycle in cycles:
         cycle.disconnected = True
         cycle.message_event.set()
-
-
-def sweep(connections: Iterable[Any], now: float) -> int:
-    """Close those connections whose caller was too slow by *now* (time.monotonic); returns how many."""
-    overdue = [connection for connection in connections if connection.is_overdue(now)]
-    for connection in overdue:
-        connection.expire()
-    return len(overdue)
+        for tell in cast("dict[str, Any]", cycle.scope).pop(HANG_UPS, ()):  # they hear of it once
+            tell()

@@ -57,7 +57,7 @@ class Exchange:
     def watch(self, on_gone: Callable[[], object] | None = None) -> CallerWatch:
         """From now on, whether the caller is still there. The first call alone may say what happens *on_gone*."""
         if self._watch is None:
-            self._watch = CallerWatch(self.receive, on_gone)
+            self._watch = CallerWatch(self.scope, self.receive, on_gone)
         return self._watch
 
     async def respond(self, status: int, headers: Headers, body: bytes) -> None:

@@ -11,10 +11,14 @@ from dumbwaiter.errors import BlobError
 from dumbwaiter.gateway.http.problems import Headers
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Send
+    from starlette.types import Receive, Scope, Send
 
     from dumbwaiter.message import Timings
 
+HANG_UPS = "dumbwaiter.hang_ups"
+"""The key of a scope's list of what to call when the caller hangs up before its response is whole. Our connections have
+one; under another server a task has to wait for that.
+"""
 STALLED_AFTER = 30.0
 """A store that gives nothing for so many seconds is given up."""
 
@@ -28,19 +32,38 @@ class CallerWatch:
     exchange is over.
     """
 
-    __slots__ = ("_on_gone", "gone", "task")
+    __slots__ = ("_future", "_on_gone", "_task", "gone")
 
-    def __init__(self, receive: Receive, on_gone: Callable[[], object] | None = None) -> None:
+    def __init__(self, scope: Scope, receive: Receive, on_gone: Callable[[], object] | None = None) -> None:
         self.gone = False
         self._on_gone = on_gone
-        self.task = asyncio.get_running_loop().create_task(self._see(receive))
+        self._future: asyncio.Future[None] | None = None
+        hang_ups: list[Callable[[], object]] | None = scope.get(HANG_UPS)
+        if hang_ups is None:
+            self._task = asyncio.get_running_loop().create_task(self._see(receive))
+        else:
+            hang_ups.append(self._note)
+
+    @property
+    def future(self) -> asyncio.Future[None]:
+        """Done when the caller has hung up."""
+        if self._future is None:
+            self._future = asyncio.get_running_loop().create_future()
+            if self.gone:
+                self._future.set_result(None)
+        return self._future
 
     async def _see(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
+        self._note()
+
+    def _note(self) -> None:
         self.gone = True
         if self._on_gone is not None:
             self._on_gone()
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
 
 
 def json_headers(body: bytes) -> Headers:

@@ -140,7 +140,7 @@ class Infer:
             for place, message in enumerate(messages)
         ]
         together = asyncio.gather(*asking)
-        either: set[asyncio.Future[Any]] = {together, exchange.watch().task}
+        either: set[asyncio.Future[Any]] = {together, exchange.watch().future}
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not together.done():

@@ -91,7 +91,7 @@ class EventStreams:
             pause = FIRST_POLL if any_came else min(1.5 * pause, LAST_POLL)
             await stream.keep_alive()
             await asyncio.wait(
-                {stream.watch.task, self._stopping.future}, timeout=pause, return_when=asyncio.FIRST_COMPLETED
+                {stream.watch.future, self._stopping.future}, timeout=pause, return_when=asyncio.FIRST_COMPLETED
             )
         return None
 

@@ -97,7 +97,7 @@ class Keeping:
             return None
         watch = exchange.watch()
         try:
-            answer = await lookout.answer(patience, watch.task)
+            answer = await lookout.answer(patience, watch.future)
         except (ShuttingDownError, ModelFailingError):
             if head.preferences.respond_async:
                 return None

@@ -171,7 +171,7 @@ class KeptPredictions:
             return await self._results.find(known.id)
         watch = exchange.watch()
         async with self._results.look_out(known.id, known.model) as lookout:
-            answer = await lookout.answer(Patience(wait), self._stopping.future, watch.task)
+            answer = await lookout.answer(Patience(wait), self._stopping.future, watch.future)
         if watch.gone:
             raise CallerGoneError
         return answer

@@ -9,6 +9,7 @@ is never shown as a page of this gateway's origin.
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import TYPE_CHECKING
 
@@ -89,6 +90,7 @@ def raw_headers(answer: Message, *, id_: str, nbytes: int) -> Headers:
     return headers
 
 
+@functools.lru_cache(maxsize=128)
 def is_sent_raw(content_type: str | None, accept: str) -> bool:
     """Whether an output of *content_type* is sent as it is to whoever sends *accept*, rather than in an object."""
     said = parse_content_type(content_type or BYTES)
@@ -115,6 +117,7 @@ def _common(answer: Message, content_type: str, id_: str) -> Headers:
     ]
 
 
+@functools.lru_cache(maxsize=128)
 def _is_harmless(content_type: str) -> bool:
     # A browser reads "image/png,text/html" as two types, and takes the last.
     essence = "" if "," in content_type else parse_content_type(content_type).essence
