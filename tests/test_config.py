@@ -234,6 +234,50 @@ def test_pages_that_may_call_are_named_by_their_origin(origin):
     ]
 
 
+@pytest.mark.parametrize("url", ["https://api.example.com", "HTTP://[::1]:8080/", "https://a.example:443/ml/v2"])
+def test_links_may_begin_with_any_web_address(url):
+    assert load({"DUMBWAITER_GATEWAY__PUBLIC_URL": url}).gateway.public_url == url
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("10.1.2.3/24", "write 10.1.2.0/24, or 10.1.2.3 for this one address"),
+        ("fd00::1/64", "write fd00::/64, or fd00::1 for this one address"),
+        ("example.com", "write one such as 10.1.2.0/24"),
+        ("10.1.2.0/33", "write one such as 10.1.2.0/24"),
+    ],
+)
+def test_a_network_that_is_none_is_refused_naming_its_place_and_what_to_write(tmp_path, wrong, words):
+    file = write(tmp_path, f'[outbound]\nallowed_networks = ["10.0.0.0/8", "{wrong}"]')
+    assert complaint() == f"{file}:2: outbound.allowed_networks: {wrong!r} is no network; {words}"
+    file.unlink()
+    variable = {"DUMBWAITER_OUTBOUND__ALLOWED_NETWORKS": wrong}
+    with pytest.raises(ConfigError, match="environment variable DUMBWAITER_OUTBOUND__ALLOWED_NETWORKS: outbound"):
+        load(variable)
+
+
+def test_a_signing_key_that_is_too_short_is_refused_naming_its_place_and_never_shown(tmp_path):
+    file = write(tmp_path, '[gateway]\nsigning_key = "s3cret"')
+    assert complaint().startswith(f"{file}:2: gateway.signing_key: it has 6 bytes; it needs at least 32: openssl")
+    file.unlink()
+    with pytest.raises(ConfigError) as caught:
+        load({"DUMBWAITER_GATEWAY__SIGNING_KEY": "s3cret"})
+    assert str(caught.value).startswith("environment variable DUMBWAITER_GATEWAY__SIGNING_KEY: gateway.signing_key")
+    assert "s3cret" not in str(caught.value)
+    assert load({"DUMBWAITER_GATEWAY__SIGNING_KEY": "x" * 32}).gateway.signing_key == "x" * 32
+
+
+@pytest.mark.parametrize(
+    "wrong", ["api.example.com", "//api.example.com", "ftp://a.example", "https://", "https://a b", "https://a.b/?x=1"]
+)
+def test_a_public_url_without_a_scheme_or_with_more_than_a_path_is_refused_naming_its_place(tmp_path, wrong):
+    file = write(tmp_path, f'[gateway]\npublic_url = "{wrong}"')
+    assert complaint().startswith(
+        f"{file}:2: gateway.public_url: {wrong!r} is no URL to put before paths; write https:"
+    )
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

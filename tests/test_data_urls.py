@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dumbwaiter.data_urls import holds_base64, is_data_url, read, write
+from dumbwaiter.data_urls import LONGEST_HEAD, holds_base64, is_data_url, read, write
 from dumbwaiter.errors import BadInputError
 
 
@@ -100,3 +100,12 @@ def test_long_data_is_decoded_as_short_data_is(text):
     for shift in range(4):
         long = "." * shift + text * 70_000
         assert read(f"data:a/b,{long}")[1] == unquote_to_bytes(long)
+
+
+def test_what_stands_before_the_comma_is_short():
+    longest = "data:a/b;" + "c" * (LONGEST_HEAD - len("data:a/b;"))
+    assert read(f"{longest},x") == (longest.removeprefix("data:"), b"x")
+    for url in (f"{longest}c,x", "data:a/b;" + "a=b;" * 100_000 + ",x"):
+        assert not holds_base64(url.replace(",x", ";base64,eA=="))
+        with pytest.raises(BadInputError, match=f"more than {LONGEST_HEAD} characters before its comma"):
+            read(url)

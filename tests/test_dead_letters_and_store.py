@@ -6,10 +6,11 @@ import secrets
 
 import pytest
 
-from dumbwaiter.answers import failed
+from dumbwaiter.answers import failed, failure_of
+from dumbwaiter.asking import cancel
 from dumbwaiter.blobs.claimcheck import check_in
 from dumbwaiter.blobs.objects import ObjectBlobStore
-from dumbwaiter.blobs.results import load_result, result_key, save_result
+from dumbwaiter.blobs.results import failure_mark, forget_failure, load_result, result_key, save_result
 from dumbwaiter.brokers.memory import MemoryBroker
 from dumbwaiter.dead_letters import PAGE, find, purge, redrive
 from dumbwaiter.errors import BlobError, BlobNotFoundError, DeadLetterNotFoundError, QueueNotFoundError
@@ -227,6 +228,80 @@ async def test_those_with_and_without_a_failure_are_redriven_in_their_order(brok
     assert await redrive(broker, store, "q") == 6
     again = await broker.receive("q", max_messages=10, max_wait=5.0)
     assert [delivery.message.id for delivery in again] == list("abcdef")
+
+
+class Overlapped(MemoryBroker):
+    """Once all dead letters were listed, *meanwhile* happens."""
+
+    meanwhile = None
+
+    async def dead_letters(self, queue, *, limit=100, after=None):
+        page = await super().dead_letters(queue, limit=limit, after=after)
+        if not page and self.meanwhile is not None:
+            happens, self.meanwhile = self.meanwhile, None
+            await happens()
+        return page
+
+
+@pytest.fixture
+async def overlapped(store):
+    """A broker with one dead letter, ``m``, of which a failure is kept."""
+    async with Overlapped() as broker:
+        await broker.create_queue("q")
+        await give_up_on(broker, [Message(id="m")])
+        await save_failure(store, "m")
+        yield broker
+
+
+async def test_what_a_caller_cancels_after_another_has_redriven_it_stays_cancelled(overlapped, store):
+    async def meanwhile():
+        assert await redrive(overlapped, store, "q") == 1
+        await cancel(store, "m")
+        await overlapped.complete(await overlapped.receive("q", max_messages=1, max_wait=0.0))
+
+    overlapped.meanwhile = meanwhile
+    assert await redrive(overlapped, store, "q") == 0
+    assert failure_of(await load_result(store, "m")).code == "canceled"
+
+
+async def test_what_failed_again_after_another_has_redriven_it_keeps_its_new_failure(overlapped, store):
+    async def meanwhile():
+        assert await redrive(overlapped, store, "q") == 1
+        await save_failure(store, "m")
+        again = await overlapped.receive("q", max_messages=1, max_wait=0.0)
+        await overlapped.dead_letter(again, reason="model-error")
+
+    overlapped.meanwhile = meanwhile
+    assert await redrive(overlapped, store, "q") == 0
+    assert failure_of(await load_result(store, "m")).code == "model-error"
+    assert await counts(overlapped) == (0, 1)
+
+
+async def test_what_another_has_purged_keeps_its_failure(overlapped, store):
+    async def meanwhile():
+        assert await purge(overlapped, store, "q") == 1
+
+    overlapped.meanwhile = meanwhile
+    assert await redrive(overlapped, store, "q") == 0
+    assert failure_of(await load_result(store, "m")).code == "model-error"
+
+
+async def test_what_was_cancelled_after_a_redrive_died_half_way_is_redriven_and_stays_cancelled(overlapped, store):
+    async def meanwhile():
+        await forget_failure(store, "m", await failure_mark(store, "m"))
+        await cancel(store, "m")
+
+    overlapped.meanwhile = meanwhile
+    assert await redrive(overlapped, store, "q") == 1
+    assert failure_of(await load_result(store, "m")).code == "canceled"
+
+
+async def test_a_cancelled_request_that_is_a_dead_letter_stays_cancelled_when_it_is_redriven(broker, store):
+    await give_up_on(broker, [Message(id="m")])
+    await cancel(store, "m")
+    assert await redrive(broker, store, "q") == 1
+    assert failure_of(await load_result(store, "m")).code == "canceled"
+    assert await counts(broker) == (1, 0)
 
 
 # --- purging ---

@@ -11,12 +11,15 @@ import msgspec
 import pytest
 
 from dumbwaiter.message import (
+    LONGEST_ID,
     DeadLetter,
     Delivery,
     Failure,
     Message,
     QueueStats,
     Timings,
+    is_message_id,
+    is_model_name,
     is_queue_name,
     is_url,
     new_id,
@@ -98,3 +101,17 @@ def test_a_value_cannot_be_changed_and_comes_back_from_json(value):
     assert msgspec.json.decode(msgspec.json.encode(value), type=type(value)) == value
     with pytest.raises(TypeError, match="positional"):
         type(value)("positional")
+
+
+@pytest.mark.parametrize(
+    ("text", "can_be"),
+    [("r1", True), ("order 17/ä", True), ("x" * LONGEST_ID, True), ("x" * (LONGEST_ID + 1), False)]
+    + [(text, False) for text in ("", "a\nb", "a\0", "\udc80")],
+)
+def test_an_id_that_is_asked_about_is_printable_and_not_endless(text, can_be):
+    assert is_message_id(text) == can_be
+
+
+def test_a_models_name_is_none_of_the_systems_own_queues():
+    assert is_model_name("dumbwaiter")
+    assert not is_model_name("dumbwaiter.webhooks")

@@ -63,6 +63,12 @@ def test_a_failure_shows_its_first_line_and_no_traceback():
     assert "output" not in msgspec.json.decode(text)
 
 
+def test_a_failure_at_the_first_attempt_says_that_it_was_tried_once():
+    failure = Failure(code="bad-input", message="this is no image", attempts=1)
+    seen = shown(finished(failed(REQUEST, failure), id_="p1", model="cats"))
+    assert seen["error"] == {"code": "bad-input", "message": "this is no image", "attempts": 1}
+
+
 def test_a_cancelled_one_says_so():
     cancelled = failed(REQUEST, Failure(code="canceled", message="cancelled by its caller"))
     assert shown(finished(cancelled, id_="p1", model="cats"))["status"] == "canceled"

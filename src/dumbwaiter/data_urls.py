@@ -14,6 +14,8 @@ from dumbwaiter.errors import BadInputError
 
 _SCHEME = "data:"
 _DEFAULT = "text/plain"
+LONGEST_HEAD = 1024
+"""At most so many characters stand before the comma: a type goes on as it is, with every message."""
 _PIECE = 64 * 1024
 _DEFAULT_CHARSET = ";charset=US-ASCII"
 
@@ -25,7 +27,7 @@ def is_data_url(text: str) -> bool:
 
 def holds_base64(text: str) -> bool:
     """Whether *text* begins as a ``data:`` URL in base64 does, which hardly any text does by chance."""
-    head, comma, _ = text.partition(",")
+    head, comma, _ = text[: LONGEST_HEAD + 1].partition(",")
     return bool(comma) and is_data_url(text) and _split_head(head)[1]
 
 
@@ -38,6 +40,8 @@ def read(url: str, *, may_be_empty: bool = False) -> tuple[str | None, bytes]:
     head, comma, data = url.partition(",")
     if not comma or not is_data_url(head):
         raise BadInputError("a data URL without data; write data:image/jpeg;base64,…")
+    if len(head) > LONGEST_HEAD:
+        raise BadInputError(f"a data URL with more than {LONGEST_HEAD} characters before its comma")
     said, is_base64 = _split_head(head)
     try:
         body = _unescaped(data.encode()) if "%" in data or not is_base64 else data.encode("ascii")

@@ -6,10 +6,10 @@ may be a million of them. A dead letter is named by its key, or by its message's
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dumbwaiter.blobs.claimcheck import drop
-from dumbwaiter.blobs.results import forget_failure, has_result
+from dumbwaiter.blobs.results import failure_mark, forget_failure
 from dumbwaiter.errors import DeadLetterNotFoundError
 
 if TYPE_CHECKING:
@@ -48,32 +48,48 @@ async def redrive(broker: Broker, store: BlobStore, queue: str, names: Sequence[
 
     Nothing is done when one of the names is missing: DeadLetterNotFoundError. Raises BlobError when the store fails,
     and what was not sent back by then stays, with its failure. Whoever dies in the middle leaves at most one whose
-    failure is gone and which is a dead letter still: redriving again sends that one back too.
+    failure is gone and which is a dead letter still: redriving again sends that one back too. What somebody else
+    redrives or purges meanwhile is theirs, and not counted here. A request that its caller cancelled goes back too, and
+    ends as cancelled without being run.
     """
     # Which ones, before any of them goes: what is sent back may die again at once, and would be met again for ever.
     if names is None:
-        chosen = [(letter.key, letter.message.id) async for page in _pages(broker, queue) for letter in page]
+        chosen = [await _choose(store, letter) async for page in _pages(broker, queue) for letter in page]
     else:
-        chosen = [(letter.key, letter.message.id) for letter in await find(broker, queue, names)]
+        chosen = [await _choose(store, letter) for letter in await find(broker, queue, names)]
     count = 0
     for start in range(0, len(chosen), PAGE):
         count += await _redrive(broker, store, queue, chosen[start : start + PAGE])
     return count
 
 
-async def _redrive(broker: Broker, store: BlobStore, queue: str, letters: Sequence[tuple[str, str]]) -> int:
-    """Send back these, by key and request id, in their order; those of which nothing is kept, together."""
+class _Chosen(NamedTuple):
+    """A dead letter that shall go back; *mark* of the failure that is kept as its result, None where none is."""
+
+    key: str
+    request_id: str
+    mark: str | None
+
+
+async def _choose(store: BlobStore, letter: DeadLetter) -> _Chosen:
+    return _Chosen(letter.key, letter.message.id, await failure_mark(store, letter.message.id))
+
+
+async def _redrive(broker: Broker, store: BlobStore, queue: str, letters: Sequence[_Chosen]) -> int:
+    """Send back these, in their order; those of which no failure is kept, together."""
     count, together = 0, list[str]()
-    for key, request_id in letters:
-        if await has_result(store, request_id):
-            count += await broker.redrive(queue, together)
-            together.clear()
+    for key, request_id, mark in letters:
+        if mark is None:
+            together.append(key)
+            continue
+        count += await broker.redrive(queue, together)
+        together.clear()
+        # What stands there is another's by now if another has redriven or purged it: its answer must not go.
+        if await broker.is_dead_letter(queue, key):
             # A kept result is written once: the failure that stands there would keep out what the next run brings. It
             # goes right before its message: without either the request would look as if it still waited.
-            await forget_failure(store, request_id)
+            await forget_failure(store, request_id, mark)
             count += await broker.redrive(queue, [key])
-        else:
-            together.append(key)
     return count + await broker.redrive(queue, together)
 
 

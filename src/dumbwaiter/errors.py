@@ -46,11 +46,20 @@ class BrokerClosedError(BrokerError):
 
 
 class QueueNotFoundError(BrokerError):
-    """No such queue; it is created by the worker of the model, or with create_queue."""
+    """No such queue; it is created by the worker of the model, or with create_queue. *where* is the broker's URL, as
+    far as it may be shown, where several could be meant.
+    """
 
-    def __init__(self, queue: str) -> None:
+    where: str | None = None
+
+    def __init__(self, queue: str, *, where: str | None = None) -> None:
         self.queue = queue
-        super().__init__(f"no queue named {queue!r}; start a worker for it, or call create_queue({queue!r}) first")
+        self.where = where
+        if where is None:
+            what = f"no queue named {queue!r}; start a worker for it, or call create_queue({queue!r}) first"
+        else:
+            what = f"no queue named {queue!r} on {where}; start a worker for it there, or name the broker that has one"
+        super().__init__(what)
 
 
 class InvalidQueueNameError(BrokerError):

@@ -25,6 +25,9 @@ LEAST_PRIORITY, GREATEST_PRIORITY = -9, 9
 LONGEST_TENANT = 128
 """Characters of a tenant's name."""
 
+LONGEST_ID = 1024
+"""Characters of an id that is asked about; anything longer is a mistake, such as a whole file."""
+
 KEEP, WEBHOOK, WEBHOOK_EVENTS = "keep", "webhook", "webhookevents"
 """Extensions of a request: ``true`` keeps its result; a URL that is told of it, and of which events (a,b,c)."""
 
@@ -68,9 +71,19 @@ def is_queue_name(name: str) -> bool:
     return _QUEUE_NAME.fullmatch(name) is not None
 
 
+def is_model_name(name: str) -> bool:
+    """Whether *name* can name a model: whether its queue is not one of the system's own."""
+    return not name.startswith(SYSTEM_QUEUES)
+
+
 def is_tenant_name(text: str) -> bool:
     """Whether *text* can name a tenant: 1 to LONGEST_TENANT printable characters."""
     return 0 < len(text) <= LONGEST_TENANT and text.isprintable()
+
+
+def is_message_id(text: str) -> bool:
+    """Whether *text* can be the id of a request that somebody asks about: 1 to LONGEST_ID printable characters."""
+    return 0 < len(text) <= LONGEST_ID and text.isprintable()
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -131,12 +144,12 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class QueueStats(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Counts of one queue now.
 
-    *oldest_age* is the seconds that the oldest ready message has waited, 0.0 if there is none, and None where the
-    broker cannot tell.
+    *oldest_age* is the seconds that the oldest ready message has waited, 0.0 if there is none. It and *locked* are None
+    where the broker cannot tell.
     """
 
     ready: int
-    locked: int
+    locked: int | None
     delayed: int
     dead: int
     oldest_age: float | None

@@ -45,8 +45,8 @@ class Links(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     output: str
 
 
-class PredictionFailure(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """Why there is no output: Failure without what only the system's own people should see."""
+class PredictionFailure(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Why there is no output: Failure without what only the system's own people should see. All of it is written."""
 
     code: str
     message: str

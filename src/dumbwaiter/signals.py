@@ -1,4 +1,4 @@
-"""Being told to stop: by whoever runs this, or by signal (SIGTERM or SIGINT; the second one hurries)."""
+"""Signals: being told to stop by one (SIGTERM or SIGINT; the second one hurries), and having died of one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import signal
 from collections.abc import Iterator
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
+#: What a process dies of by its own fault; the names of the others say enough.
+_FAULTS = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGSYS)
 
 
 @contextlib.contextmanager
@@ -33,3 +35,19 @@ def told_to_stop(
     finally:
         for number in _STOPPING:
             loop.remove_signal_handler(number)
+
+
+def describe_exit(exit_code: int) -> str:
+    """``exited with code 1``, ``was killed by SIGKILL``, ``was killed by SIGSEGV (segmentation fault)``.
+
+    *exit_code* as subprocess gives it: negative for a signal.
+    """
+    if exit_code >= 0:
+        return f"exited with code {exit_code}"
+    try:
+        number = signal.Signals(-exit_code)
+    except ValueError:
+        return f"was killed by signal {-exit_code}"
+    meaning = (signal.strsignal(number) or "").lower()
+    said = f" ({meaning})" if meaning and number in _FAULTS else ""
+    return f"was killed by {number.name}{said}"

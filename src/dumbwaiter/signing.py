@@ -13,6 +13,8 @@ import secrets
 
 import msgspec
 
+from dumbwaiter.base32 import decode, encode
+
 KEY_NBYTES = 32
 _TIME, _RANDOM, _SIGNATURE = 6, 8, 12
 _TOKEN_NCHARS = 42  # base32 of the three without padding: 26 bytes
@@ -37,7 +39,7 @@ class SigningKey:
     def new_id(self, model: str, tenant: str | None, *, now: float) -> str:
         """A fresh id of a prediction by *model* for *tenant*; ids sort by *now* (seconds since the Unix epoch)."""
         head = round(now * 1000).to_bytes(_TIME, "big") + secrets.token_bytes(_RANDOM)
-        return f"{_encode(head + self._signature(head, model, tenant))}.{model}"
+        return f"{encode(head + self._signature(head, model, tenant))}.{model}"
 
     def read_id(self, id_: str, tenant: str | None) -> PredictionId | None:
         """What *id_* says when this key made it for *tenant*; None for any other text."""
@@ -45,10 +47,10 @@ class SigningKey:
         if match is None:
             return None
         token, model = match[1], match[2]
-        raw = _decode(token)
+        raw = decode(token)
         head, signature = raw[: _TIME + _RANDOM], raw[_TIME + _RANDOM :]
         # The last character has bits to spare: without the second look several texts would be one id.
-        if not hmac.compare_digest(signature, self._signature(head, model, tenant)) or _encode(raw) != token:
+        if not hmac.compare_digest(signature, self._signature(head, model, tenant)) or encode(raw) != token:
             return None
         return PredictionId(model, int.from_bytes(head[:_TIME], "big") / 1000)
 
@@ -67,12 +69,4 @@ class SigningKey:
 def created_at(id_: str) -> float | None:
     """When the prediction *id_* was made, as it says itself, signed or not; None when it is not of that form."""
     match = _ID.fullmatch(id_)
-    return None if match is None else int.from_bytes(_decode(match[1])[:_TIME], "big") / 1000
-
-
-def _encode(raw: bytes) -> str:
-    return base64.b32hexencode(raw).decode().rstrip("=").lower()
-
-
-def _decode(token: str) -> bytes:
-    return base64.b32hexdecode(token.upper() + "=" * (-len(token) % 8))
+    return None if match is None else int.from_bytes(decode(match[1])[:_TIME], "big") / 1000

@@ -94,6 +94,29 @@ async def test_an_inbox_that_cannot_be_read_for_a_while_is_tried_again(monkeypat
     assert "restarting" in caplog.text
 
 
+async def test_an_inbox_that_could_be_read_again_is_tried_again_soon(monkeypatch, caplog):
+    monkeypatch.setattr("dumbwaiter.asking.asker.FIRST_BACK_OFF", 0.01)
+
+    class Stutters(MemoryBroker):
+        async def open_inbox(self):
+            inbox = await super().open_inbox()
+            receive, ends = inbox.receive, iter(["fails", "fails", "fails", "is empty", "fails"])
+
+            async def stuttering(**arguments):
+                how = next(ends, "works")
+                if how == "fails":
+                    raise BrokerUnavailableError("restarting")
+                return [] if how == "is empty" else await receive(**arguments)
+
+            inbox.receive = stuttering
+            return inbox
+
+    async with Stutters() as broker, serving(broker), Asker(broker) as asker:
+        assert (await asker.ask("echo", request(), timeout=10)).body == b"soup"
+    delays = [record.args[1] for record in caplog.records if "trying again" in record.msg]
+    assert delays == [0.01, 0.02, 0.04, 0.01]
+
+
 async def test_a_fault_in_reading_the_inbox_is_logged_and_told_to_all_who_wait(broker, caplog):
     async with Asker(broker) as asker:
         pending = await asker.begin("silent", request(), confirm=True)

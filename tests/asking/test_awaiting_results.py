@@ -11,6 +11,7 @@ from dumbwaiter.blobs import open_store
 from dumbwaiter.blobs.results import save_result
 from dumbwaiter.errors import BlobError, PredictionTimeoutError
 from dumbwaiter.message import Message
+from dumbwaiter.policies.polling import Pace
 
 pytestmark = pytest.mark.anyio
 
@@ -43,6 +44,22 @@ async def test_a_result_that_comes_later_is_waited_for(store, timeout):
 async def test_the_end_of_patience_is_an_error_of_its_own(store, timeout):
     with pytest.raises(PredictionTimeoutError, match=f"no result of 'order' within {timeout:g} s; it may still be"):
         await await_result(store, "order", timeout)
+
+
+async def test_a_result_that_comes_shortly_before_the_end_of_patience_is_still_seen(store, monkeypatch):
+    monkeypatch.setattr("dumbwaiter.asking.results.QUICK", Pace(0.01, 1000.0, growth=1e6))
+    looks = 0
+
+    class SavedBeforeTheThirdLook:
+        async def get(self, key):
+            nonlocal looks
+            looks += 1
+            if looks == 3:
+                await save(store)
+            return await store.get(key)
+
+    async with asyncio.timeout(20):
+        assert (await await_result(SavedBeforeTheThirdLook(), "order", 1)).body == b"soup"
 
 
 async def test_reading_counts_as_waiting():

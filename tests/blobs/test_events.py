@@ -100,6 +100,26 @@ async def test_a_last_seen_id_that_is_none_of_ours_starts_from_the_first_event(s
     assert is_event_id(event_id(FIRST, 0))
 
 
+@pytest.mark.parametrize(
+    "after", [event_id(SECOND, 5), event_id(new_attempt(1, 1_600_000_000.0), 0), "f" * 13 + "-00000000"]
+)
+async def test_a_last_seen_id_of_an_attempt_that_is_not_known_starts_from_the_first_event(store: BlobStore, after):
+    await append(store, "r1", log(FIRST, 0, 1))
+    assert len(await ids_of(store, after)) == 2
+
+
+async def test_a_reader_that_has_seen_a_later_attempt_before_a_redrive_sees_the_first_one_after_it(store: BlobStore):
+    await append(store, "r1", log(SECOND, 0))
+    seen = (await ids_of(store))[-1]
+    await forget_events(store, "r1")
+    anew = new_attempt(1, 1_700_000_120.0)
+    await append(store, "r1", log(anew, 0, 1))
+    first = await ids_of(store, seen)
+    assert first == [event_id(anew, 0), event_id(anew, 1)]
+    await append(store, "r1", log(anew, 2))
+    assert await ids_of(store, first[-1]) == [event_id(anew, 2)]
+
+
 @pytest.mark.parametrize("torn", [b"", b"\x91", b"\xff" * 100, b"\x80", b'[{"id":1}]'])
 async def test_a_segment_that_a_power_cut_tore_hides_no_other(store: BlobStore, torn):
     for number in range(3):

@@ -8,8 +8,10 @@ import logging
 import msgspec
 import pytest
 
+from dumbwaiter.blobs import open_store
 from dumbwaiter.blobs.keyring import (
     KeyNotFoundError,
+    KeyReplacedError,
     Keyring,
     expire_key,
     has_secret,
@@ -21,7 +23,6 @@ from dumbwaiter.blobs.keyring import (
     revoke_key,
     save_key,
 )
-from dumbwaiter.blobs.store import open_store
 from dumbwaiter.errors import BlobError
 
 pytestmark = pytest.mark.anyio
@@ -89,6 +90,17 @@ async def test_an_expiry_can_be_brought_forward_and_not_put_off(store):
     assert is_usable(only, now=19.9)
     assert not is_usable(only, now=20.0)
     assert len(await store.list("keys/")) == 1
+
+
+async def test_a_key_that_was_replaced_says_by_which_and_can_be_replaced_once(store):
+    key, _ = await saved(store)
+    assert (await expire_key(store, key.id, at=50.0, replaced_by="next")).replaced_by == "next"
+    assert (await expire_key(store, key.id, at=40.0)).replaced_by == "next"
+    with pytest.raises(KeyReplacedError, match="was rotated before, and 'next' took its place") as caught:
+        await expire_key(store, key.id, at=30.0, replaced_by="another")
+    assert (caught.value.key_id, caught.value.successor) == (key.id, "next")
+    (only,) = await load_keys(store)
+    assert (only.expires_at, only.replaced_by) == (40.0, "next")
 
 
 async def test_a_revoked_key_is_gone_and_revoking_it_again_names_it(store):

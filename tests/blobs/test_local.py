@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import shutil
 import stat
 from pathlib import Path
 
 import pytest
 from blob_process import NBYTES
 
-from dumbwaiter.blobs import BlobStore
+from dumbwaiter.blobs import BlobStore, open_store
+from dumbwaiter.blobs.files import Root
 from dumbwaiter.errors import BlobError, BlobExistsError, BlobNotFoundError
 from dumbwaiter.testing import eventually
 
@@ -160,3 +163,112 @@ async def test_what_the_system_says_against_a_folder_is_told_by_every_verb(local
         await local.put("a", b"")
     with pytest.raises(BlobError, match=r"cannot list blobs in .+/blobs: Too many levels"):
         await local.list("")
+
+
+# --- the folder itself ---
+
+
+async def is_refused(store: BlobStore, match: str) -> None:
+    """Every verb says so, and none takes it for absence."""
+
+    async def chunks():
+        yield b"1"
+
+    async def scanned():
+        return [page async for page in store.scan("results/")]
+
+    verbs = [
+        store.get("results/a"),
+        store.get("results/never"),
+        store.exists("results/never"),
+        store.size("results/a"),
+        anext(store.stream("results/a")),
+        store.put("results/b", b"1"),
+        store.put_stream("results/b", chunks()),
+        store.create("results/a", b"1"),
+        store.delete("results/a"),
+        store.list("results/"),
+        scanned(),
+    ]
+    for verb in verbs:
+        with pytest.raises(BlobError, match=match) as caught:
+            await verb
+        assert not isinstance(caught.value, BlobNotFoundError), verb
+
+
+@pytest.mark.parametrize("comes_instead", ["nothing", "a folder", "a file"])
+async def test_a_folder_that_was_taken_away_is_not_an_empty_store(local: BlobStore, tmp_path, comes_instead):
+    folder, away = tmp_path / "blobs", tmp_path / "away"
+    await local.put("results/a", b"1")
+    assert await local.exists("results/a")
+    folder.rename(away)
+    if comes_instead == "a folder":
+        (folder / "results").mkdir(parents=True)
+    elif comes_instead == "a file":
+        folder.write_text("")
+    await is_refused(local, "taken away or replaced under us; put it back, or restart|Not a directory")
+    with pytest.raises(BlobError, match="taken away or replaced"):
+        await local.remove_leftovers(before=2e9)
+    if folder.is_dir():
+        (folder / "results").rmdir()
+        folder.rmdir()
+    folder.unlink(missing_ok=True)
+    away.rename(folder)
+    assert await local.get("results/a") == b"1", "it is there again"
+
+
+async def test_a_folder_that_was_deleted_and_made_anew_is_another_one(local: BlobStore, tmp_path):
+    await local.put("results/a", b"1")
+    await local.list("")
+    for _ in range(5):  # file systems give the number of a folder that is gone to the next one
+        shutil.rmtree(tmp_path / "blobs")
+        (tmp_path / "blobs").mkdir()
+        await is_refused(local, "taken away or replaced under us")
+
+
+async def test_a_folder_that_goes_while_it_is_looked_into_is_not_empty(local: BlobStore, tmp_path, monkeypatch):
+    await local.put("results/a", b"1")
+    check = Root.check
+
+    def goes(root):
+        check(root)
+        if (tmp_path / "blobs").exists():
+            (tmp_path / "blobs").rename(tmp_path / "away")
+
+    monkeypatch.setattr(Root, "check", goes)
+    for look in (local.get("results/a"), local.exists("results/a"), local.list("results/")):
+        if not (tmp_path / "blobs").exists():
+            (tmp_path / "away").rename(tmp_path / "blobs")
+        with pytest.raises(BlobError, match="taken away") as caught:
+            await look
+        assert not isinstance(caught.value, BlobNotFoundError)
+
+
+async def test_a_file_in_the_place_of_a_kind_of_objects_is_not_their_absence(local: BlobStore, tmp_path):
+    await local.put("claims/a", b"1")
+    (tmp_path / "blobs" / "results").write_text("")
+    await is_refused(local, "cannot (read|write|delete|list) blobs? .*: (results is no folder|File exists|Not a dir)")
+    assert await local.get("claims/a") == b"1"
+
+
+async def test_what_was_never_there_is_absent_and_comes_with_the_first_object(local: BlobStore, tmp_path):
+    assert not await local.exists("results/a")
+    assert await local.list("") == []
+    await local.delete("results/a")
+    assert not (tmp_path / "blobs").exists()
+    await local.put("results/a", b"1")
+    assert await local.list("") == ["results/a"]
+
+
+async def test_a_store_that_is_not_used_any_more_lets_its_folder_go(url, tmp_path):
+    store = open_store(url)
+    await store.put("a", b"1")
+    await store.list("")
+    assert tmp_path / "blobs" in open_paths()
+    del store
+    gc.collect()
+    assert tmp_path / "blobs" not in open_paths()
+
+
+def open_paths() -> list[Path]:
+    return [path.readlink() for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]

@@ -7,10 +7,12 @@ import asyncio
 import msgspec
 import pytest
 
+from dumbwaiter.answers import failed, failure_of
 from dumbwaiter.blobs import BlobStore
 from dumbwaiter.blobs.claimcheck import check_in
 from dumbwaiter.blobs.events import Event, append, event_id, new_attempt, read_events
 from dumbwaiter.blobs.results import (
+    failure_mark,
     forget_failure,
     has_result,
     head_of_result,
@@ -23,9 +25,11 @@ from dumbwaiter.blobs.results import (
     with_result_body,
 )
 from dumbwaiter.errors import BadInputError, BlobDamagedError, BlobError, BlobNotFoundError
-from dumbwaiter.message import PREDICTION_FAILED, PREDICTION_SUCCEEDED, Message
+from dumbwaiter.message import PREDICTION_FAILED, PREDICTION_SUCCEEDED, Failure, Message
 
 pytestmark = pytest.mark.anyio
+
+FAILURE = Failure(code="model-error", message="wrong")
 
 
 def answer(body: bytes, **attributes) -> Message:
@@ -155,17 +159,46 @@ async def test_any_text_is_the_id_of_a_result(store: BlobStore, id_):
     assert folders == {"results", "result-bodies"}
 
 
-@pytest.mark.parametrize("body", [b"small", b"large" * 100])
+async def forget(store: BlobStore, request_id: str) -> None:
+    """Forget whatever failure there is."""
+    await forget_failure(store, request_id, await failure_mark(store, request_id) or "none")
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"detail":"' + b"large" * 100 + b'"}', b"no failure at all"])
 async def test_only_a_failure_can_be_forgotten_so_that_another_run_writes_its_own_answer(store: BlobStore, body):
-    await forget_failure(store, "r1")
+    await forget(store, "r1")
     failure = msgspec.structs.replace(answer(body), type=PREDICTION_FAILED)
     await save_result(store, "r1", failure, threshold=64)
-    await forget_failure(store, "r1")
+    await forget(store, "r1")
     assert await store.list("") == []
     output = answer(body)
     assert await save_result(store, "r1", output, threshold=64) is output
-    await forget_failure(store, "r1")
+    assert await failure_mark(store, "r1") is None
+    await forget(store, "r1")
     assert await load_result(store, "r1") == output
+
+
+@pytest.mark.parametrize("message", ["by its caller", "long" * 100])
+async def test_a_cancellation_is_never_forgotten(store: BlobStore, message):
+    cancelled = failed(Message(id="r1"), Failure(code="canceled", message=message))
+    await save_result(store, "r1", cancelled, threshold=200)
+    assert await failure_mark(store, "r1") is None
+    await forget(store, "r1")
+    assert failure_of(await load_result(store, "r1")).code == "canceled"
+
+
+@pytest.mark.parametrize("then", ["another failure", "damage", "nothing"])
+async def test_only_the_failure_that_was_meant_is_forgotten(store: BlobStore, then):
+    await save_result(store, "r1", failed(Message(id="r1"), FAILURE), threshold=1000)
+    mark = await failure_mark(store, "r1")
+    await forget(store, "r1")
+    if then == "another failure":
+        await save_result(store, "r1", failed(Message(id="r1"), FAILURE), threshold=1000)
+    elif then == "damage":
+        await store.put(result_key("r1"), b"damaged")
+    left = await store.list("")
+    await forget_failure(store, "r1", mark)
+    assert await store.list("") == left
 
 
 async def test_a_store_that_cannot_take_a_result_says_so(local: BlobStore, tmp_path):
@@ -224,6 +257,6 @@ async def test_the_events_of_a_failure_are_forgotten_with_it_and_those_of_an_out
     await save_result(store, "done", answer(b"1"), threshold=64)
     for id_ in ("failed", "done"):
         await tell(store, id_)
-        await forget_failure(store, id_)
+        await forget(store, id_)
     assert await read_events(store, "failed") == []
     assert len(await read_events(store, "done")) == 1

@@ -85,10 +85,12 @@ async def test_list_for_programs_has_all_there_is(run, keys):
     assert (second["nbytes"], second["attributes"]["tenant"]) == (len(BODY), "acme")
 
 
-async def test_list_is_limited_to_the_oldest_and_to_the_named_queues(run, keys):
+async def test_list_is_limited_to_the_oldest_and_to_the_named_queues_and_says_where_it_looked(run, project, keys):
     (first,) = json.loads(run("dead-letters", "list", "--limit", "1", "--json").stdout)
     assert first["message_id"] == "first"
-    assert run("dead-letters", "list", "other").stdout == "no dead letters\n"
+    assert run("dead-letters", "list", "other").stdout == (
+        f"no dead letters on sqlite:{project}/.dumbwaiter/queue.db\n"
+    )
     assert json.loads(run("dead-letters", "list", "other", "--json").stdout) == []
 
 
@@ -142,13 +144,27 @@ async def test_purge_with_yes_deletes_without_asking(run, project, keys):
     assert await counts(project) == (0, 0)
 
 
-@pytest.mark.parametrize(("answer", "code", "left"), [("y", 0, 0), ("n", 130, 2), ("", 130, 2)])
+@pytest.mark.parametrize(("answer", "code", "left"), [("y", 0, 0), ("n", 1, 2), ("", 1, 2)])
 async def test_purge_asks_first(project, keys, answer, code, left):
     terminal = Terminal(project, "dead-letters", "purge", "shout", "--all")
     await eventually(lambda: "Delete all dead letters of shout for good? [y/N]: " in terminal.shown, within=20.0)
     terminal.type(f"{answer}\n")
     assert terminal.finish() == code
+    assert ("nothing was deleted\n" in terminal.shown) == (left > 0)
     assert await counts(project) == (0, left)
+
+
+async def test_ctrl_c_at_the_question_is_no_yes(project, keys):
+    terminal = Terminal(project, "dead-letters", "purge", "shout", "--all")
+    await eventually(lambda: "[y/N]: " in terminal.shown, within=20.0)
+
+    def gone_by_ctrl_c():
+        terminal.type("\x03")  # as a person would: Python's readline may miss one that comes just before it waits
+        return terminal.process.poll() is not None
+
+    await eventually(gone_by_ctrl_c, within=20.0, every=0.2)
+    assert terminal.finish() == 130
+    assert await counts(project) == (0, 2)
 
 
 async def test_purge_does_nothing_when_nobody_is_there_to_be_asked(run, project, keys):

@@ -66,6 +66,8 @@ def test_nothing_at_all_is_refused():
     [
         ("x.txt", b"\x89PNG\r\n\x1a\n", "image/png"),
         ("x.wav", b"abc", "audio/x-wav"),
+        ("x.wav", b"RIFF\x24\x00\x00\x00WAVEfmt ", "audio/x-wav"),
+        ("-", b"RIFF\x24\x00\x00\x00WEBPVP8 ", "image/webp"),
         ("-", "grüß".encode(), "text/plain"),
         ("-", b"\xff\x00", "application/octet-stream"),
     ],

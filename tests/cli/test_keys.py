@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 
 import pytest
 
-from dumbwaiter.blobs.keyring import has_secret, load_keys, read_token
-from dumbwaiter.blobs.store import open_store
+from dumbwaiter.blobs import open_store
+from dumbwaiter.blobs.keyring import KeyReplacedError, has_secret, load_keys, mint, read_token, save_key
+from dumbwaiter.cli.keys import _rotate
 
 pytestmark = pytest.mark.anyio
 
@@ -87,6 +89,34 @@ async def test_the_new_key_lives_as_long_as_the_old_one_was_made_for_and_its_end
     assert shorter["expires_at"] - shorter["created_at"] == pytest.approx(30 * 86400)
 
 
+async def test_a_key_is_rotated_once_and_then_its_successor_is(run, store):
+    token = run("keys", "create", "--expires", "90d").stdout.strip()
+    first = read_token(run("keys", "rotate", token).stdout.strip())[0]
+    again = run("keys", "rotate", token)
+    assert (again.returncode, again.stdout) == (1, "")
+    assert f"was rotated before, and {first!r} took its place: rotate that one" in again.stderr
+    second = json.loads(run("keys", "rotate", first, "--json").stdout)
+    assert second["expires_at"] - second["created_at"] == pytest.approx(90 * 86400)
+    assert second["replaced"]["replaced_by"] == second["id"]
+    assert len(await load_keys(store)) == 3
+
+
+async def test_of_two_rotations_at_once_one_wins_and_the_other_leaves_no_key(store):
+    old, _ = mint(tenant="acme", name="", now=time.time(), expires_at=time.time() + 90 * 86400)
+    await save_key(store, old)
+    tries = [_rotate(store, old.id, 3600.0, None) for _ in range(8)]
+    outcomes = await asyncio.gather(*tries, return_exceptions=True)
+    won = [outcome for outcome in outcomes if not isinstance(outcome, KeyReplacedError)]
+    ((new, _, replaced),) = won
+    assert [one.id for one in await load_keys(store)] == [old.id, new.id]
+    assert replaced.replaced_by == new.id
+
+
+async def test_where_a_key_lies_is_told_to_whoever_makes_one(run, project):
+    made = run("keys", "create")
+    assert f"; it lies in file:{project}/.dumbwaiter/blobs, for the gateways of that store\n" in made.stderr
+
+
 async def test_an_end_is_lifted_only_when_that_is_said(run, store):
     token = run("keys", "create", "--expires", "90d").stdout.strip()
     rotated = run("keys", "rotate", token, "--expires", "never")
@@ -103,11 +133,11 @@ async def test_a_rotation_overlaps_by_a_day_unless_told_otherwise(run, store):
     assert rotated["token"] != token
 
 
-async def test_a_revoked_key_is_gone(run, store):
+async def test_a_revoked_key_is_gone_and_the_empty_store_is_named(run, project, store):
     key_id = read_token(run("keys", "create").stdout.strip())[0]
     assert run("keys", "revoke", key_id).stdout == f"revoked {key_id}\n"
     assert await load_keys(store) == []
-    assert run("keys", "list").stdout == "no API keys\n"
+    assert run("keys", "list").stdout == f"no API keys in file:{project}/.dumbwaiter/blobs\n"
     again = run("keys", "revoke", key_id)
     assert (again.returncode, again.stderr) == (
         1,

@@ -86,7 +86,9 @@ def test_without_a_command_the_help_is_shown_on_stderr_and_the_exit_code_is_2(ru
         (["serv"], "no command named 'serv'; did you mean 'serve'? see: dumbwaiter --help"),
         (["frobnicate"], "no command named 'frobnicate'; see: dumbwaiter --help"),
         (["queues", "--jsn"], "no such option '--jsn'; did you mean '--json'? see: dumbwaiter queues --help"),
-        (["dead-letters", "sho"], "no such command 'sho'; did you mean 'show'? see: dumbwaiter dead-letters --help"),
+        (["dead-letters", "sho"], "no command named 'sho'; did you mean 'show'? see: dumbwaiter dead-letters --help"),
+        (["keys", "add"], "no command named 'add'; did you mean 'create'? see: dumbwaiter keys --help"),
+        (["keys", "remove", "x"], "no command named 'remove'; did you mean 'revoke'? see: dumbwaiter keys --help"),
         (["worker"], "missing argument '[NAME=]MODULE:CLASS'; see: dumbwaiter worker --help"),
     ],
 )

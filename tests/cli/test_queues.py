@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
+from msgspec.structs import replace
 
-from dumbwaiter.brokers import open_broker
+from dumbwaiter.brokers import ADAPTERS, open_broker
+from dumbwaiter.brokers.memory import MemoryBroker
+from dumbwaiter.cli import main
 from dumbwaiter.cli.queues import oldest
 from dumbwaiter.message import Message, QueueStats
 
@@ -67,3 +71,41 @@ async def test_without_any_queue_it_says_how_one_comes_to_be(run, project):
 )
 async def test_the_age_of_what_waits_is_shown_and_a_broker_that_cannot_tell_it_is_no_zero(ready, age, shown):
     assert oldest(QueueStats(ready=ready, locked=0, delayed=0, dead=0, oldest_age=age)) == shown
+
+
+class Quiet(MemoryBroker):
+    """Cannot list its queues, nor count what is locked."""
+
+    capabilities = replace(MemoryBroker.capabilities, multi_process=True, lists_queues=False, counts_locked=False)
+
+    async def queues(self):
+        raise AssertionError("nobody asks it")
+
+    async def stats(self, queue):
+        return replace(await super().stats(queue), locked=None)
+
+
+@pytest.fixture
+async def quiet(monkeypatch):
+    async with Quiet("memory://quiet") as broker:
+        await broker.create_queue("busy")
+        await broker.send("busy", [Message(body=b"x")])
+        monkeypatch.setitem(ADAPTERS, "memory", f"{__name__}:Quiet")
+        yield
+        await broker.complete(await broker.receive("busy", max_messages=1, max_wait=1.0))
+
+
+@pytest.mark.parametrize("command", [["queues"], ["dead-letters", "list"]])
+async def test_a_broker_that_cannot_list_its_queues_wants_them_named(quiet, command, capsys):
+    assert await asyncio.to_thread(main, [*command, "--broker", "memory://quiet"]) == 2
+    assert "this broker cannot list its queues; name the QUEUE" in capsys.readouterr().err
+
+
+async def test_of_such_a_broker_a_named_queue_is_shown_and_what_it_cannot_tell_is_no_zero(quiet, capsys):
+    assert await asyncio.to_thread(main, ["queues", "busy", "--broker", "memory://quiet"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:3] == ["busy", "1", "?"]
+
+
+async def test_of_such_a_broker_an_unknown_queue_is_named_with_where_it_was_looked_for(quiet, capsys):
+    assert await asyncio.to_thread(main, ["queues", "bsy", "--broker", "memory://quiet"]) == 1
+    assert "no queue named 'bsy' on memory://quiet; start a worker for it first" in capsys.readouterr().err

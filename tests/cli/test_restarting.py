@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
-
 from dumbwaiter.cli.restarting import (
     GIVE_UP_AFTER,
     LONGEST_DELAY,
     deaths_in_a_row,
-    describe_exit,
     is_hopeless,
     restart_delay,
 )
@@ -32,10 +29,3 @@ def test_one_that_was_never_ready_is_given_up_on_at_once_for_wrong_usage_and_lat
     assert is_hopeless(exit_code=2, deaths=1, ever_ready=False)
     assert not is_hopeless(exit_code=1, deaths=GIVE_UP_AFTER - 1, ever_ready=False)
     assert is_hopeless(exit_code=-11, deaths=GIVE_UP_AFTER, ever_ready=False)
-
-
-@pytest.mark.parametrize(
-    ("code", "words"), [(0, "exited with code 0"), (-9, "was killed by SIGKILL"), (-63, "was killed by signal 63")]
-)
-def test_an_exit_is_described_in_words(code, words):
-    assert describe_exit(code) == words

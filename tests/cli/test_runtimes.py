@@ -130,3 +130,23 @@ def test_an_unknown_broker_is_told_with_those_that_there_are(run, command):
     assert shown.stderr == (
         "dumbwaiter: error: no broker for 'rabbit://x': its scheme must be one of memory:, sqlite:\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("gateway", "--port", "0"), "listening on"),
+        (("worker", "light:Shout"), "model shout is ready"),
+        (("courier",), "the courier is ready"),
+    ],
+)
+async def test_whoever_asks_it_to_stop_until_it_is_gone_does_not_kill_it(runtime, command, words):
+    started = runtime(*command)
+    await started.says(words)
+
+    def gone_by_sigterm():
+        started.process.terminate()
+        return started.process.poll() is not None
+
+    await eventually(gone_by_sigterm, within=30.0)
+    assert started.process.returncode == 0, started.log

@@ -130,6 +130,20 @@ async def test_a_second_ctrl_c_hurries_and_what_was_under_way_waits_for_the_next
     assert (slow["ready"], slow["locked"], slow["dead"]) == (1, 0, 0)
 
 
+@pytest.mark.parametrize("broker", ["memory:", "sqlite:.dumbwaiter/queue.db"])
+async def test_ctrl_c_again_and_again_until_it_is_gone_is_no_failure(serve, broker):
+    serving = serve("light:Shout", "--broker", broker).ready()
+    everyone = family(serving)
+
+    def gone_by_ctrl_c():
+        serving.process.send_signal(signal.SIGINT)
+        return serving.process.poll() is not None
+
+    await eventually(gone_by_ctrl_c, within=30.0)
+    assert serving.process.returncode == 0
+    await gone(everyone)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 async def test_a_terminal_that_closes_and_a_process_manager_stop_it_just_as_well(serve, number):
     serving = serve("light:Shout").ready()
@@ -193,6 +207,10 @@ def test_a_model_that_is_not_in_the_settings_is_told_with_the_nearest_one(run, p
             ("light:Shout", "light:Add", "--weights", "w.pt"),
             "which model has the weights 'w.pt'? write --weights",
         ),
+        (
+            ("light.py:Shout=loud",),
+            "'light.py:Shout=loud': the name comes first; write NAME=MODULE:CLASS, here loud=light.py:Shout",
+        ),
         (("nowhere.py:Shout",), "'nowhere.py:Shout': no Python file at "),
     ],
 )
@@ -217,9 +235,10 @@ def test_a_model_of_the_settings_whose_name_cannot_be_a_queue_is_refused(run, pr
         (
             '[outbound]\nallowed_networks = ["10.1.2.3/24"]',
             [],
-            "outbound.allowed_networks: 10.1.2.3/24 has host bits set",
+            "dumbwaiter.toml:2: outbound.allowed_networks: '10.1.2.3/24' is no network; write 10.1.2.0/24",
         ),
         ('[outbound]\nallowed_hosts = ["a b"]', [], "outbound.allowed_hosts: 'a b' is no host"),
+        ('[gateway]\nsigning_key = "abc"', [], "dumbwaiter.toml:2: gateway.signing_key: it has 3 bytes; it needs at"),
         ('[gateway]\ncertfile = "no.pem"\nkeyfile = "no.key"', [], "gateway.certfile: cannot read"),
         ('[gateway]\ncertfile = "no.pem"', [], "gateway.keyfile is not set"),
         (

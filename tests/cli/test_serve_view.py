@@ -20,7 +20,7 @@ TEXT = {"input": {"kind": "text"}}
 
 def view_of(*names, as_json=False, **settings):
     specs = [ModelSpec(name=name, target=f"light:{name.title()}", project="/project") for name in names]
-    view = ServeView(Settings(broker="sqlite:/q.db", **settings), specs, as_json=as_json)
+    view = ServeView(Settings(**{"broker": "sqlite:/q.db", **settings}), specs, as_json=as_json)
     view.children = [Child(Plan("gateway", None, (), role="gateway")), *(Child(Plan(name, name, ())) for name in names)]
     view.children.append(Child(Plan("courier", None, (), role="courier")))
     return view
@@ -65,6 +65,15 @@ Ctrl-C stops it\.
 """,
         shown,
     )
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_the_broker_is_shown_without_its_password(capsys, as_json):
+    with view_of("cats", broker="amqp://user:s3cret@host/", as_json=as_json) as view:
+        make_ready(view)
+    shown = capsys.readouterr()
+    assert "amqp://host/" in shown.out
+    assert "s3cret" not in shown.out + shown.err
 
 
 def test_where_keys_are_needed_the_request_to_try_has_one_and_the_address_it_listens_on_is_shown(capsys):

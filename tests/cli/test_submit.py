@@ -87,6 +87,30 @@ def test_a_result_that_is_not_there_says_what_that_may_mean(served):
     assert f"no result of '{'0' * 32}': it waits or runs still (then try --wait 30s), or no such" in shown.stderr
 
 
+def test_whoever_cancels_an_id_that_nobody_knows_is_told_so(served):
+    shown = served.run("cancel", "abc")
+    assert (shown.returncode, shown.stdout) == (0, "canceled abc\n")
+    assert shown.stderr == (
+        "nothing is known of abc: if it waits it will not run; if you mistyped it, cancel the right one\n"
+    )
+    shown = served.run("cancel", "--json", "abd")
+    assert json.loads(shown.stdout) == {"id": "abd", "status": "canceled"}
+    assert "nothing is known of abd" in shown.stderr
+    shown = served.run("cancel", "")
+    assert (shown.returncode, shown.stdout) == (1, "")
+    assert "no request can have this id: it is empty; give the one that" in shown.stderr
+
+
+@pytest.mark.parametrize("options", [(), ("--no-wait",), ("--stream",)])
+def test_the_systems_own_queues_take_no_requests(served, options):
+    shown = served.run("submit", "dumbwaiter.webhooks", "hi", *options)
+    assert (shown.returncode, shown.stdout) == (2, "")
+    assert shown.stderr == (
+        "dumbwaiter: error: 'dumbwaiter.webhooks' is no model: queues in 'dumbwaiter.' are the system's own;"
+        " name a model\n"
+    )
+
+
 def test_an_unknown_model_is_told_with_those_that_there_are(served):
     shown = served.run("submit", "shot", "x", "y")
     assert (shown.returncode, shown.stdout) == (1, "")
@@ -175,7 +199,10 @@ def test_no_file_is_ever_overwritten_and_that_is_known_before_anything_is_sent(r
     (tmp_path / "dog.png").write_text("mine")
     shown = resizing.run("submit", "resize", "cat.jpg", "dog.jpg", "--output-dir", str(tmp_path))
     assert (shown.returncode, shown.stdout) == (2, "")
-    assert f"the output of dog.jpg would be named as {tmp_path}/dog.png is; choose another --output-dir" in shown.stderr
+    assert (
+        f"the output of dog.jpg has no place: {tmp_path}/dog.png is there already; choose another --output"
+        in shown.stderr
+    )
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("dog.png", "mine")]
 
 
@@ -185,7 +212,7 @@ def test_no_file_is_ever_overwritten_and_that_is_known_before_anything_is_sent(r
         (["cat.jpg", "--json"], "--output-dir and --json exclude each other"),
         (["cat.jpg", "--no-wait"], "--output-dir and --no-wait exclude each other"),
         (["a text", "a text"], "a text is given twice, and --output-dir names outputs after the inputs"),
-        (["cat.jpg", "./cat.jpg"], "the output of ./cat.jpg would be named as that of cat.jpg is; choose another"),
+        (["cat.jpg", "./cat.jpg"], "the output of ./cat.jpg has no place: that of cat.jpg has the same name; "),
     ],
 )
 def test_what_an_output_folder_cannot_do_is_refused(resizing, tmp_path, arguments, complaint):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -37,6 +38,13 @@ class Numbers:
             yield {"n": number}
 
 
+class Brief:
+    def __call__(self, text: str) -> str:
+        pathlib.Path("brief.running").touch()
+        time.sleep(2)
+        return text
+
+
 class Endless:
     def __call__(self, text: str):
         for number in range(1200):
@@ -51,7 +59,7 @@ def served(tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
     (folder / "light.py").write_text(MODELS)
     with starting(folder) as start:
-        yield start("light:Shout", "light:Words", "light:Numbers", "light:Endless").ready()
+        yield start("light:Shout", "light:Words", "light:Numbers", "light:Brief", "light:Endless").ready()
 
 
 @pytest.fixture(params=["gateway", "queue"])
@@ -138,7 +146,28 @@ def test_ctrl_c_in_a_stream_stops_the_model(served, way):
     # The second one would wait for a minute if the model went on with the first.
     for _ in range(2):
         arguments = ("submit", "endless", "--stream", *way, "x")
-        assert press_ctrl_c(served, arguments, once=says_something) == (130, "")
+        code, complaint = press_ctrl_c(served, arguments, once=says_something)
+        assert (code, complaint) == (130, "gave up the stream; its request is cancelled, unless it had ended")
+
+
+def test_ctrl_c_while_waiting_for_an_answer_says_what_becomes_of_the_request(served, way):
+    running = served.project / "brief.running"
+    running.unlink(missing_ok=True)
+
+    def runs(_):
+        give_up_at = time.monotonic() + 30
+        while not running.exists():
+            assert time.monotonic() < give_up_at
+            time.sleep(0.02)
+
+    code, complaint = press_ctrl_c(served, ("submit", "brief", *way, "x y"), once=runs)
+    assert code == 130
+    named = "" if way else r": [0-9a-f]{32}"
+    assert re.fullmatch(
+        rf"gave up waiting for 1 answer{named}; a worker may still run what waits, and nobody gets the answer;"
+        r" with --no-wait it could be fetched or cancelled by its id",
+        complaint,
+    )
 
 
 def test_ctrl_c_while_waiting_for_a_result_leaves_the_request_alone_and_says_so(served, way):
@@ -173,6 +202,8 @@ def test_what_excludes_each_other_is_refused_before_anything_is_sent(served):
     for url in ("host:8080", "ftp://host"):
         wanted = f"{url!r} must begin with http:// or https://, like http://127.0.0.1:8080"
         assert wanted in complaint("submit", "m", "--gateway", url, "x y")
+    wanted = "--api-key is for a gateway, and a broker asks for none; name a --gateway"
+    assert wanted in complaint("submit", "shout", "--api-key", "foo", "x y")
     assert "--stream and --no-wait exclude each other" in complaint("submit", "m", "--stream", "--no-wait", "x y")
     assert "--output-dir and --stream exclude" in complaint("submit", "m", "--stream", "--output-dir", "d", "x y")
     assert "--stream is for one input at a time, and here are 2" in complaint("submit", "m", "--stream", "x y", "y z")

@@ -29,6 +29,7 @@ def test_the_name_defaults_to_that_of_the_class_in_lower_case(argument, name, ta
         ("network.py", "names no class"),
         ("folder/network", "names no class"),
         ("cats=network", "names no class"),
+        ("network:Infer=cats", "the name comes first; write NAME=MODULE:CLASS, here cats=network:Infer"),
         ("../x=network:Infer", "cannot name a model"),
         ("=network:Infer", "cannot name a model"),
         ("a b=network:Infer", "cannot name a model"),

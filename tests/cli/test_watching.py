@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 
 import click
@@ -33,6 +34,25 @@ def test_a_model_that_no_worker_can_load_is_told_at_once(serve):
     assert (shown.returncode, shown.stdout) == (1, "")
     assert shown.stderr == f"dumbwaiter: error: model 'picky' cannot be loaded: {REASON}\n"
     assert time.monotonic() - started < 30
+
+
+def test_of_a_class_that_is_not_there_the_reason_is_told_and_no_queue_is_left(serve):
+    serving = serve("light:Shuot")
+    serving.event("state", name="shuot", state="failing")
+    shown = serving.run("submit", "shuot", "x")
+    assert (shown.returncode, shown.stdout) == (1, "")
+    why = "cannot load 'light:Shuot': no class 'Shuot' in light; it has Add, Picky, Shout, Slow; did you mean 'Shout'?"
+    assert shown.stderr == f"dumbwaiter: error: model 'shuot' cannot be loaded: {why}\n"
+    assert json.loads(serving.run("queues", "--json").stdout) == []
+
+
+@pytest.mark.anyio
+async def test_a_model_whose_class_is_still_imported_is_told_to_be_so(project, run):
+    (project / ".dumbwaiter").mkdir()
+    status = WorkerStatus(worker="w", model="cats", state="loading", reason="")
+    await announce(open_store(f"file://{project}/.dumbwaiter/blobs"), status)
+    shown = await asyncio.to_thread(run, "queues", "cats")
+    assert "model 'cats' has no queue yet: its worker is still loading the model; try again soon" in shown.stderr
 
 
 @pytest.mark.anyio

@@ -12,8 +12,9 @@ from PIL import Image
 
 from dumbwaiter import AsyncClient
 from dumbwaiter.answers import timings_of
+from dumbwaiter.blobs.events import Event, append, event_id, new_attempt
 from dumbwaiter.brokers import open_broker
-from dumbwaiter.client import PredictionStatus
+from dumbwaiter.client import Cancellation, PredictionStatus
 from dumbwaiter.errors import (
     BadInputError,
     BlobError,
@@ -100,10 +101,11 @@ async def test_a_failure_raises_what_the_worker_said(client):
     assert caught.value.failure.attempts == 2
 
 
-async def test_a_model_that_nobody_serves_is_named(client):
+async def test_a_model_that_nobody_serves_is_named(client, service):
     for call in (client.predict("nobody", 1), client.submit("nobody", 1), client.submit("nobody", 1, keep=True)):
-        with pytest.raises(QueueNotFoundError, match="no queue named 'nobody'; start a worker for it"):
+        with pytest.raises(QueueNotFoundError) as caught:
             await call
+        assert str(caught.value).startswith(f"no queue named 'nobody' on {service.url}; start a worker for it there, ")
 
 
 async def test_no_answer_in_time_is_an_error_of_its_own(client):
@@ -298,6 +300,44 @@ async def test_a_request_that_is_not_kept_is_only_given_up(client, service):
     assert await answered.result(20) == "soup"
     assert not await answered.cancel()
     assert (await answered.status()).status == "succeeded"
+
+
+async def test_whoever_cancels_what_nobody_knows_is_told_and_it_never_runs_all_the_same(client, service):
+    assert await client.cancel("abc") is Cancellation.UNKNOWN
+    assert await client.cancel("abc") is Cancellation.CANCELED
+    with pytest.raises(PredictionError, match="canceled"):
+        await client.result("abc", 5)
+
+
+async def test_whoever_cancels_what_waits_runs_or_has_ended_is_told_so(client, service):
+    waits = await client.submit("silent", 1, keep=True)
+    assert await client.cancel(waits.id) is Cancellation.CANCELED
+    begun = Event(id=event_id(new_attempt(1, time.time()), 0), event="start")
+    await asyncio.to_thread(service.run, append(service.store, "begun", [begun]))
+    assert await client.cancel("begun") is Cancellation.CANCELED
+    ended = await client.submit("echo", 1, keep=True)
+    await ended.result(20)
+    assert await client.cancel(ended.id) is Cancellation.ENDED
+
+
+@pytest.mark.parametrize("id_", ["", "a\nb", "x" * 1025, "\udc80"])
+async def test_what_can_be_no_id_is_refused_before_anything_is_looked_for_or_written(client, service, id_):
+    for call in (client.cancel(id_), client.status(id_), client.result(id_), client.load_message(id_)):
+        with pytest.raises(BadInputError, match="no request can have this id: "):
+            await call
+    assert await asyncio.to_thread(service.run, service.store.list("results/")) == []
+
+
+async def test_the_systems_own_queues_are_no_models(client):
+    message = Message(body=b"hi")
+    for call in (
+        client.predict("dumbwaiter.webhooks", "hi"),
+        client.submit_message("dumbwaiter.webhooks", message, keep=True),
+        anext(client.stream("dumbwaiter.webhooks", "hi")),
+        anext(client.map("dumbwaiter.webhooks", ["hi"])),
+    ):
+        with pytest.raises(ConfigError, match=r"'dumbwaiter.webhooks' is no model: queues in 'dumbwaiter.' are"):
+            await call
 
 
 async def test_without_a_store_what_is_kept_can_neither_be_cancelled_nor_streamed(service):

@@ -269,7 +269,7 @@ def test_a_broker_that_cannot_be_opened_leaves_no_thread_behind_and_may_be_tried
 
 
 def test_a_url_that_names_no_broker_is_named(tmp_path):
-    with pytest.raises(ConfigError, match="no broker for 'carrier-pigeon:'"), Client("carrier-pigeon:"):
+    with pytest.raises(ConfigError, match="'carrier-pigeon:' names neither a gateway"), Client("carrier-pigeon:"):
         pass
     with pytest.raises(ConfigError, match="no blob store for 'attic'"):
         Client("memory:", blobs="attic")

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from dumbwaiter.answers import failure_of, timings_of
 from dumbwaiter.client.gateway_answers import answer_in, error_of, failure_in, prediction_of, raw_answer, retry_after
-from dumbwaiter.client.gateway_retries import LAST_PAUSE, is_worth_another_try, pause_before
 from dumbwaiter.client.server_events import EventParser, ServerEvent, output_of
-from dumbwaiter.errors import AccessError, GatewayError, GatewayUnavailableError, PredictionError
+from dumbwaiter.errors import GatewayError
 from dumbwaiter.message import Failure, Timings
 
 URL = "http://gateway"
@@ -66,31 +65,6 @@ def test_whatever_a_server_says_is_an_answer_or_an_error_of_ours(content, status
 def test_retry_after_is_a_number_of_seconds_or_nothing(text, seconds):
     assert retry_after(httpx.Response(503, headers={"retry-after": text})) == seconds
     assert retry_after(httpx.Response(503)) is None
-
-
-@pytest.mark.parametrize(
-    ("error", "is_worth_it"),
-    [
-        (GatewayUnavailableError(URL, "hung up"), True),
-        (GatewayUnavailableError(URL, "busy", status=503, code="busy"), True),
-        (GatewayUnavailableError(URL, "no", status=503, code="model-failing"), False),
-        (GatewayError(URL, "slow down", status=429), True),
-        (GatewayError(URL, "conflict", status=409), False),
-        (AccessError(URL, "no key", status=401), False),
-        (PredictionError(Failure(code="transient", message="later")), False),
-    ],
-)
-def test_only_what_may_pass_is_worth_another_try(error, is_worth_it):
-    assert is_worth_another_try(error) == is_worth_it
-
-
-@given(attempt=st.integers(1, 50), luck=st.floats(0, 1, exclude_max=True))
-def test_pauses_grow_and_are_bounded_and_the_gateways_word_counts(attempt, luck):
-    pause = pause_before(attempt, retry_after=None, luck=luck)
-    assert 0 < pause <= LAST_PAUSE
-    assert pause <= pause_before(attempt + 1, retry_after=None, luck=luck)
-    assert 30 <= pause_before(attempt, retry_after=30, luck=luck) <= 35
-    assert pause_before(attempt, retry_after=0, luck=luck) == 0
 
 
 def events_of(text):

@@ -266,8 +266,9 @@ async def waiting_id(service, count=1):
 @pytest.fixture(params=["gateway", "broker"])
 async def streaming(request, service, gateway):
     """The same client through a gateway and over the broker."""
-    urls = (gateway,) if request.param == "gateway" else (service.url,)
-    async with AsyncClient(*urls, blobs=service.blobs) as client:
+    is_through_gateway = request.param == "gateway"
+    url, blobs = (gateway, None) if is_through_gateway else (service.url, service.blobs)
+    async with AsyncClient(url, blobs=blobs) as client:
         yield client
 
 

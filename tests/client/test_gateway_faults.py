@@ -18,6 +18,7 @@ from dumbwaiter.errors import (
     PredictionError,
     PredictionTimeoutError,
 )
+from dumbwaiter.policies import repeating
 from http_servers import response, serving
 
 pytestmark = pytest.mark.anyio
@@ -312,6 +313,23 @@ async def test_a_stream_that_is_cut_goes_on_where_it_was_cut(pauses):
         assert [output async for output in client.stream("m", "x")] == ["a", "b"]
     looked = [asked.headers.get("last-event-id") for asked in server.asked if asked.path.endswith("/events")]
     assert looked == [None, "1-2", "1-2", "1-3"]
+
+
+async def test_a_stream_that_breaks_after_a_long_silence_was_alive_and_uses_up_no_repetition(pauses, monkeypatch):
+    monkeypatch.setattr(repeating, "STEADY_AFTER", -1.0)
+    accepted = response(202, b'{"id":"7","status":"starting"}', content_type="application/json")
+    quiet = stream_of(("", "message", ""))
+    streams = [*[quiet] * 5, stream_of(("completed", "completed", '{"id":"7","status":"succeeded"}'))]
+
+    async def answer(asked, writer):
+        if asked.path.endswith("/events"):
+            writer.write(streams.pop(0))
+        else:
+            writer.write(accepted if asked.method == "POST" else response(200, b"soup", content_type="text/plain"))
+
+    async with serving(answer) as server, AsyncClient(server.url(""), retries=1) as client:
+        assert [output async for output in client.stream("m", "x")] == ["soup"]
+    assert streams == []
 
 
 async def test_a_stream_that_is_cut_again_and_again_is_an_error_and_the_request_is_cancelled(pauses):

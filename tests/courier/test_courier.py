@@ -11,7 +11,7 @@ from standardwebhooks import Webhook
 
 from dumbwaiter import notification
 from dumbwaiter.answers import failed, succeeded
-from dumbwaiter.blobs.results import forget_failure, load_result, result_key, save_result
+from dumbwaiter.blobs.results import failure_mark, forget_failure, load_result, result_key, save_result
 from dumbwaiter.config import CourierSettings, OutboundSettings
 from dumbwaiter.courier import run_courier
 from dumbwaiter.courier.posts import Composer
@@ -205,9 +205,9 @@ async def test_after_the_last_try_it_is_a_dead_letter_that_can_be_sent_again(bro
 
     async with serving(answer) as server:
         courier()
-        await answered(broker, store, a_request(server.url()))
+        await answered(broker, store, a_request(server.url("/hook?token=secret")))
         letter = await the_dead_letter(broker)
-        assert (letter.reason, letter.detail) == ("webhook-failed", "it answered 503")
+        assert (letter.reason, letter.detail) == ("webhook-failed", f"{server.url('/hook')}: it answered 503")
         assert len(server.asked) == delivering.MAX_TRIES
         healthy = True
         assert await broker.redrive(WEBHOOKS_QUEUE) == 1
@@ -243,7 +243,7 @@ async def test_a_receiver_that_is_not_there_is_tried_until_the_end(broker, store
     await answered(broker, store, a_request(url))
     letter = await the_dead_letter(broker)
     assert (letter.reason, letter.delivery_count) == ("webhook-failed", delivering.MAX_TRIES)
-    assert letter.detail == "it cannot be connected to"
+    assert letter.detail == f"{url}: it cannot be connected to"
 
 
 async def drip(asked, writer):
@@ -299,7 +299,7 @@ async def test_a_redirect_within_is_a_dead_letter_and_is_not_followed(broker, st
 
 
 async def redriven(store, request):
-    await forget_failure(store, request.id)
+    await forget_failure(store, request.id, await failure_mark(store, request.id))
 
 
 async def test_an_old_notification_is_dropped_when_its_request_was_redriven_and_has_another_answer(
@@ -415,7 +415,7 @@ class FailingBroker:
 
 
 async def test_a_broker_that_is_down_for_a_while_is_waited_for(broker, store, courier, monkeypatch):
-    monkeypatch.setattr("dumbwaiter.courier.courier._RETRY_EVERY", 0.01)
+    monkeypatch.setattr("dumbwaiter.holding.RETRY_EVERY", 0.01)
     failing = FailingBroker(broker, create_queue=1, receive=2, complete=3)
     async with serving(always(response())) as server:
         await answered(broker, store, a_request(server.url()))
@@ -579,6 +579,33 @@ async def test_with_a_broker_that_keeps_no_delays_a_burst_waits_in_hand_and_lose
     assert sorted(int(asked.path[1:]) for asked in server.asked) == list(range(30))
 
 
+class CountsAll:
+    """A broker that keeps delays, but counts every delivery; it writes down what is abandoned."""
+
+    def __init__(self, broker):
+        self._broker = broker
+        self.capabilities = msgspec.structs.replace(broker.capabilities, uncounted_abandon=False)
+        self.abandoned = []
+
+    def __getattr__(self, name):
+        return getattr(self._broker, name)
+
+    async def abandon(self, deliveries, *, delay=0.0, counted=True):
+        self.abandoned += deliveries
+        await self._broker.abandon(deliveries, delay=delay)
+
+
+async def test_with_a_broker_that_counts_every_delivery_a_burst_waits_in_hand_too(broker, store, courier):
+    counting = CountsAll(broker)
+    async with serving(always(response())) as server:
+        for number in range(20):
+            await answered(broker, store, a_request(server.url(f"/{number}")))
+        courier(broker=counting, concurrency=16, per_host=1)
+        await eventually(lambda: empty(broker), within=20.0)
+    assert sorted(int(asked.path[1:]) for asked in server.asked) == list(range(20))
+    assert counting.abandoned == [], "it would have cost a try"
+
+
 async def test_with_a_broker_that_keeps_no_delays_the_next_try_is_not_made_at_once(broker, store, courier):
     async with serving(always(response(500))) as server:
         task, stop, hurry = courier(broker=Forgetful(broker))
@@ -643,6 +670,40 @@ async def test_what_does_not_end_in_time_goes_back_at_once_and_uncounted(broker,
         assert await task == 0
         (delivery,) = await broker.receive(WEBHOOKS_QUEUE, max_messages=1, max_wait=5.0)
     assert delivery.delivery_count == 1
+
+
+class NeverCompletes:
+    """Says nothing to a complete(); it writes down what is abandoned."""
+
+    def __init__(self, broker):
+        self._broker = broker
+        self.completing, self.abandoned = [], []
+
+    def __getattr__(self, name):
+        return getattr(self._broker, name)
+
+    async def complete(self, deliveries):
+        self.completing += deliveries
+        await asyncio.Event().wait()
+
+    async def abandon(self, deliveries, *, delay=0.0, counted=True):
+        self.abandoned += deliveries
+        await self._broker.abandon(deliveries, delay=delay, counted=counted)
+
+
+async def test_what_is_being_completed_when_it_leaves_is_not_handed_back(broker, store, courier):
+    slow = NeverCompletes(broker)
+    async with serving(always(response())) as server, serving(hang) as stuck:
+        task, stop, hurry = courier(broker=slow, timeout=30.0)
+        await answered(broker, store, a_request(server.url()))
+        await answered(broker, store, a_request(stuck.url()))
+        await eventually(lambda: slow.completing and stuck.asked)
+        stop.set()
+        hurry.set()
+        assert await task == 0
+    (delivered,) = slow.completing
+    assert delivered.message.id not in [one.message.id for one in slow.abandoned], "it was received already"
+    assert len(slow.abandoned) == 1
 
 
 async def test_stopped_before_anything_came_it_just_ends(courier):

@@ -43,6 +43,19 @@ def test_hosts_of_long_ago_are_forgotten():
     assert len(hosts) <= 1001
 
 
+def test_a_line_that_somebody_waits_in_is_not_forgotten_with_the_others():
+    hosts = Hosts(1)
+    hosts.take("awaited", now=0.0)
+    delay = max(hosts.turn("awaited", now=0.0) for _ in range(100))
+    hosts.release("awaited", began=0.0, now=0.0)
+    for number in range(2000):
+        hosts.take(str(number), now=0.0)
+        hosts.release(str(number), began=0.0, now=0.0)
+    assert len(hosts) <= 1002
+    hosts.take("awaited", now=0.0)
+    assert hosts.turn("awaited", now=0.0) > delay, "whoever comes next goes to the end of the line"
+
+
 def taken_by(tenants, tenant, *, is_first_try=True):
     """How many places *tenant* gets when it takes all that it can."""
     count = 0

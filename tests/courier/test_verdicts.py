@@ -66,6 +66,19 @@ def test_what_no_other_try_can_help_stops_at_once(error, reason):
     assert str(error) in verdict.why
 
 
+def test_what_may_be_secret_in_a_url_is_not_said():
+    error = ForbiddenUrlError("https://user:s3cret@example.com/hook?token=s3cret", "it holds a user name or password")
+    verdict = verdicts.of_error(error, 1, most=MAX_TRIES)
+    assert verdict.why.startswith("'https://example.com/hook")
+    assert verdict.why.endswith("must not be reached: it holds a user name or password")
+    assert "s3cret" not in verdict.why
+
+
+def test_the_receiver_is_named_before_the_reason():
+    verdict = verdicts.of_response(Response(status=410, headers={}, url="https://a/?b"), 1, most=MAX_TRIES)
+    assert verdict.at("https://a/") == verdicts.Verdict(Stop("webhook-gone"), "https://a/: it answered 410")
+
+
 def test_a_result_that_is_gone_may_come_back_until_the_tries_are_over():
     error = BlobNotFoundError("results/1")
     assert isinstance(verdicts.of_error(error, 1, most=MAX_TRIES).end, Again)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from dumbwaiter.blobs.store import BlobStore, open_store
+from dumbwaiter.blobs import BlobStore, open_store
 from dumbwaiter.brokers.contract import Broker
 from dumbwaiter.brokers.memory import MemoryBroker
 

@@ -6,7 +6,9 @@ import asyncio
 
 import pytest
 from gateway_running import gateway
+from msgspec.structs import replace
 
+from dumbwaiter.blobs.cards import ModelCard, save_card
 from dumbwaiter.blobs.presence import WorkerStatus, announce
 from dumbwaiter.brokers.memory import MemoryBroker
 from dumbwaiter.errors import BrokerUnavailableError, InboxGoneError
@@ -174,3 +176,27 @@ async def test_a_broker_that_is_down_from_the_start_is_not_ready_and_is_found_la
         assert (await running.http.get("/v2/health/ready")).status_code == 503
         fragile.down = False
         assert (await running.http.get("/v2/health/ready")).status_code == 200
+
+
+class ListsNothing(MemoryBroker):
+    """As a product whose protocol cannot list its queues."""
+
+    capabilities = replace(MemoryBroker.capabilities, lists_queues=False)
+
+    async def queues(self):
+        raise AssertionError("nobody asks")
+
+    async def has_queue(self, queue):
+        return queue in self._server.queues
+
+
+async def test_where_a_broker_lists_no_queues_models_are_known_by_their_cards_and_by_asking(store):
+    async with ListsNothing("memory:") as broker, serving(broker), gateway(broker, store) as running:
+        assert (await running.http.get("/v1/models")).json()["models"] == []
+        assert (await running.predict(content=b"x", headers={"content-type": "a/b"})).status_code == 200
+        await save_card(store, ModelCard(name="carded"))
+        names = [model["name"] for model in (await running.http.get("/v1/models")).json()["models"]]
+        assert names == ["carded"]
+        unknown = await running.predict("nobody", content=b"x")
+        assert (unknown.status_code, unknown.json()["models"]) == (404, ["carded"])
+        assert (await running.predict("dumbwaiter.webhooks", content=b"x")).status_code == 404

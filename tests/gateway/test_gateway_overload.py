@@ -16,8 +16,8 @@ import pytest
 from gateway_running import gateway
 
 from dumbwaiter.answers import succeeded
+from dumbwaiter.blobs import open_store
 from dumbwaiter.blobs.presence import WorkerStatus, announce
-from dumbwaiter.blobs.store import open_store
 from dumbwaiter.brokers import open_broker
 from dumbwaiter.brokers.memory import MemoryBroker
 from dumbwaiter.gateway import catalogue as catalogue_module

@@ -28,7 +28,7 @@ PROGRAM = """
 import asyncio, sys, logging
 import uvloop
 from dumbwaiter.answers import succeeded
-from dumbwaiter.blobs.store import open_store
+from dumbwaiter.blobs import open_store
 from dumbwaiter.brokers.memory import MemoryBroker
 from dumbwaiter.config import GatewaySettings
 from dumbwaiter.gateway import run_gateway

@@ -131,6 +131,11 @@ def test_a_text_that_looks_like_json_but_is_none_is_the_text():
         (PAIR, {"a": 1, "b": 2, "scal": 3}, "unknown input 'scal'; did you mean 'scale'?"),
         (PAIR, {"a": 1, "b": 2, "zzzz": 3}, "unknown input 'zzzz'; it takes a, b, [scale]"),
         (PAIR, {"x" * 500: 1}, f"unknown input '{'x' * 60}'; it takes a, b, [scale]"),
+        (
+            PAIR,
+            {"input": {"a": 1, "b": 2}},
+            "unknown input 'input'; it takes a, b, [scale]: send them without {\"input\": ...} around them",
+        ),
         (PAIR, [1, 2], "expected a JSON object with a, b, [scale], got a JSON array"),
         (PAIR, {"a": "1", "b": 2}, "input 'a': the JSON value does not fit: Expected `float`, got `str`"),
         (CLASSIFY, {"imge": "data:,"}, "unknown input 'imge'; did you mean 'image'?"),
@@ -143,9 +148,19 @@ def test_what_is_missing_unknown_or_wrong_is_named(parameters, body, said):
 
 def test_what_is_wrong_with_one_input_names_it():
     assert complaint(several(*CLASSIFY), {"image": "cat.jpg"}) == (
-        "input 'image': expected an image (JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF), as its own body or in JSON as a"
-        " data URL; got the JSON string 'cat.jpg'"
+        "input 'image': expected an image (JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF), as its own body, or in JSON as a"
+        " data: or https: URL; got the JSON string 'cat.jpg'"
     )
+
+
+def test_an_envelope_whose_type_nobody_said_is_told_to_say_it():
+    said = complaint(several(*PAIR), {"input": {"a": 1, "b": 2}}, None)
+    assert said.endswith("over HTTP send Content-Type: application/json, on a queue the arguments alone")
+    assert decode(several(("input", dict, True), ("k", int, True)), {"input": {}, "k": 1}, None).by_position == [{}, 1]
+
+
+def test_a_content_type_is_listed_once():
+    assert several(("data", dict, True), ("k", int, False)).content_types.count("application/json") == 1
 
 
 def test_a_body_that_cannot_be_an_object_is_refused_by_its_type():

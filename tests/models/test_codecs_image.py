@@ -212,7 +212,7 @@ def test_json_carries_a_picture_as_a_data_url():
         ("data:image/png;base64,", "got a data URL with nothing in it"),
         ("data:text/plain;base64,aGVsbG8=", "got text/plain"),
         ("data:application/json,%22data:,%22", "got a data URL of application/json"),
-        ("cat.jpg", "as its own body or in JSON as a data URL; got the JSON string 'cat.jpg'"),
+        ("cat.jpg", "as its own body, or in JSON as a data: or https: URL; got the JSON string 'cat.jpg'"),
         ({"url": "x"}, "got a JSON object"),
     ],
 )

@@ -72,7 +72,7 @@ def test_bytes_are_bytes_whatever_their_type(body, content_type):
 
 def test_bytes_in_json_are_a_data_url():
     assert BytesCodec().from_json(f"data:;base64,{base64.b64encode(b'hi').decode()}") == b"hi"
-    with pytest.raises(BadInputError, match="expected bytes, as its own body or in JSON as a data URL"):
+    with pytest.raises(BadInputError, match="expected bytes, as its own body, or in JSON as a data: or https: URL"):
         BytesCodec().from_json("hi")
 
 

@@ -180,6 +180,12 @@ def test_an_honest_url_is_read_as_it_was_meant(url, target):
     assert ANY.check_url(target.url) == target
 
 
+def test_the_place_of_a_url_is_shown_without_its_query_and_not_at_any_length():
+    assert ANY.check_url("https://Hooks.example.com:53/a?token=secret#x").place == "https://hooks.example.com:53/a"
+    assert ANY.check_url("https://example.com?token=secret").place == "https://example.com/"
+    assert len(ANY.check_url("https://example.com/" + "a" * 5000).place) < 250
+
+
 @given(st.text(max_size=60))
 def test_any_text_is_read_or_refused_and_what_is_read_reads_the_same_again(text):
     for url in (text, f"https://{text}", f"https://{text}/x", f"https://example.com/{text}"):
@@ -193,8 +199,10 @@ def test_any_text_is_read_or_refused_and_what_is_read_reads_the_same_again(text)
 
 
 def test_plain_http_is_refused_unless_it_is_allowed():
-    with pytest.raises(ForbiddenUrlError, match="its scheme must be https"):
+    with pytest.raises(ForbiddenUrlError, match=r"its scheme must be https \(see outbound\.allow_http\)$"):
         ANY.check_url("http://example.com/")
+    with pytest.raises(ForbiddenUrlError, match=r"its scheme must be https$"):
+        ANY.check_url("ftp://example.com/")
     assert PLAIN.check_url("http://example.com/").port == 80
 
 
@@ -236,7 +244,10 @@ def test_a_listed_host_is_no_way_around_the_addresses():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (OutboundSettings(allowed_networks=["10.0.0.1/8"]), r"outbound\.allowed_networks.*10\.0\.0\.1/8"),
+        (
+            OutboundSettings(allowed_networks=["10.0.0.1/8"]),
+            r"outbound\.allowed_networks: 10\.0\.0\.1/8 has .*; write 10\.0\.0\.0/8 for all of it, or 10\.0\.0\.1 ",
+        ),
         (OutboundSettings(allowed_networks=["inside"]), r"outbound\.allowed_networks.*'inside'"),
         (OutboundSettings(allowed_hosts=["https://example.com"]), r"outbound\.allowed_hosts: 'https://example.com'"),
         (OutboundSettings(allowed_hosts=["*"]), r"outbound\.allowed_hosts: '\*' is no host"),

@@ -17,6 +17,7 @@ from socket_watching import watched
 from dumbwaiter.config import OutboundSettings
 from dumbwaiter.errors import ForbiddenUrlError, OutboundError
 from dumbwaiter.outbound import OutboundClient
+from dumbwaiter.outbound.client import ANSWER_WITHIN
 from dumbwaiter.testing import eventually
 from http_servers import always, response, serving
 
@@ -374,6 +375,12 @@ async def test_a_body_that_drips_bounds_a_fetch_and_is_not_heard_out_after_a_pos
             await client.fetch(server.url())
 
 
+async def test_a_body_is_heard_out_no_longer_than_the_whole_exchange_may_take():
+    assert ANSWER_WITHIN > 0.3
+    async with serving(drip) as server, OutboundClient(HERE) as client:
+        assert (await post(client, server.url(), timeout=0.3)).status == 200, "the status was said in time"
+
+
 async def half_a_body(asked, writer):
     writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc")
     writer.close()
@@ -465,7 +472,10 @@ async def test_what_is_not_http_is_an_error_that_may_pass(data):
     assert caught.value.transient
 
 
-@pytest.mark.parametrize(("status", "transient"), [(404, False), (403, False), (429, True), (500, True), (503, True)])
+@pytest.mark.parametrize(
+    ("status", "transient"),
+    [(404, False), (403, False), (408, True), (425, True), (429, True), (500, True), (503, True)],
+)
 async def test_a_fetch_needs_a_success(status, transient):
     async with serving(always(response(status))) as server, OutboundClient(HERE) as client:
         with pytest.raises(OutboundError, match=f"answered {status}") as caught:

@@ -146,6 +146,12 @@ class RedrivesAllWhateverTheKeys(MemoryBroker):
         return await super().redrive(queue)
 
 
+@breaks("test_a_dead_letter_can_be_asked_for_until_it_is_redriven_or_purged")
+class RemembersKeysForEver(MemoryBroker):
+    async def is_dead_letter(self, queue, key):
+        return key.isdecimal()
+
+
 @breaks("test_redriving_or_purging_an_empty_list_of_keys_touches_nothing")
 class TakesNoKeysForAllKeys(MemoryBroker):
     async def redrive(self, queue, keys=None):

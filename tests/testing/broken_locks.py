@@ -72,6 +72,19 @@ class AddsUpRenewals(QueueBroker):
             super()._lock(entry, lock_duration, max(now, entry.locked_until))
 
 
+@breaks("test_renewing_keeps_the_lock_token")
+class RenewsUnderAnotherToken(QueueBroker):
+    class state(MemoryQueue):  # noqa: N801
+        def renew(self, delivery, *, lock_duration, now):
+            renewed = super().renew(delivery, lock_duration=lock_duration, now=now)
+            if renewed is None:
+                return None
+            entry = self._by_token.pop(delivery.lock_token)
+            entry.token = f"{entry.token}+"
+            self._by_token[entry.token] = entry
+            return self._delivery(entry)
+
+
 @breaks("test_renewing_after_the_lock_ran_out_raises_lock_lost")
 class RenewsWhatRanOut(QueueBroker):
     class state(MemoryQueue):  # noqa: N801

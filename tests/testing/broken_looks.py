@@ -377,3 +377,18 @@ class LeavesReadersOfAClosedInboxWaiting(InboxBroker):
 @breaks("test_a_reader_that_waits_learns_that_its_broker_was_closed")
 class LeavesReadersOfAClosedBrokerWaiting(InboxBroker):
     inbox = Deaf
+
+
+EXAMINES = "test_an_examination_says_what_the_broker_guarantees_and_changes_nothing"
+
+
+@breaks(EXAMINES)
+class SaysNothingOfDurability(MemoryBroker):
+    async def examine(self, *, longest_run=None):
+        return []
+
+
+@breaks(EXAMINES)
+class WarnsWithoutARemedy(MemoryBroker):
+    async def examine(self, *, longest_run=None):
+        return [replace(one, remedy="") for one in await super().examine(longest_run=longest_run)]

@@ -340,3 +340,19 @@ class LosesWhatItCannotDelay(MemoryBroker):
 
     async def abandon(self, deliveries, *, delay=0.0, counted=True):
         await (self.complete(deliveries) if delay else super().abandon(deliveries, counted=counted))
+
+
+LANES = "test_priorities_that_are_lanes_serve_the_high_ones_mostly_and_the_low_ones_too"
+
+
+@breaks(LANES)
+class StarvesItsLowLanes(MemoryBroker):
+    capabilities = replace(MemoryBroker.capabilities, strict_priority=False)
+
+
+@breaks(LANES)
+class ServesAllLanesAlike(Sending):
+    capabilities = replace(MemoryBroker.capabilities, strict_priority=False)
+
+    def change(self, message):
+        return replace(message, priority=0)

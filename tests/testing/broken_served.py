@@ -83,6 +83,7 @@ class OpensWithoutAServer(ServedBroker):
         self._is_open = True
 
 
+@breaks("test_a_server_that_is_killed_among_a_thousand_messages_costs_none_of_them")
 @breaks("test_a_broker_reconnects_by_itself_after_its_server_restarts")
 class NeverReconnects(ServedBroker):
     async def open(self):
@@ -116,3 +117,13 @@ class WaitsForAServerThatIsGone(ServedBroker):
         except BrokerUnavailableError:
             await asyncio.sleep(max_wait)
             raise
+
+
+@breaks("test_messages_that_were_locked_when_their_server_died_come_back")
+class CountsItsLocksAmongWhatWasConfirmed(ServedBroker):
+    """It completes what it hands out, and remembers by itself what it has to put back."""
+
+    async def receive(self, queue, *, max_messages, max_wait):
+        deliveries = await super().receive(queue, max_messages=max_messages, max_wait=max_wait)
+        await super().complete(deliveries)
+        return deliveries

@@ -16,6 +16,7 @@ import msgspec
 
 from dumbwaiter import errors
 from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Broker, Inbox
+from dumbwaiter.brokers.findings import Finding
 from dumbwaiter.brokers.memory import MemoryBroker, MemoryInbox
 from dumbwaiter.errors import (
     BrokerClosedError,
@@ -242,6 +243,10 @@ class ServedBroker(Broker):
 
     async def check(self):
         await self.call("check")
+
+    async def examine(self, *, longest_run=None):
+        await self.check()
+        return [Finding(level="ok", subject="durability", text="its queues survive their server")]
 
     async def _create_queue(self, queue):
         await self.call("create_queue", queue)

@@ -6,16 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from dumbwaiter.worker.autopsy import describe_exit, explain, oom_kill_count
+from dumbwaiter.worker.autopsy import explain, oom_kill_count
 
 
 def test_a_signal_is_named() -> None:
     cause = explain(-11, oom_before=0, oom_after=0, hung_for=None, stacks="Fatal Python error")
     assert cause.code == "runner-crashed"
-    assert "SIGSEGV" in cause.message
+    assert cause.message == "the runner was killed by SIGSEGV (segmentation fault)"
     assert cause.detail == "Fatal Python error"
-    assert describe_exit(3) == "exit code 3"
-    assert describe_exit(-64) == "killed by SIGRTMAX (real-time signal 30)" or "64" in describe_exit(-64)
 
 
 def test_sigkill_is_the_kernels_only_when_its_counter_moved() -> None:

@@ -107,7 +107,7 @@ async def test_a_result_of_the_wrong_length_is_an_error_that_names_both_lengths(
         assert "1" in failure.message
 
 
-@pytest.mark.parametrize(("poison", "words"), [("segfault", "SIGSEGV"), ("exit", "exit code 3")])
+@pytest.mark.parametrize(("poison", "words"), [("segfault", "SIGSEGV"), ("exit", "exited with code 3")])
 async def test_a_poison_that_kills_the_runner_costs_its_mates_one_attempt_at_most(
     tmp_path: Path, poison: str, words: str
 ) -> None:

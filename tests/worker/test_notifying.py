@@ -129,7 +129,7 @@ async def test_who_asks_for_no_notification_costs_no_queue(tmp_path: Path, broke
 
 async def test_while_the_courier_cannot_be_told_the_message_is_not_completed(tmp_path, broker, monkeypatch) -> None:
     monkeypatch.setattr("dumbwaiter.worker.settling._UNSAVED_DELAY", 0.05)
-    monkeypatch.setattr("dumbwaiter.worker.settling._RETRY_EVERY", 0.01)
+    monkeypatch.setattr("dumbwaiter.holding.RETRY_EVERY", 0.01)
     broker.refusals = [BrokerUnavailableError("down"), BrokerError("no"), BrokerError("no")]
     calls = tmp_path / "calls"
     code = SHOUT.replace("return", f"open({str(calls)!r}, 'a').write('.')\n        return")

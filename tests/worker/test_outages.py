@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from kitchen import QUEUE, kitchen
 
+from dumbwaiter import holding
 from dumbwaiter.blobs import BlobStore, open_store
 from dumbwaiter.brokers.memory import MemoryBroker
 from dumbwaiter.errors import BrokerUnavailableError
 from dumbwaiter.message import Delivery, Message
 from dumbwaiter.testing import eventually
-from dumbwaiter.worker import consumer
 from dumbwaiter.worker.settling import _AT_ONCE
 
 pytestmark = pytest.mark.anyio
@@ -68,7 +68,7 @@ class Away(MemoryBroker):
 
 @pytest.fixture
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consumer, "back_off", lambda *_, **__: 0.001)
+    monkeypatch.setattr(holding, "back_off", lambda *_, **__: 0.001)
 
 
 async def test_a_broker_that_is_away_is_tried_again_until_it_is_back(tmp_path, caplog, in_a_hurry) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from dumbwaiter.models.contract import ModelSpec
 from dumbwaiter.testing import eventually
-from dumbwaiter.worker.pipe import Done, Item, LoadFailed, Predict, Ready
+from dumbwaiter.worker.pipe import Done, Found, Item, LoadFailed, Predict, Ready
 from dumbwaiter.worker.runner_process import RunnerProcess
 
 pytestmark = pytest.mark.anyio
@@ -41,10 +41,18 @@ async def started(folder: Path, code: str = SHOUT) -> RunnerProcess:
     return await RunnerProcess.start(ModelSpec(name="dish", target="network:Model", project=str(folder)))
 
 
-async def test_it_says_that_it_is_ready_and_answers(tmp_path: Path) -> None:
-    runner = await started(tmp_path)
+async def ready(runner: RunnerProcess) -> Ready:
+    """Hear it say that its class was found, and then that it is ready."""
+    found, _ = await runner.pipe.receive()
+    assert isinstance(found, Found)
     meta, _ = await runner.pipe.receive()
     assert isinstance(meta, Ready)
+    return meta
+
+
+async def test_it_says_that_it_is_ready_and_answers(tmp_path: Path) -> None:
+    runner = await started(tmp_path)
+    meta = await ready(runner)
     assert meta.max_batch == 1
     item = Item(3, "text/plain", 4, None, 0.0, alone=False)
     await runner.pipe.send(Predict([item]), [b"soup"])
@@ -60,33 +68,33 @@ async def test_it_says_why_it_cannot_load_and_exits(tmp_path: Path) -> None:
     meta, _ = await runner.pipe.receive()
     assert isinstance(meta, LoadFailed)
     assert "'no_such_thing', which is not installed" in meta.message
-    assert "exit code 1" in (await runner.died()).message
+    assert "exited with code 1" in (await runner.died()).message
     await runner.close()
 
 
 async def test_a_frame_that_it_cannot_read_ends_it(tmp_path: Path) -> None:
     runner = await started(tmp_path)
-    await runner.pipe.receive()
+    await ready(runner)
     runner.pipe._writer.write(struct.pack("<IQ", 3, 0) + b"\xc1\xc1\xc1")
     async with asyncio.timeout(20):
         cause = await runner.died()
-    assert cause.message == "the runner died: exit code 1"
+    assert cause.message == "the runner exited with code 1"
     await runner.close()
 
 
 async def test_a_closed_pipe_ends_it_in_peace(tmp_path: Path) -> None:
     runner = await started(tmp_path)
-    await runner.pipe.receive()
+    await ready(runner)
     runner.pipe.close()
     async with asyncio.timeout(20):
-        assert (await runner.died()).message == "the runner died: exit code 0"
+        assert (await runner.died()).message == "the runner exited with code 0"
     await runner.close()
 
 
 async def test_close_ends_it_and_its_children(tmp_path: Path) -> None:
     code = SHOUT.replace("class", "import subprocess\nsubprocess.Popen(['sleep', '1000'])\n\n\nclass", 1)
     runner = await started(tmp_path, code)
-    await runner.pipe.receive()
+    await ready(runner)
     (child,) = psutil.Process(runner.pid).children()
     await runner.close()
     await eventually(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)

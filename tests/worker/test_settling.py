@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 from kitchen import QUEUE, Kitchen, kitchen
 
+from dumbwaiter.answers import failed, failure_of
 from dumbwaiter.blobs.local import LocalBlobStore
-from dumbwaiter.blobs.results import load_result, result_key
+from dumbwaiter.blobs.results import load_result, result_key, save_result
 from dumbwaiter.brokers.memory import MemoryBroker
 from dumbwaiter.config import WorkerSettings
 from dumbwaiter.dead_letters import redrive
 from dumbwaiter.devices.admission import Unlimited
-from dumbwaiter.errors import BlobError, BrokerUnavailableError, LockLostError
-from dumbwaiter.message import Delivery, Message
+from dumbwaiter.errors import BlobError, BrokerError, BrokerUnavailableError, LockLostError
+from dumbwaiter.message import WEBHOOKS_QUEUE, Delivery, Failure, Message
 from dumbwaiter.testing import eventually
 from dumbwaiter.worker.hand import Hand
 from dumbwaiter.worker.notifying import Notifier
@@ -121,7 +122,7 @@ async def test_a_failure_too_is_saved_then_told_before_its_message_is_dead_lette
 async def test_a_full_disk_is_waited_for_and_what_the_model_has_made_is_not_thrown_away(
     tmp_path, broker, store, diary, monkeypatch
 ) -> None:
-    monkeypatch.setattr("dumbwaiter.worker.settling._RETRY_EVERY", 0.01)
+    monkeypatch.setattr("dumbwaiter.holding.RETRY_EVERY", 0.01)
     store.full = 12
     code = SHOUT.replace("return", f"open('{tmp_path}/runs', 'a').write('x')\n        return")
     async with kitchen(tmp_path, code, broker=broker, store=store, options=WorkerSettings(claim_threshold=100)) as it:
@@ -167,7 +168,7 @@ async def _only_once(settler: Settler, held: Any, write: Any) -> Any:
 async def test_the_store_is_insisted_on_for_a_locks_length_and_not_once_the_lock_is_lost(
     tmp_path, broker, store, monkeypatch
 ) -> None:
-    monkeypatch.setattr("dumbwaiter.worker.settling._RETRY_EVERY", 0.01)
+    monkeypatch.setattr("dumbwaiter.holding.RETRY_EVERY", 0.01)
     tried: list[float] = []
 
     async def full() -> None:
@@ -251,12 +252,76 @@ async def test_a_large_answer_to_nobody_leaves_no_blob_behind(tmp_path, broker, 
 async def test_while_the_broker_is_down_telling_and_completing_are_tried_again(
     tmp_path, broker, store, diary, monkeypatch
 ) -> None:
-    monkeypatch.setattr("dumbwaiter.worker.settling._RETRY_EVERY", 0.01)
+    monkeypatch.setattr("dumbwaiter.holding.RETRY_EVERY", 0.01)
     broker.down = {"told": 3, "completed": 2}
     async with kitchen(tmp_path, SHOUT, broker=broker, store=store) as it:
         assert await it.output("soup") == "SOUP"
         await eventually(lambda: _is_empty(it))
         assert diary == ["not told"] * 3 + ["told"] + ["not completed"] * 2 + ["completed"]
+
+
+PICKY = """
+from dumbwaiter import PermanentError
+
+class Model:
+    def __call__(self, text: str) -> str:
+        raise PermanentError("never")
+"""
+
+
+class Deaf(MemoryBroker):
+    """Takes no notifications, *deaf* times."""
+
+    deaf = 2
+
+    async def send(self, queue: str, messages: Sequence[Message], *, delay: float = 0.0) -> None:
+        if queue == WEBHOOKS_QUEUE and self.deaf:
+            self.deaf -= 1
+            raise BrokerError("no space left on the device")
+        await super().send(queue, messages, delay=delay)
+
+
+async def test_a_failure_that_the_courier_could_not_be_told_of_is_dead_lettered_all_the_same(
+    tmp_path, monkeypatch, caplog
+) -> None:
+    monkeypatch.setattr("dumbwaiter.worker.settling._UNSAVED_DELAY", 0.05)
+    async with kitchen(tmp_path, PICKY, broker=Deaf()) as it:
+        await it.broker.create_queue(WEBHOOKS_QUEUE)
+        await it.send("soup", "one", extensions={"webhook": "http://receiver.example/"})
+        (letter,) = await eventually(lambda: it.broker.dead_letters(QUEUE))
+        assert (letter.reason, letter.delivery_count) == ("model-error", 1)
+        assert (await it.broker.stats(WEBHOOKS_QUEUE)).ready == 1
+        assert await it.is_empty()
+    assert caplog.text.count("the courier cannot be told of its result") == 2
+    assert "attempt 1 of one failed" not in caplog.text, "it was put off, which is no attempt"
+
+
+@pytest.mark.parametrize(("attempts", "dead"), [(1, 1), (3, 0)])
+async def test_a_first_delivery_that_failed_already_is_dead_lettered_unless_it_must_be_a_double(
+    tmp_path, broker, store, diary, attempts, dead
+) -> None:
+    """A worker that was told to hurry hands back uncounted, also what it has saved a failure of."""
+    said = Failure(code="model-error", message="I do not like it", attempts=attempts)
+    await save_result(store, "one", failed(Message(id="one"), said), threshold=1000)
+    async with kitchen(tmp_path, SHOUT, broker=broker, store=store) as it:
+        assert (await it.failure("soup", id="one", extensions={"keep": "true"})).attempts == attempts
+        await eventually(it.is_empty)
+        assert len(await it.broker.dead_letters(QUEUE)) == dead
+
+
+async def test_a_redriven_request_that_its_caller_has_cancelled_ends_without_being_run(
+    tmp_path, broker, store, diary
+) -> None:
+    async with kitchen(tmp_path, SHOUT, broker=broker, store=store, max_deliveries=1) as it:
+        await it.send("bad", "one")
+        await eventually(lambda: it.broker.dead_letters(QUEUE))
+        await store.delete(result_key("one"))  # as when a redrive dies half way
+        await it.cancel("one")
+        diary.clear()
+        assert await redrive(it.broker, store, QUEUE) == 1
+        await eventually(it.is_empty)
+        assert diary == ["completed"]
+        assert failure_of(await load_result(store, "one")).code == "canceled"
 
 
 async def test_an_asker_that_is_gone_does_not_keep_the_message_from_being_completed(

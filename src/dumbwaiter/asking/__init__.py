@@ -7,9 +7,21 @@ Nothing here retries a request: an error reaches whoever asked.
 
 from dumbwaiter.asking.asker import CLAIM_THRESHOLD, Asker
 from dumbwaiter.asking.cancelling import cancel
+from dumbwaiter.asking.following import follow_to_end
 from dumbwaiter.asking.outbox import MAX_SEND
 from dumbwaiter.asking.patience import Patience
 from dumbwaiter.asking.pending import Pending
+from dumbwaiter.asking.polling import Polling
 from dumbwaiter.asking.results import await_result
 
-__all__ = ["CLAIM_THRESHOLD", "MAX_SEND", "Asker", "Patience", "Pending", "await_result", "cancel"]
+__all__ = [
+    "CLAIM_THRESHOLD",
+    "MAX_SEND",
+    "Asker",
+    "Patience",
+    "Pending",
+    "Polling",
+    "await_result",
+    "cancel",
+    "follow_to_end",
+]

@@ -22,6 +22,7 @@ from dumbwaiter.errors import (
     BrokerUnavailableError,
     PredictionTimeoutError,
 )
+from dumbwaiter.policies.backing_off import back_off
 from dumbwaiter.tasks import end
 
 if TYPE_CHECKING:
@@ -233,18 +234,19 @@ class Asker:
             return self._address
 
     async def _read(self, inbox: Inbox) -> None:
-        back_off = FIRST_BACK_OFF
+        failures = 0
         fate = "is lost"
         try:
             while True:
                 try:
                     answers = await inbox.receive(max_messages=1000, max_wait=READ_WAIT)
                 except BrokerUnavailableError as error:
-                    _log.warning("inbox %s cannot be read, trying again in %.2f s: %s", inbox.address, back_off, error)
-                    await asyncio.sleep(back_off)
-                    back_off = min(2 * back_off, LAST_BACK_OFF)
+                    failures += 1
+                    delay = back_off(failures, first=FIRST_BACK_OFF, longest=LAST_BACK_OFF)
+                    _log.warning("inbox %s cannot be read, trying again in %.2f s: %s", inbox.address, delay, error)
+                    await asyncio.sleep(delay)
                 else:
-                    back_off = FIRST_BACK_OFF
+                    failures = 0
                     self._deliver(answers)
         except BrokerError as error:
             _log.warning("inbox %s is lost: %s", inbox.address, error)

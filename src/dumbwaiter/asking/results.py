@@ -6,15 +6,14 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from dumbwaiter.asking.patience import Patience
+from dumbwaiter.asking.polling import Polling
 from dumbwaiter.blobs.results import load_result
 from dumbwaiter.errors import BlobNotFoundError, PredictionTimeoutError
+from dumbwaiter.policies.polling import QUICK
 
 if TYPE_CHECKING:
     from dumbwaiter.blobs.store import BlobStore
     from dumbwaiter.message import Message
-
-FIRST_POLL, LAST_POLL = 0.01, 1.0
-"""Seconds between two looks for a stored result; each pause is half as long again as the one before."""
 
 
 async def await_result(store: BlobStore, id_: str, timeout: float | None) -> Message:
@@ -26,21 +25,17 @@ async def await_result(store: BlobStore, id_: str, timeout: float | None) -> Mes
     patience = None if timeout is None else Patience(timeout)
     try:
         async with asyncio.timeout(patience.left if patience else None):
-            return await _look_until_found(store, id_, patience)
+            return await _look_until_found(store, id_, Polling(QUICK, patience=patience))
     except TimeoutError:
         raise PredictionTimeoutError(
             f"no result of {id_!r} within {patience or 0.0:g} s; it may still be waiting or running"
         ) from None
 
 
-async def _look_until_found(store: BlobStore, id_: str, patience: Patience | None) -> Message:
-    pause = FIRST_POLL
+async def _look_until_found(store: BlobStore, id_: str, polling: Polling) -> Message:
     while True:
         try:
             return await load_result(store, id_)
         except BlobNotFoundError:
-            if patience is not None and patience <= 0.0:
+            if not await polling.pause():
                 raise TimeoutError from None
-        # Half of what is left, so that the last look comes just before the end.
-        await asyncio.sleep(pause if patience is None else min(pause, max(FIRST_POLL, patience.left / 2)))
-        pause = min(1.5 * pause, LAST_POLL)

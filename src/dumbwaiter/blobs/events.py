@@ -70,11 +70,15 @@ async def append(store: BlobStore, request_id: str, events: Sequence[Event]) -> 
 async def follow(store: BlobStore, request_id: str, after: str | None = None) -> AsyncIterator[Event]:
     """The events that are there now, in order; only those behind the id *after*, unless None. One segment in memory.
 
-    An *after* that is no event's id at all is passed over: the events come from the first one on.
+    An *after* of which nothing is known is passed over, and the events come from the first one on: it is no event's id
+    at all, or of an attempt that was forgotten since. After a redrive attempts are counted from one again, so that
+    theirs may sort behind those that come.
     """
-    seen = after if after is not None and is_event_id(after) else ""
     folder = _folder(request_id)
-    for key in await store.list(folder):
+    keys = await store.list(folder)
+    attempts = {_attempt_of(key.removeprefix(folder)) for key in keys}
+    seen = after if after is not None and is_event_id(after) and _attempt_of(after) in attempts else ""
+    for key in keys:
         if key.removeprefix(folder) <= seen:
             continue
         for event in await _segment(store, key):
@@ -108,6 +112,10 @@ async def _segment(store: BlobStore, key: str) -> list[Event]:
     except (BlobNotFoundError, msgspec.DecodeError):
         # It was forgotten just now, or torn by a power cut: segments are not synced.
         return []
+
+
+def _attempt_of(id_: str) -> str:
+    return id_.partition("-")[0]
 
 
 def _folder(request_id: str) -> str:

@@ -1,14 +1,19 @@
-"""The local store's files: one that is being written, and one that is being read. For threads, several at a time.
+"""The local store's files, one that is being written and one that is being read, and the folder of them all.
 
-Both may be given up by a cancelled call while a thread is still at work on them: whoever gives up waits for that step,
-and steps that come later do nothing.
+For threads, several at a time.
+
+Both files may be given up by a cancelled call while a thread is still at work on them: whoever gives up waits for that
+step, and steps that come later do nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import secrets
 import threading
+import weakref
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +23,40 @@ from dumbwaiter.blobs.keys import UNFINISHED_PREFIX
 
 _PRIVATE, _SHARED = 0o600, 0o666  # less the umask
 _FOLDER_TRIES = 5
+
+
+class Root:
+    """The folder at *path*: once it is there it must stay the same, or what is in it would seem never to have been."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+        self._lock = threading.Lock()
+
+    def check(self) -> None:
+        """Raise OSError when the folder is gone or another one by now, or no folder; none was there ever is no error.
+
+        It costs some microseconds.
+        """
+        with self._lock:
+            if self._descriptor is None:
+                self._open()
+                return
+            try:
+                is_same = os.path.samestat(os.fstat(self._descriptor), self._path.stat())
+            except (FileNotFoundError, NotADirectoryError):
+                is_same = False
+        if not is_same:
+            said = "the folder was taken away or replaced under us; put it back, or restart the processes that use it"
+            raise OSError(errno.ESTALE, said)
+
+    def _open(self) -> None:
+        # Held open, for the number of a folder that is gone may be given to the next one.
+        try:
+            self._descriptor = os.open(self._path, os.O_PATH | os.O_DIRECTORY)
+        except FileNotFoundError:
+            return
+        weakref.finalize(self, os.close, self._descriptor)
 
 
 class Unfinished:
@@ -80,7 +119,8 @@ class Unfinished:
             self._given_up = True
             if self._file is not None:
                 self._close(durable=False)
-            self._beside.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                self._beside.unlink()
 
     def _opened(self) -> FileIO:
         for tries_left in reversed(range(_FOLDER_TRIES)):

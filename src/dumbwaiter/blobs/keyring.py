@@ -8,7 +8,6 @@ nothing twice.
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
 import hmac
 import logging
@@ -18,7 +17,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from dumbwaiter.base32 import encode
 from dumbwaiter.errors import BlobError, BlobExistsError, BlobNotFoundError, DumbwaiterError
+from dumbwaiter.urls import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +41,8 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     """One key. *hash* is the SHA-256 of its secret, in hexadecimal; times are seconds since the Unix epoch.
 
     *rate* is how many predictions a second it may ask for, *burst* how many at once, *in_flight* how many may wait for
-    their answer. None: no limit; of *expires_at*: never.
+    their answer. None: no limit; of *expires_at*: never. *replaced_by* is the id of the key that a rotation made in its
+    place; *expires_at* is then the end of their overlap, and no longer says how long the key was made for.
     """
 
     id: str
@@ -52,6 +54,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     rate: float | None = None
     burst: float | None = None
     in_flight: int | None = None
+    replaced_by: str | None = None
 
 
 class KeyNotFoundError(DumbwaiterError):
@@ -60,6 +63,18 @@ class KeyNotFoundError(DumbwaiterError):
     def __init__(self, key_id: str) -> None:
         self.key_id = key_id
         super().__init__(f"no API key {key_id!r}; see: dumbwaiter keys list")
+
+
+class KeyReplacedError(DumbwaiterError):
+    """The API key *key_id* was rotated before; *successor* is the id of the one that took its place."""
+
+    def __init__(self, key_id: str, successor: str) -> None:
+        self.key_id = key_id
+        self.successor = successor
+        super().__init__(
+            f"API key {key_id!r} was rotated before, and {successor!r} took its place: rotate that one; "
+            "where it is lost or revoked, make another: dumbwaiter keys create"
+        )
 
 
 def mint(
@@ -73,9 +88,9 @@ def mint(
     in_flight: int | None = None,
 ) -> tuple[ApiKey, str]:
     """A fresh key and its token, ``dw_{id}_{secret}``, which nothing can bring back once it is lost."""
-    secret = _base32(secrets.token_bytes(SECRET_NBYTES))
+    secret = encode(secrets.token_bytes(SECRET_NBYTES))
     key = ApiKey(
-        id=_base32(secrets.token_bytes(8))[:12],
+        id=encode(secrets.token_bytes(8))[:12],
         tenant=tenant,
         name=name,
         hash=hashlib.sha256(secret.encode()).hexdigest(),
@@ -134,7 +149,7 @@ class Keyring:
             self._read = read
             self.keys = {key.id: key for key in read.values() if key is not None}
             return
-        raise BlobError(f"the API keys in {self._store.url} change faster than they can be read; try again")
+        raise BlobError(f"the API keys in {shown(self._store.url)} change faster than they can be read; try again")
 
     async def _of(self, name: str) -> ApiKey | None:
         if name in self._read:
@@ -172,8 +187,12 @@ async def load_key(store: BlobStore, key_id: str) -> ApiKey:
     return keyring.keys[key_id]
 
 
-async def expire_key(store: BlobStore, key_id: str, *, at: float) -> ApiKey:
-    """Let the key end at *at*, or when it would have ended anyway if that is before. Raises KeyNotFoundError."""
+async def expire_key(store: BlobStore, key_id: str, *, at: float, replaced_by: str | None = None) -> ApiKey:
+    """Let the key end at *at*, or when it would have ended anyway if that is before.
+
+    *replaced_by*: the id of the key that takes its place. Raises KeyNotFoundError, and KeyReplacedError where one was
+    to take the place that another has taken.
+    """
     while True:
         newest = max(await _versions(store, key_id), default=None)
         if newest is None:
@@ -181,8 +200,10 @@ async def expire_key(store: BlobStore, key_id: str, *, at: float) -> ApiKey:
         try:
             # What is changed is what this very version says: the next one may have been written meanwhile.
             key = msgspec.json.decode(await store.get(_name(key_id, newest)), type=ApiKey)
+            if replaced_by is not None and key.replaced_by is not None:
+                raise KeyReplacedError(key_id, key.replaced_by)
             ends = at if key.expires_at is None else min(at, key.expires_at)
-            changed = msgspec.structs.replace(key, expires_at=ends)
+            changed = msgspec.structs.replace(key, expires_at=ends, replaced_by=replaced_by or key.replaced_by)
             await store.create(_name(key_id, newest + 1), msgspec.json.encode(changed))
         except (BlobNotFoundError, BlobExistsError):
             continue  # somebody else changed it just now, and got on by it
@@ -218,7 +239,3 @@ async def _versions(store: BlobStore, key_id: str) -> list[int]:
 
 def _name(key_id: str, version: int) -> str:
     return f"{_PREFIX}{key_id}.{version:04d}.json"
-
-
-def _base32(raw: bytes) -> str:
-    return base64.b32hexencode(raw).decode().rstrip("=").lower()

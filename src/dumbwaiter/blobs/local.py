@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 
 from dumbwaiter.blobs.chunks import gathered
-from dumbwaiter.blobs.files import Opened, Unfinished
+from dumbwaiter.blobs.files import Opened, Root, Unfinished
 from dumbwaiter.blobs.keys import PRIVATE_FOLDER, UNFINISHED_PREFIX, check_key, check_prefix
 from dumbwaiter.blobs.store import CHUNK_NBYTES, PAGE, BlobEntry, BlobStore
 from dumbwaiter.errors import BlobError, BlobExistsError, BlobNotFoundError
@@ -28,11 +28,16 @@ _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 class LocalBlobStore(BlobStore):
-    """One file per object below *folder*, which is made when first written to."""
+    """One file per object below *folder*, which is made when first written to.
+
+    Once it was there it must stay. Whatever is asked of a store whose folder was moved away, or unmounted, is a
+    BlobError: that it holds nothing would be taken for the truth.
+    """
 
     def __init__(self, url: str, folder: Path) -> None:
         self.url = url
         self._folder = folder
+        self._root = Root(folder)
 
     async def put(self, key: str, data: bytes, *, durable: bool = True) -> None:
         await asyncio.to_thread(self._put, key, data, durable)
@@ -114,6 +119,7 @@ class LocalBlobStore(BlobStore):
             try:
                 return path.read_bytes()
             except _ABSENT:
+                self._check_absence(key)
                 raise BlobNotFoundError(key) from None
 
     def _read(self, key: str, file: Opened, nbytes: int) -> bytes:
@@ -121,6 +127,7 @@ class LocalBlobStore(BlobStore):
             try:
                 return file.read(nbytes)
             except _ABSENT:
+                self._check_absence(key)
                 raise BlobNotFoundError(key) from None
 
     def _size(self, key: str) -> int | None:
@@ -128,15 +135,20 @@ class LocalBlobStore(BlobStore):
             try:
                 status = path.stat()
             except _ABSENT:
+                self._check_absence(key)
                 return None
         return status.st_size if stat.S_ISREG(status.st_mode) else None
 
     def _delete(self, key: str) -> None:
-        with self._naming("delete", key) as path, contextlib.suppress(*_ABSENT):
-            path.unlink()
+        with self._naming("delete", key) as path:
+            try:
+                path.unlink()
+            except _ABSENT:
+                self._check_absence(key)
 
     def _remove_leftovers(self, before: float) -> int:
         count = 0
+        self._check_listed("")
         for parent, folders, names in os.walk(self._folder, topdown=False, onerror=_raise_unless_missing):
             for name in names:
                 if name.startswith(UNFINISHED_PREFIX):
@@ -155,15 +167,32 @@ class LocalBlobStore(BlobStore):
 
     def _files(self, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
         start = len(str(self._folder)) + 1
+        self._check_listed(prefix)
         for file in _files_below(str(self._folder / prefix)):
             if not file.name.startswith(UNFINISHED_PREFIX):
                 yield file.path[start:], file
+        self._check_listed(prefix)
+
+    def _check_absence(self, key: str) -> None:
+        """Raise OSError unless nothing at *key* means just that. A file in a folder's place hides all objects there."""
+        self._root.check()
+        kind, _, rest = key.partition("/")
+        top = self._folder / kind
+        if rest and top.exists() and not top.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"{kind} is no folder")
+
+    def _check_listed(self, prefix: str) -> None:
+        try:
+            self._check_absence(f"{prefix}*")
+        except OSError as error:
+            raise BlobError(f"cannot list blobs in {self._folder}: {error.strerror}") from error
 
     @contextlib.contextmanager
     def _naming(self, verb: str, key: str) -> Iterator[Path]:
         """The path of *key*; what the file system says against it becomes a BlobError that names both."""
         path = self._folder / check_key(key)
         try:
+            self._root.check()
             yield path
         except OSError as error:
             raise BlobError(f"cannot {verb} blob {key!r} in {self._folder}: {error.strerror or error}") from error

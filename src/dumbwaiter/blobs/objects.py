@@ -18,6 +18,7 @@ from dumbwaiter.blobs.chunks import gathered
 from dumbwaiter.blobs.keys import check_key, check_prefix
 from dumbwaiter.blobs.store import CHUNK_NBYTES, PAGE, BlobEntry, BlobStore
 from dumbwaiter.errors import BlobError, BlobExistsError, BlobNotFoundError, ConfigError
+from dumbwaiter.urls import shown
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -124,7 +125,7 @@ class ObjectBlobStore(BlobStore):
         try:
             yield
         except (BaseError, OSError) as error:
-            raise BlobError(f"cannot list blobs below {prefix!r} in {self.url}: {_brief(error)}") from error
+            raise BlobError(f"cannot list blobs below {prefix!r} in {shown(self.url)}: {_brief(error)}") from error
 
     @contextlib.contextmanager
     def _naming(self, verb: str, key: str) -> Iterator[None]:
@@ -134,12 +135,12 @@ class ObjectBlobStore(BlobStore):
         except FileNotFoundError as error:
             # A missing bucket is "not found" too, but to say "no such blob" then would hide it.
             if verb != "read":
-                raise BlobError(f"cannot {verb} blob {key!r} in {self.url}: {_brief(error)}") from error
+                raise BlobError(f"cannot {verb} blob {key!r} in {shown(self.url)}: {_brief(error)}") from error
             raise BlobNotFoundError(key) from None
         except AlreadyExistsError:
             raise BlobExistsError(key) from None
         except (BaseError, OSError) as error:
-            raise BlobError(f"cannot {verb} blob {key!r} in {self.url}: {_brief(error)}") from error
+            raise BlobError(f"cannot {verb} blob {key!r} in {shown(self.url)}: {_brief(error)}") from error
 
 
 async def _in_thread(call: Callable[[], T]) -> T:
@@ -154,7 +155,7 @@ def _connect(url: str) -> ObjectStore:
     try:
         return from_url(url)
     except (BaseError, ValueError) as error:
-        raise ConfigError(f"cannot use the blob store {url!r}: {_brief(error)}") from error
+        raise ConfigError(f"cannot use the blob store {shown(url)!r}: {_brief(error)}") from error
 
 
 def _brief(error: Exception) -> str:

@@ -2,22 +2,25 @@
 
 A result object is the answer as a CloudEvents JSON object. A big body is an object of its own, written before it,
 under a name that no other attempt uses: a late worker cannot change an answer that someone may have read. Only a person
-who redrives a dead letter takes its failure away first.
+who redrives a dead letter takes its failure away first. A cancellation is never taken away.
 """
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from dumbwaiter.answers import failure_of
 from dumbwaiter.blobs.claimcheck import check_out
 from dumbwaiter.blobs.events import forget_events
 from dumbwaiter.blobs.keys import safe_segment
 from dumbwaiter.envelope import from_structured, to_structured
 from dumbwaiter.errors import BadInputError, BlobDamagedError, BlobExistsError, BlobNotFoundError
 from dumbwaiter.message import PREDICTION_FAILED
+from dumbwaiter.prediction import CANCELED
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -82,11 +85,7 @@ async def head_of_result(store: BlobStore, request_id: str) -> Message:
 
     See stream_result_body() and result_body_nbytes(). Raises as load_result() does.
     """
-    data = await store.get(result_key(request_id))
-    try:
-        return from_structured(data)
-    except BadInputError as error:
-        raise BlobDamagedError(f"the result of {request_id!r}", f"is damaged: {error}") from error
+    return _read(request_id, await store.get(result_key(request_id)))
 
 
 async def result_body_nbytes(store: BlobStore, answer: Message) -> int:
@@ -127,16 +126,30 @@ async def with_result_body(store: BlobStore, request_id: str, answer: Message) -
     return await _with_body(store, request_id, answer)
 
 
-async def forget_failure(store: BlobStore, request_id: str) -> None:
-    """Remove the failure that is the result of *request_id*, so that another run can write its own. Outputs stay.
+async def failure_mark(store: BlobStore, request_id: str) -> str | None:
+    """What forget_failure() would remove, as a text that no other answer to *request_id* has; None for nothing.
 
-    A result that nobody can read any more goes as a failure does. What was told of its attempts goes too: those of the
-    next run are counted from one again.
+    A result that nobody can read any more counts as a failure. An output stays, and a cancellation: the caller's word
+    holds, whatever a person does with the request afterwards. Raises BlobError when the store cannot tell.
     """
     try:
-        if await _is_output(store, request_id):
-            return
+        data = await store.get(result_key(request_id))
     except BlobNotFoundError:
+        return None
+    try:
+        stays = await _stays(store, request_id, _read(request_id, data))
+    except BlobDamagedError:
+        stays = False
+    return None if stays else hashlib.sha256(data).hexdigest()
+
+
+async def forget_failure(store: BlobStore, request_id: str, mark: str) -> None:
+    """Remove the failure of *request_id* that had this *mark*, so that another run can write its own. No other answer.
+
+    What was told of its attempts goes too: those of the next run are counted from one again.
+    """
+    # Of whoever else redrives it, a caller who cancels it, and the run that followed, one may have been here meanwhile.
+    if await failure_mark(store, request_id) != mark:
         return
     # In this order: a result that is there is whole.
     await store.delete(result_key(request_id))
@@ -145,14 +158,23 @@ async def forget_failure(store: BlobStore, request_id: str) -> None:
     await forget_events(store, request_id)
 
 
-async def _is_output(store: BlobStore, request_id: str) -> bool:
-    """Whether the result is an output that can be read. Raises BlobNotFoundError where there is no result."""
-    try:
-        kept = await head_of_result(store, request_id)
+async def _stays(store: BlobStore, request_id: str, kept: Message) -> bool:
+    """Whether the result *kept* is there for good. Raises BlobDamagedError where it cannot be read."""
+    if kept.type != PREDICTION_FAILED:
         await result_body_nbytes(store, kept)
-    except BlobDamagedError:
-        return False
-    return kept.type != PREDICTION_FAILED
+        return True
+    try:
+        failure = failure_of(await _with_body(store, request_id, kept))
+    except msgspec.DecodeError as error:
+        raise BlobDamagedError(f"the result of {request_id!r}", f"is damaged: {error}") from error
+    return failure is not None and failure.code == CANCELED
+
+
+def _read(request_id: str, data: bytes) -> Message:
+    try:
+        return from_structured(data)
+    except BadInputError as error:
+        raise BlobDamagedError(f"the result of {request_id!r}", f"is damaged: {error}") from error
 
 
 async def _with_body(store: BlobStore, request_id: str, answer: Message) -> Message:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dumbwaiter.blobs.keys import PRIVATE_FOLDER
 from dumbwaiter.errors import BlobError, BlobExistsError, BlobNotFoundError, ConfigError
 from dumbwaiter.signing import KEY_NBYTES, SigningKey
+from dumbwaiter.urls import shown
 
 if TYPE_CHECKING:
     from dumbwaiter.blobs.store import BlobStore
@@ -32,8 +33,9 @@ async def load_signing_key(store: BlobStore, configured: str | None = None) -> S
     if not _FORM.fullmatch(text):
         # Not made anew: every id that was given out, and every webhook secret, would be void without a word.
         raise BlobError(
-            f"the signing key {SIGNING_KEY!r} in {store.url} is damaged: it must be {2 * KEY_NBYTES} hex digits; "
-            "restore it, or delete it and start again: ids given out so far are unknown then"
+            f"the signing key {SIGNING_KEY!r} in {shown(store.url)} is damaged: "
+            f"it must be {2 * KEY_NBYTES} hex digits; restore it, or delete it and start again: "
+            "ids given out so far are unknown then"
         )
     return SigningKey(text)
 
@@ -50,6 +52,7 @@ def _configured(text: str) -> SigningKey:
     secret = text.encode(errors="surrogateescape")
     if len(secret) < KEY_NBYTES:
         raise ConfigError(
-            f"signing_key has {len(secret)} bytes; it needs at least {KEY_NBYTES}: openssl rand -hex {KEY_NBYTES}"
+            f"gateway.signing_key has {len(secret)} bytes; it needs at least {KEY_NBYTES}: "
+            f"openssl rand -hex {KEY_NBYTES}"
         )
     return SigningKey(secret)

@@ -1,4 +1,4 @@
-"""The blob store contract, and the store for a URL.
+"""The blob store contract.
 
 Who does what: a store does not retry or log (obstore's own clients retry what HTTP says may be retried); whoever calls
 decides. Objects are replaced or created whole: a reader sees the old one, the new one or none, never half. Everything
@@ -11,12 +11,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
-from urllib.parse import unquote
 
 import msgspec
-
-from dumbwaiter.errors import ConfigError
 
 CHUNK_NBYTES = 256 * 1024
 """So much of an object is read at a time, unless told otherwise."""
@@ -95,32 +91,3 @@ class BlobStore(ABC):
 
         A service that removes such things by itself, or by a rule of its bucket, has nothing to do here.
         """
-
-
-def open_store(url: str) -> BlobStore:
-    """The store at *url*: ``file:relative``, ``file:///absolute``, ``memory:name``, ``s3://``, ``gs://``, ``az://``.
-
-    Stores in memory are shared within this process by their name (also the empty one). Cloud credentials come from the
-    environment, as their own tools read them. Raises ConfigError for a URL that names no store; does no other I/O.
-    """
-    scheme, colon, rest = url.partition(":")
-    if colon and scheme == "file":
-        from dumbwaiter.blobs.local import LocalBlobStore  # noqa: PLC0415 - each adapter on demand
-
-        return LocalBlobStore(url, _folder_of(url, rest))
-    if colon and scheme in {"memory", "s3", "gs", "az"}:
-        from dumbwaiter.blobs.objects import ObjectBlobStore  # noqa: PLC0415 - obstore is slow to import
-
-        return ObjectBlobStore(url)
-    raise ConfigError(f"no blob store for {url!r}: its scheme must be one of az:, file:, gs:, memory:, s3:")
-
-
-def _folder_of(url: str, rest: str) -> Path:
-    if rest.startswith("//"):
-        host, slash, path = rest[2:].partition("/")
-        if host not in {"", "localhost"} or not path:
-            raise ConfigError(f"no blob store for {url!r}: write file:relative/folder or file:///absolute/folder")
-        return Path(unquote(slash + path))
-    if not rest:
-        raise ConfigError(f"no blob store for {url!r}: a folder must follow")
-    return Path(rest).absolute()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from dumbwaiter.errors import ConfigError
+from dumbwaiter.urls import shown
 
 if TYPE_CHECKING:
     from dumbwaiter.brokers.contract import Broker
+
+__all__ = ["ADAPTERS", "open_broker", "shown"]
 
 #: URL scheme -> "module:class" of a Broker.
 ADAPTERS = {
@@ -25,10 +27,10 @@ def open_broker(url: str, *, lock_duration: float | None = None) -> Broker:
     """
     from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION  # noqa: PLC0415 - keeps `import dumbwaiter` light
 
-    scheme = urlsplit(url).scheme
-    if scheme not in ADAPTERS:
+    scheme, colon, _ = url.partition(":")
+    if not colon or scheme not in ADAPTERS:
         known = ", ".join(f"{name}:" for name in sorted(ADAPTERS))
-        raise ConfigError(f"no broker for {url!r}: its scheme must be one of {known}")
+        raise ConfigError(f"no broker for {shown(url)!r}: its scheme must be one of {known}")
     module, _, name = ADAPTERS[scheme].partition(":")
     adapter: type[Broker] = getattr(importlib.import_module(module), name)
     return adapter(url, lock_duration=lock_duration or DEFAULT_LOCK_DURATION)

@@ -22,6 +22,7 @@ from typing import Self
 
 import msgspec
 
+from dumbwaiter.brokers.findings import Finding
 from dumbwaiter.errors import InvalidQueueNameError
 from dumbwaiter.message import DeadLetter, Delivery, Message, QueueStats, is_queue_name
 
@@ -40,7 +41,9 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     ordered: bool
     """Messages of equal priority are handed out in the order in which they were sent."""
     priority: bool
-    """A larger priority is served first."""
+    """A larger priority is served before a smaller one."""
+    strict_priority: bool
+    """Always so. Otherwise priorities are lanes, and of those that wait the low ones get a small share too."""
     abandon_delay: bool
     """abandon keeps a *delay*; otherwise the message is ready at once."""
     send_delay: bool
@@ -49,6 +52,16 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """abandon(counted=False) takes back the delivery's count."""
     deduplication: bool
     """A second send of the same message id to the same queue is dropped for a while."""
+    forgets_purged: bool
+    """A message id that was purged may be sent anew at once; otherwise it stays dropped for that while."""
+    portable_tokens: bool
+    """Whoever has a delivery may settle it; otherwise only the broker object that received it."""
+    lists_queues: bool
+    """queues lists the names; otherwise only has_queue tells whether there is one."""
+    counts_locked: bool
+    """stats tell how many messages are locked; otherwise that is None."""
+    knows_gone_inboxes: bool
+    """reply to an inbox that was closed raises InboxGoneError; otherwise such a reply is lost in silence."""
     oldest_age: bool
     """stats tell the age of the oldest ready message; otherwise it is None."""
     queue_position: bool
@@ -120,6 +133,14 @@ class Broker(ABC):
         Raises BrokerUnavailableError. It may take as long as a send does: who is in a hurry sets a timeout.
         """
 
+    @abstractmethod
+    async def examine(self, *, longest_run: float | None = None) -> list[Finding]:
+        """What the server as it is configured guarantees, and what should be changed: for people, by `doctor`.
+
+        *longest_run* is how long the longest run of a model takes, in seconds, if that is known: locks and time-outs of
+        the server must be able to last so long. Everything is read from the live server. Raises BrokerUnavailableError.
+        """
+
     # --- queues ---
 
     async def create_queue(self, queue: str) -> None:
@@ -138,7 +159,11 @@ class Broker(ABC):
 
     @abstractmethod
     async def queues(self) -> list[str]:
-        """The names of all queues, sorted."""
+        """The names of all queues, sorted. For adapters with capabilities.lists_queues; nobody asks the others."""
+
+    async def has_queue(self, queue: str) -> bool:
+        """Whether *queue* was created. Raises BrokerUnavailableError."""
+        return queue in await self.queues()
 
     @abstractmethod
     async def send(self, queue: str, messages: Sequence[Message], *, delay: float = 0.0) -> None:
@@ -178,6 +203,8 @@ class Broker(ABC):
     async def renew_lock(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Hold the messages for another lock_duration from now; the new deliveries, in the same order.
 
+        Renewing keeps the lock token: a delivery from before it settles the message as well as the new one does.
+
         Raises LockLostError for those whose lock ran out or moved on; its *renewed* holds the others.
         """
 
@@ -185,7 +212,9 @@ class Broker(ABC):
 
     @abstractmethod
     async def stats(self, queue: str) -> QueueStats:
-        """Counts of *queue*, at most a second old. Raises; never guesses 0 (see capabilities.oldest_age)."""
+        """Counts of *queue*, at most a second old. Raises; never guesses 0 (see capabilities.counts_locked and
+        oldest_age).
+        """
 
     async def position(self, queue: str, message_id: str) -> int | None:
         """How many ready messages of *queue* are served before *message_id* as things stand: 0 for the next one.
@@ -205,6 +234,18 @@ class Broker(ABC):
         may be met or not. Raises DeadLetterNotFoundError when *after* is no key at all.
         """
 
+    async def is_dead_letter(self, queue: str, key: str) -> bool:
+        """Whether the dead letter *key* is there still. Raises QueueNotFoundError.
+
+        This looks through all of them; an adapter that can ask for one does that.
+        """
+        after = None
+        while page := await self.dead_letters(queue, after=after):
+            if any(letter.key == key for letter in page):
+                return True
+            after = page[-1].key
+        return False
+
     @abstractmethod
     async def redrive(self, queue: str, keys: Sequence[str] | None = None) -> int:
         """Send dead letters back to their queue with a fresh delivery count; all of them if *keys* is None.
@@ -216,7 +257,7 @@ class Broker(ABC):
     async def purge(self, queue: str, keys: Sequence[str] | None = None) -> int:
         """Delete dead letters for good; all of them if *keys* is None. Returns how many.
 
-        Their ids are forgotten too: whoever sends one anew has a new wish (see capabilities.deduplication).
+        Their ids are forgotten too: whoever sends one anew has a new wish (see capabilities.forgets_purged).
         """
 
     # --- request-reply ---
@@ -227,7 +268,8 @@ class Broker(ABC):
 
     @abstractmethod
     async def reply(self, address: str, messages: Sequence[Message]) -> None:
-        """Put *messages* into the inbox at *address*; raises InboxGoneError when its owner is known to be gone.
+        """Put *messages* into the inbox at *address*; raises InboxGoneError when its owner is known to be gone (see
+        capabilities.knows_gone_inboxes).
 
         A reply needs to outlive the worker, not the asker: it need not be synced to disk.
         """

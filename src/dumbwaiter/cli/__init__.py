@@ -18,7 +18,7 @@ from dumbwaiter.errors import ConfigError, DumbwaiterError
 
 #: Command -> "module:attribute" and its line in --help (said here, so that --help imports nothing).
 COMMANDS = {
-    "serve": ("dumbwaiter.cli.serve:serve", "Serve models on this machine: a gateway and a worker for each."),
+    "serve": ("dumbwaiter.cli.serve:serve", "Serve models on this machine: gateway, courier and workers."),
     "gateway": ("dumbwaiter.cli.runtimes:gateway", "Run one gateway: REST in, queue out."),
     "worker": ("dumbwaiter.cli.runtimes:worker", "Run one worker: it pulls from its model's queue."),
     "courier": ("dumbwaiter.cli.courier:courier", "Run one courier: it posts webhooks and replies to their URLs."),
@@ -27,6 +27,7 @@ COMMANDS = {
     "cancel": ("dumbwaiter.cli.submit:cancel", "Cancel kept requests by their ids."),
     "queues": ("dumbwaiter.cli.queues:queues", "Show what waits, runs and failed in each queue."),
     "dead-letters": ("dumbwaiter.cli.dead_letters:dead_letters", "List, show, redrive or purge failed messages."),
+    "doctor": ("dumbwaiter.cli.doctor:doctor", "Say what a broker guarantees, and what to change."),
     "keys": ("dumbwaiter.cli.keys:keys", "Make, list, rotate and revoke the API keys of callers."),
     "version": ("dumbwaiter.cli.version:version", "Print the version."),
 }
@@ -42,15 +43,6 @@ class _LazyGroup(Group):
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
-            from dumbwaiter.spelling import did_you_mean  # noqa: PLC0415 - only on the way to an error
-
-            raise click.UsageError(f"no command named {args[0]!r}{did_you_mean(args[0], COMMANDS)}", ctx)
-        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):

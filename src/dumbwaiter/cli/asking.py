@@ -56,12 +56,14 @@ def gateway_options(command: F) -> F:
 async def asking() -> AsyncIterator[Asking]:
     """The client, open: of the gateway if one is named, else of the broker in the settings.
 
-    Raises click.UsageError when a gateway and a broker are named at once, and within the block click.ClickException for
-    an AccessError of a gateway that wants a key, or another one.
+    Raises click.UsageError when a gateway and a broker are named at once, or a key without a gateway, and within the
+    block click.ClickException for an AccessError of a gateway that wants a key, or another one.
     """
     meta = click.get_current_context().meta
     url: str | None = meta.get(_URL)
     if url is None:
+        if meta.get(_KEY) is not None:
+            raise click.UsageError("--api-key is for a gateway, and a broker asks for none; name a --gateway")
         async with connected(current_settings()) as (broker, store), AsyncClient(broker, blobs=store) as client:
             yield Asking(client, store)
         return
@@ -75,6 +77,11 @@ async def asking() -> AsyncIterator[Asking]:
         if error.status != HTTPStatus.UNAUTHORIZED:
             raise
         raise click.ClickException(f"{error}; set DUMBWAITER_API_KEY or --api-key") from None
+
+
+def is_through_gateway() -> bool:
+    """Whether this command line names a gateway."""
+    return click.get_current_context().meta.get(_URL) is not None
 
 
 def same_way() -> list[str]:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from dumbwaiter.blobs import open_store
-from dumbwaiter.brokers import open_broker
+from dumbwaiter.blobs.presence import why_failing, why_silent, workers_of
+from dumbwaiter.brokers import open_broker, shown
 from dumbwaiter.config import Settings
-from dumbwaiter.errors import ConfigError, QueueNotFoundError
+from dumbwaiter.errors import BlobError, ConfigError, QueueNotFoundError
 from dumbwaiter.message import SYSTEM_QUEUES
 from dumbwaiter.spelling import did_you_mean
 
@@ -22,15 +23,18 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def connected_broker(settings: Settings) -> AsyncIterator[Broker]:
-    """The broker, open. An unknown queue raises with the names of those that exist."""
+    """The broker, open. An unknown queue raises with why its workers cannot load the model, or with the names of those
+    that exist.
+    """
     async with open_broker(settings.broker, lock_duration=settings.lock_duration) as broker:
         if not broker.capabilities.multi_process:
             where = "lives within one `dumbwaiter serve`; no other process can look into it"
-            raise ConfigError(f"{settings.broker} {where}")
+            raise ConfigError(f"{shown(settings.broker)} {where}")
         try:
             yield broker
         except QueueNotFoundError as error:
-            raise await _with_known(broker, error, settings.broker) from None
+            told = await _told_by_workers(settings, error.queue)
+            raise told or await _with_known(broker, error, settings.broker) from None
 
 
 @asynccontextmanager
@@ -40,12 +44,36 @@ async def connected(settings: Settings) -> AsyncIterator[tuple[Broker, BlobStore
         yield broker, open_store(settings.blobs)
 
 
+async def all_queues(broker: Broker) -> list[str]:
+    """The names of all queues. Raises click.UsageError where the broker cannot tell them."""
+    if not broker.capabilities.lists_queues:
+        raise click.UsageError("this broker cannot list its queues; name the QUEUE")
+    return await broker.queues()
+
+
+async def _told_by_workers(settings: Settings, model: str) -> click.ClickException | None:
+    """What the workers of *model* say, of which no class was found so far; None where there are none."""
+    try:
+        workers = await workers_of(open_store(settings.blobs), model)
+    except BlobError:
+        return None
+    if not workers:
+        return None
+    reason = why_failing(workers)
+    if reason is not None:
+        return click.ClickException(f"model {model!r} cannot be loaded: {reason}")
+    return click.ClickException(f"model {model!r} has no queue yet: {why_silent(workers)}; try again soon")
+
+
 async def _with_known(broker: Broker, error: QueueNotFoundError, url: str) -> click.ClickException:
+    if not broker.capabilities.lists_queues:
+        return click.ClickException(f"no queue named {error.queue!r} on {shown(url)}; start a worker for it first")
     # The system's own queues are no models, and no help unless one of them was meant.
     is_own = error.queue.startswith(SYSTEM_QUEUES)
     known = [queue for queue in await broker.queues() if is_own or not queue.startswith(SYSTEM_QUEUES)]
     if known:
         hint = f"there are: {', '.join(known)}{did_you_mean(error.queue, known)}"
     else:
-        hint = f"there are none yet on {url}; go to the project's folder, name its --broker, or start a worker first"
+        where = "go to the project's folder, name its --broker, or start a worker first"
+        hint = f"there are none yet on {shown(url)}; {where}"
     return click.ClickException(f"no queue named {error.queue!r}; {hint}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +14,7 @@ from dumbwaiter.cli.event_loop import run_for_long
 from dumbwaiter.cli.options import Command, current_settings, setting, settings_options
 from dumbwaiter.cli.runtimes import Tell, status_fd_option
 from dumbwaiter.cli.status_pipe import Report, StatusPipe
+from dumbwaiter.cli.stopping import deaf_afterwards
 from dumbwaiter.observe import configure_logging
 
 if TYPE_CHECKING:
@@ -56,7 +58,8 @@ def _say(report: Report) -> None:
 
 async def _courier(settings: Settings, tell: Tell) -> int:
     async with open_broker(settings.broker, lock_duration=settings.lock_duration) as broker:
-        return await run_courier_with(settings, broker, open_store(settings.blobs), tell, None)
+        with deaf_afterwards(signal.SIGINT, signal.SIGTERM):
+            return await run_courier_with(settings, broker, open_store(settings.blobs), tell, None)
 
 
 async def run_courier_with(

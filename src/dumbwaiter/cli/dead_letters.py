@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dumbwaiter.cli.connect import connected, connected_broker
+from dumbwaiter.brokers import shown
+from dumbwaiter.cli.confirming import confirmed, nothing_deleted
+from dumbwaiter.cli.connect import all_queues, connected, connected_broker
 from dumbwaiter.cli.options import Command, Group, current_settings, json_option, settings_options
 from dumbwaiter.cli.output import local_time, preview, print_json, print_table, shortened
 from dumbwaiter.dead_letters import find
@@ -49,11 +51,12 @@ def list_(names: tuple[str, ...], limit: int, as_json: bool) -> None:
       dumbwaiter dead-letters list infer --limit 10 --json
 
     """
-    letters = asyncio.run(_letters(current_settings(), names, limit))
+    settings = current_settings()
+    letters = asyncio.run(_letters(settings, names, limit))
     if as_json:
         print_json([_as_data(letter) for letter in letters])
     elif not letters:
-        click.echo("no dead letters")
+        click.echo(f"no dead letters on {shown(settings.broker)}")
     else:
         columns = ("queue", "key", "died", "tries", "reason", "detail")
         rows = [
@@ -116,7 +119,7 @@ def redrive(queue: str, keys: tuple[str, ...], all_: bool, as_json: bool) -> Non
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 @settings_options
-def purge(queue: str, keys: tuple[str, ...], all_: bool, yes: bool, as_json: bool) -> None:
+def purge(queue: str, keys: tuple[str, ...], all_: bool, yes: bool, as_json: bool) -> int:
     """Delete dead letters of QUEUE for good: those of the given KEYs, or --all. Asks first, unless --yes.
 
     Examples:
@@ -126,20 +129,11 @@ def purge(queue: str, keys: tuple[str, ...], all_: bool, yes: bool, as_json: boo
     """
     _need_choice(keys, all_)
     what = f"{len(keys)} dead letter(s)" if keys else "all dead letters"
-    if not yes and not _confirmed(f"Delete {what} of {queue} for good?"):
-        raise click.Abort
+    if not yes and not confirmed(f"Delete {what} of {queue} for good?"):
+        return nothing_deleted()
     count = asyncio.run(_purge(current_settings(), queue, keys))
     _report("purged", count, as_json)
-
-
-def _confirmed(question: str) -> bool:
-    try:
-        return click.confirm(question, err=True)
-    except click.Abort:
-        if sys.stdin.isatty():
-            raise
-        click.echo(err=True)
-        raise click.UsageError("nobody is there to be asked; say --yes", click.get_current_context()) from None
+    return 0
 
 
 def _need_choice(keys: Sequence[str], all_: bool) -> None:
@@ -157,7 +151,7 @@ def _report(verb: str, count: int, as_json: bool) -> None:
 async def _letters(settings: Settings, names: Sequence[str], limit: int) -> list[DeadLetter]:
     async with connected_broker(settings) as broker:
         found = []
-        for queue in names or await broker.queues():
+        for queue in names or await all_queues(broker):
             found += await broker.dead_letters(queue, limit=limit)
         return found
 

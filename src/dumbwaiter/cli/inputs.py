@@ -13,10 +13,10 @@ from typing import Literal
 import click
 import msgspec
 
+from dumbwaiter.content_types import sniff_image
 from dumbwaiter.message import Message
 
 SOURCE = "/dumbwaiter/cli"
-_MAGIC = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n": "image/png", b"GIF8": "image/gif", b"RIFF": "image/webp"}
 
 
 class Input(msgspec.Struct, frozen=True):
@@ -96,10 +96,7 @@ def _read(file: Path) -> bytes:
 
 def guess_content_type(name: str, body: bytes) -> str:
     """The media type of *body*, from its first bytes, else from its file's name, else text or plain bytes."""
-    for magic, content_type in _MAGIC.items():
-        if body.startswith(magic):
-            return content_type
-    guessed = mimetypes.guess_type(name)[0]
+    guessed = sniff_image(body) or mimetypes.guess_type(name)[0]
     if guessed:
         return guessed
     try:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dumbwaiter.blobs import open_store
+from dumbwaiter.blobs import open_store, shown
 from dumbwaiter.blobs.keyring import (
     ApiKey,
+    KeyNotFoundError,
+    KeyReplacedError,
     expire_key,
     is_usable,
     load_key,
@@ -68,7 +70,7 @@ def _rate(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tu
     return count, seconds
 
 
-@click.group(cls=Group)
+@click.group(cls=Group, synonyms={"add": "create", "new": "create", "delete": "revoke", "remove": "revoke"})
 def keys() -> None:
     """API keys: who may ask a gateway, for which tenant, and how much.
 
@@ -125,8 +127,9 @@ def create(
         burst=None if rate is None else float(burst or max(rate[0], 1.0)),
         in_flight=in_flight,
     )
-    asyncio.run(save_key(_store(), key))
-    _show_token(key, token, as_json=as_json)
+    store = _store()
+    asyncio.run(save_key(store, key))
+    _show_token(key, token, store, as_json=as_json)
 
 
 @keys.command("list", cls=Command, short_help="List them, the oldest first.")
@@ -140,11 +143,12 @@ def list_(as_json: bool) -> None:
       dumbwaiter keys list --json
 
     """
-    found = asyncio.run(load_keys(_store()))
+    store = _store()
+    found = asyncio.run(load_keys(store))
     if as_json:
         print_json([_as_data(key) for key in found])
     elif not found:
-        click.echo("no API keys")
+        click.echo(f"no API keys in {shown(store.url)}")
     else:
         columns = ("key", "name", "tenant", "made", "expires", "rate", "in flight")
         print_table(columns, [_row(key) for key in found], right=("in flight",))
@@ -171,7 +175,8 @@ def list_(as_json: bool) -> None:
 def rotate(key: str, overlap: float, expires: float | None, as_json: bool) -> None:
     """Make a new key of the same tenant and limits as KEY, print it, and let KEY end after the overlap.
 
-    The new one is valid for as long as KEY was when it was made: one of 90 days is followed by one of 90 days.
+    The new one is valid for as long as KEY was when it was made: one of 90 days is followed by one of 90 days. A key is
+    rotated once; whoever rotates it again is told which one took its place.
 
     Examples:
       dumbwaiter keys rotate 0d5k2m8q1v7c
@@ -179,11 +184,12 @@ def rotate(key: str, overlap: float, expires: float | None, as_json: bool) -> No
       dumbwaiter keys rotate 0d5k2m8q1v7c --overlap 0s
 
     """
-    new, token, old = asyncio.run(_rotate(_store(), _id_of(key), overlap, expires))
-    _show_token(new, token, as_json=as_json, replaced=old)
+    store = _store()
+    new, token, old = asyncio.run(_rotate(store, _id_of(key), overlap, expires))
+    _show_token(new, token, store, as_json=as_json, replaced=old)
 
 
-@keys.command(cls=Command, short_help="End a key at once.")
+@keys.command(cls=Command, short_help="End a key: gateways refuse it within seconds.")
 @click.argument("key")
 @json_option
 @settings_options
@@ -204,12 +210,16 @@ def revoke(key: str, as_json: bool) -> None:
 def _store() -> BlobStore:
     url = current_settings().blobs
     if url.startswith("memory:"):
-        raise ConfigError(f"{url} lives within one process, so no gateway would see the key; name a store with --blobs")
+        raise ConfigError(
+            f"{shown(url)} lives within one process, so no gateway would see the key; name a store with --blobs"
+        )
     return open_store(url)
 
 
 async def _rotate(store: BlobStore, key_id: str, overlap: float, expires: float | None) -> tuple[ApiKey, str, ApiKey]:
     old = await load_key(store, key_id)
+    if old.replaced_by is not None:
+        raise KeyReplacedError(key_id, old.replaced_by)
     now = time.time()
     new, token = mint(
         tenant=old.tenant,
@@ -221,7 +231,11 @@ async def _rotate(store: BlobStore, key_id: str, overlap: float, expires: float 
         in_flight=old.in_flight,
     )
     await save_key(store, new)  # first, so that there is one that is valid at any time
-    return new, token, await expire_key(store, key_id, at=now + overlap)
+    try:
+        return new, token, await expire_key(store, key_id, at=now + overlap, replaced_by=new.id)
+    except (KeyNotFoundError, KeyReplacedError):  # revoked or rotated meanwhile; nobody has seen the new one's token
+        await revoke_key(store, new.id)
+        raise
 
 
 def _lifetime_of(key: ApiKey) -> float | None:
@@ -237,7 +251,7 @@ def _id_of(text: str) -> str:
     return text.split("_")[1] if text.startswith("dw_") and text.count("_") == 2 else text
 
 
-def _show_token(key: ApiKey, token: str, *, as_json: bool, replaced: ApiKey | None = None) -> None:
+def _show_token(key: ApiKey, token: str, store: BlobStore, *, as_json: bool, replaced: ApiKey | None = None) -> None:
     if as_json:
         more = {} if replaced is None else {"replaced": _as_data(replaced)}
         print_json({**_as_data(key), "token": token, **more})
@@ -245,7 +259,7 @@ def _show_token(key: ApiKey, token: str, *, as_json: bool, replaced: ApiKey | No
     click.echo(token)
     click.echo(f"key {key.id} is shown this once; send it as: Authorization: Bearer {token[:18]}…", err=True)
     ends = "never expires" if key.expires_at is None else f"is valid until {local_time(key.expires_at)}"
-    click.echo(f"key {key.id} {ends}", err=True)
+    click.echo(f"key {key.id} {ends}; it lies in {shown(store.url)}, for the gateways of that store", err=True)
     if replaced is not None:
         click.echo(f"key {replaced.id} is valid until {local_time(replaced.expires_at or 0.0)}", err=True)
 
@@ -262,6 +276,7 @@ def _as_data(key: ApiKey) -> dict[str, Any]:
         "rate": key.rate,
         "burst": key.burst,
         "in_flight": key.in_flight,
+        "replaced_by": key.replaced_by,
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -33,15 +33,32 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """A group of commands whose help keeps its examples as they are written."""
+    """A group of commands whose help keeps its examples as they are written.
 
-    def __init__(self, *args: Any, **settings: Any) -> None:
+    *synonyms* are words that people try for a command, and the command's name: whoever says one is told the other.
+    """
+
+    def __init__(self, *args: Any, synonyms: Mapping[str, str] | None = None, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self.help = keep_layout(self.help)
+        self._synonyms = synonyms or {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """The commands in the order in which they stand in the source: as one would use them."""
         return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """What *args* call. Raises click.UsageError, with the name that was probably meant."""
+        names = self.list_commands(ctx)
+        if args and not args[0].startswith("-") and args[0] not in names:
+            from dumbwaiter.spelling import did_you_mean  # noqa: PLC0415 - only on the way to an error
+
+            meant = self._synonyms.get(args[0])
+            hint = f"; did you mean {meant!r}?" if meant else did_you_mean(args[0], names)
+            raise click.UsageError(f"no command named {args[0]!r}{hint}", ctx)
+        return super().resolve_command(ctx, args)
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")

@@ -57,7 +57,7 @@ class OutputFolder:
         self._stems: dict[str, str] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            taken = {file.stem: str(file) for file in folder.iterdir()}
+            taken = {file.stem: f"{file} is there already; choose another --output-dir" for file in folder.iterdir()}
         except OSError as error:
             raise click.UsageError(f"--output-dir {folder} cannot be used: {error.strerror}") from None
         for number, given in enumerate(inputs, start=1):
@@ -65,11 +65,9 @@ class OutputFolder:
             if given.name in self._stems:
                 raise click.UsageError(f"{given.name} is given twice, and --output-dir names outputs after the inputs")
             if stem in taken:
-                raise click.UsageError(
-                    f"the output of {given.name} would be named as {taken[stem]} is; choose another --output-dir"
-                )
+                raise click.UsageError(f"the output of {given.name} has no place: {taken[stem]}")
             self._stems[given.name] = stem
-            taken[stem] = f"that of {given.name}"
+            taken[stem] = f"that of {given.name} has the same name; submit them one by one, into two folders"
 
     def put(self, name: str, answer: Message) -> None:
         """Write the output of the input *name* and print the file's name. Raises click.ClickException."""

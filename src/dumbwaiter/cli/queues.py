@@ -6,7 +6,8 @@ import asyncio
 
 import click
 
-from dumbwaiter.cli.connect import connected_broker
+from dumbwaiter.brokers import shown
+from dumbwaiter.cli.connect import all_queues, connected_broker
 from dumbwaiter.cli.options import Command, current_settings, json_option, settings_options
 from dumbwaiter.cli.output import duration, print_json, print_table
 from dumbwaiter.config import Settings
@@ -21,7 +22,7 @@ def queues(names: tuple[str, ...], as_json: bool) -> None:
     """Show what waits, runs and failed in each QUEUE (all of them by default; the system's own when they hold any).
 
       ready    wait for a worker
-      locked   are with a worker now
+      locked   are with a worker now (?: this broker cannot tell)
       delayed  become ready later
       dead     were given up on: see `dumbwaiter dead-letters`
       oldest   how long the oldest ready message has waited (?: this broker cannot tell)
@@ -36,10 +37,12 @@ def queues(names: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         print_json([{"queue": name, **{f: getattr(s, f) for f in s.__struct_fields__}} for name, s in stats])
     elif not stats:
-        click.echo(f"no queues on {settings.broker} yet; a worker creates the queue of its model")
+        click.echo(f"no queues on {shown(settings.broker)} yet; a worker creates the queue of its model")
     else:
         columns = ("queue", "ready", "locked", "delayed", "dead", "oldest")
-        rows = [(name, s.ready, s.locked, s.delayed, s.dead, oldest(s)) for name, s in stats]
+        rows = [
+            (name, s.ready, "?" if s.locked is None else s.locked, s.delayed, s.dead, oldest(s)) for name, s in stats
+        ]
         print_table(columns, rows, right=columns[1:])
 
 
@@ -52,7 +55,7 @@ def oldest(stats: QueueStats) -> str:
 
 async def _stats(settings: Settings, names: tuple[str, ...]) -> list[tuple[str, QueueStats]]:
     async with connected_broker(settings) as broker:
-        found = [(name, await broker.stats(name)) for name in names or await broker.queues()]
+        found = [(name, await broker.stats(name)) for name in names or await all_queues(broker)]
     return [(name, one) for name, one in found if name in names or not name.startswith(SYSTEM_QUEUES) or _holds(one)]
 
 

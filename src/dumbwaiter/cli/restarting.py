@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import signal
+from dumbwaiter.policies.backing_off import back_off
 
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
@@ -21,19 +21,9 @@ def deaths_in_a_row(deaths: int, uptime: float) -> int:
 
 def restart_delay(deaths: int) -> float:
     """Seconds to wait after the n-th death in a row: 0.5, 1, 2, ... 30."""
-    return float(min(LONGEST_DELAY, FIRST_DELAY * 2 ** (deaths - 1)))
+    return back_off(deaths, first=FIRST_DELAY, longest=LONGEST_DELAY)
 
 
 def is_hopeless(*, exit_code: int, deaths: int, ever_ready: bool) -> bool:
     """Whether starting it again cannot help."""
     return not ever_ready and (exit_code == USAGE or deaths >= GIVE_UP_AFTER)
-
-
-def describe_exit(exit_code: int) -> str:
-    """``was killed by SIGKILL`` or ``exited with code 1``."""
-    if exit_code >= 0:
-        return f"exited with code {exit_code}"
-    try:
-        return f"was killed by {signal.Signals(-exit_code).name}"
-    except ValueError:
-        return f"was killed by signal {-exit_code}"

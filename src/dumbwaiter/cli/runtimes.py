@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from dumbwaiter.cli.event_loop import run_for_long
 from dumbwaiter.cli.options import Command, current_settings, setting, settings_options, switch
 from dumbwaiter.cli.ports import url_of, usable_port
 from dumbwaiter.cli.status_pipe import Report, StatusPipe
+from dumbwaiter.cli.stopping import deaf_afterwards
 from dumbwaiter.cli.targets import settings_and_models, spec_of
 from dumbwaiter.config import Settings
 from dumbwaiter.observe import configure_logging
@@ -116,12 +118,14 @@ def _show_tracebacks() -> Tell:
 
 async def _gateway(settings: Settings, tell: Tell) -> int:
     async with open_broker(settings.broker, lock_duration=settings.lock_duration) as broker:
-        return await run_gateway_with(settings, broker, open_store(settings.blobs), tell, None)
+        with deaf_afterwards(signal.SIGINT, signal.SIGTERM):
+            return await run_gateway_with(settings, broker, open_store(settings.blobs), tell, None)
 
 
 async def _worker(settings: Settings, spec: ModelSpec, tell: Tell) -> int:
     async with open_broker(settings.broker, lock_duration=settings.lock_duration) as broker:
-        return await run_worker_with(settings, spec, broker, open_store(settings.blobs), tell, None)
+        with deaf_afterwards(signal.SIGINT, signal.SIGTERM):
+            return await run_worker_with(settings, spec, broker, open_store(settings.blobs), tell, None)
 
 
 async def run_gateway_with(

@@ -17,6 +17,7 @@ from dumbwaiter.cli.options import Command, given_config, given_flags, json_opti
 from dumbwaiter.cli.ports import usable_port
 from dumbwaiter.cli.runtimes import grace_option, hide_load_failures, host_option, port_option, weights_option
 from dumbwaiter.cli.serve_view import ServeView
+from dumbwaiter.cli.stopping import deaf_afterwards
 from dumbwaiter.cli.supervisor import Plan, Supervisor, gateway_grace
 from dumbwaiter.cli.targets import Chosen, settings_and_models, spec_of
 from dumbwaiter.config import Settings
@@ -97,10 +98,16 @@ async def _until_signalled(system: Supervisor | OneProcess, view: ServeView) -> 
         (system.hurry if hurry else system.stop).set()
         view.stopping(hurry=hurry)
 
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, heard)
-    return await system.run()
+    with deaf_afterwards(*numbers):
+        for number in numbers:
+            loop.add_signal_handler(number, heard)
+        try:
+            return await system.run()
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
 
 
 def plans_of(settings: Settings, chosen: Sequence[Chosen], port: int) -> list[Plan]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from dumbwaiter.brokers import shown
 from dumbwaiter.cli.output import duration, print_json_line
 from dumbwaiter.cli.ports import is_all
 from dumbwaiter.cli.sample_request import curl_line, prediction_url
@@ -139,7 +140,7 @@ class ServeView:
         signatures = {child.plan.model: child.report.signature for child in children}
         served = [spec for spec in self._specs if spec.name in signatures]
         picture = next((name for name in _PICTURES if Path(name).is_file()), "YOUR.jpg")
-        options = self._settings.gateway
+        options, broker = self._settings.gateway, shown(self._settings.broker)
         curls = {
             spec.name: curl_line(
                 address, spec.name, signatures[spec.name], picture=picture, needs_key=options.needs_keys
@@ -157,11 +158,11 @@ class ServeView:
                 for spec in served
             }
             pids = {child.plan.name: child.process.pid for child in self.children if child.process}
-            self._event("ready", {"gateway": address, "models": models, "pids": pids, "broker": self._settings.broker})
+            self._event("ready", {"gateway": address, "models": models, "pids": pids, "broker": broker})
             return
         listens = f"{address} (listens on {options.host})" if is_all(options.host) else address
         facts = [("gateway", listens), *((spec.name, f"{spec.target} in {spec.project}") for spec in served)]
-        facts.append(("broker", self._settings.broker))
+        facts.append(("broker", broker))
         width = max(12, *(len(name) for name, _ in facts))
         lines = [title, "", *(f"  {name:<{width}} {value}" for name, value in facts)]
         lines += ["", "Try it:"] if served else []

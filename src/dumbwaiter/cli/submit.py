@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shlex
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from dumbwaiter.answers import failure_of, timings_of
-from dumbwaiter.cli.asking import Asking, asking, gateway_options, same_way
+from dumbwaiter.cli.asking import Asking, asking, gateway_options, is_through_gateway, same_way
 from dumbwaiter.cli.inputs import Input, inputs_of
 from dumbwaiter.cli.options import Command, json_option, settings_options
 from dumbwaiter.cli.output import print_json_line
@@ -27,10 +28,12 @@ from dumbwaiter.cli.putting import (
     refuse_bytes,
 )
 from dumbwaiter.cli.watching import unless_failing, with_reason
+from dumbwaiter.client import Cancellation
 from dumbwaiter.config import parse_duration
 from dumbwaiter.errors import (
     AccessError,
     BlobNotFoundError,
+    ConfigError,
     DumbwaiterError,
     PredictionTimeoutError,
     QueueNotFoundError,
@@ -44,6 +47,8 @@ if TYPE_CHECKING:
     from dumbwaiter.message import Message
 
 _IN_FLIGHT = 32
+_NOTHING_KNOWN = "nothing is known of {}: if it waits it will not run; if you mistyped it, cancel the right one"
+_SHOWN_IDS = 3
 
 
 class _Asked(NamedTuple):
@@ -54,6 +59,8 @@ class _Asked(NamedTuple):
     content_type: str | None
     wait: float
     as_json: bool
+    under_way: dict[str, None]
+    """The ids of those that were handed in and not answered, in their order. Ctrl-C leaves them here."""
 
 
 def _seconds(ctx: click.Context, parameter: click.Parameter, value: str) -> float:
@@ -115,12 +122,12 @@ def submit(
         {"--output-dir": output_dir is not None, "--json": as_json},
     )
     inputs = inputs_of(arguments, values, as_text=as_text)
-    asked = _Asked(model, inputs, content_type, wait, as_json)
+    asked = _Asked(model, inputs, content_type, wait, as_json, {})
     if no_wait:
-        return asyncio.run(_leave(asked))
+        return _run(_leave(asked), lambda: _left(asked))
     if as_stream:
-        return asyncio.run(_stream(asked))
-    return asyncio.run(_ask(asked, _put_for(inputs, output_dir)))
+        return _run(_stream(asked), lambda: "gave up the stream; its request is cancelled, unless it had ended")
+    return _run(_ask(asked, _put_for(inputs, output_dir)), lambda: _gave_up(asked))
 
 
 @click.command(cls=Command)
@@ -167,6 +174,52 @@ def cancel(ids: tuple[str, ...], *, as_json: bool) -> int:
     return asyncio.run(_cancel(ids, as_json=as_json))
 
 
+def _run(work: Coroutine[Any, Any, int], say: Callable[[], str]) -> int:
+    """Run *work*; Ctrl-C ends it, with a line that says what becomes of what was under way."""
+    try:
+        return asyncio.run(work)
+    except KeyboardInterrupt:
+        print(say(), file=sys.stderr)
+        raise
+
+
+def _left(asked: _Asked) -> str:
+    count = len(asked.under_way)
+    if not count:
+        return "nothing was handed in"
+    way = shlex.join([*same_way(), "ID"])
+    return (
+        f"handed in {count} of {len(asked.inputs)}, which stays so; fetch a result: dumbwaiter result {way}, or end a "
+        f"request: dumbwaiter cancel {way}"
+    )
+
+
+def _gave_up(asked: _Asked) -> str:
+    count = len(asked.under_way)
+    if not count:
+        return "nothing was under way"
+    ids = ", ".join(itertools.islice(asked.under_way, _SHOWN_IDS))
+    more = f" and {count - _SHOWN_IDS} more" if count > _SHOWN_IDS else ""
+    # A gateway gives out ids only with its answers.
+    named = "" if is_through_gateway() else f": {ids}{more}"
+    return (
+        f"gave up waiting for {count} answer{'' if count == 1 else 's'}{named}; a worker may still run what waits, and "
+        "nobody gets the answer; with --no-wait it could be fetched or cancelled by its id"
+    )
+
+
+@contextmanager
+def _under_way(ids: dict[str, None], id_: str) -> Iterator[None]:
+    """Among *ids* until there is an answer, or an error in its place. Being cancelled is neither."""
+    ids[id_] = None
+    try:
+        yield
+    except Exception:
+        ids.pop(id_)
+        raise
+    ids.pop(id_)
+
+
 def _put_for(inputs: Sequence[Input], output_dir: Path | None) -> Put:
     if output_dir is not None:
         return OutputFolder(output_dir, inputs).put
@@ -185,6 +238,7 @@ async def _leave(asked: _Asked) -> int:
         for given in asked.inputs:
             message = given.message(asked.model, content_type=asked.content_type, patience=None)
             handle = await client.submit_message(asked.model, message, keep=True)
+            asked.under_way[handle.id] = None
             if asked.as_json:
                 print_json_line({"input": given.name, "id": handle.id})
             else:
@@ -233,7 +287,8 @@ async def _ask_one(asked: _Asked, opened: Asking, given: Input) -> Message:
     patience = None if opened.store is None else asked.wait
     message = given.message(asked.model, content_type=asked.content_type, patience=patience)
     try:
-        return await opened.client.predict_message(asked.model, message, timeout=asked.wait)
+        with _under_way(asked.under_way, message.id):
+            return await opened.client.predict_message(asked.model, message, timeout=asked.wait)
     except PredictionTimeoutError as error:
         if opened.store is None:
             raise
@@ -270,8 +325,11 @@ async def _cancel(ids: Sequence[str], *, as_json: bool) -> int:
     worst = 0
     async with asking() as (client, _):
         for id_ in ids:
-            is_canceled = await client.cancel(id_)
+            outcome = await client.cancel(id_)
+            is_canceled = bool(outcome)
             status = "canceled" if is_canceled else status_of(failure_of(await client.load_message(id_)))
+            if outcome is Cancellation.UNKNOWN:
+                print(_NOTHING_KNOWN.format(id_), file=sys.stderr)
             if as_json:
                 print_json_line({"id": id_, "status": status})
             elif is_canceled:
@@ -286,8 +344,9 @@ def _show_outcome(name: str, task: asyncio.Task[Message], *, as_json: bool, put:
     error = task.exception()
     if error is None:
         return _show(name, task.result(), as_json=as_json, put=put)
-    # Without its queue, or the right key, no other input can fare better; any other trouble may be this input's own.
-    if isinstance(error, QueueNotFoundError | AccessError) or not isinstance(
+    # Without its queue, the right name or the right key, no other input can fare better; any other trouble may be this
+    # input's own.
+    if isinstance(error, QueueNotFoundError | AccessError | ConfigError) or not isinstance(
         error, DumbwaiterError | click.ClickException
     ):
         raise error

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
-from dumbwaiter.cli.restarting import deaths_in_a_row, describe_exit, is_hopeless, restart_delay
+from dumbwaiter.cli.restarting import deaths_in_a_row, is_hopeless, restart_delay
 from dumbwaiter.cli.status_pipe import Report
+from dumbwaiter.signals import describe_exit
 from dumbwaiter.tasks import end
 
 if TYPE_CHECKING:

@@ -70,6 +70,8 @@ def split_argument(argument: str) -> tuple[str, str | None]:
     if not equals:
         target = argument
     _, colon, class_name = target.rpartition(":")
+    if not colon and equals and ":" in name:
+        raise click.UsageError(f"{argument!r}: the name comes first; write NAME=MODULE:CLASS, here {target}={name}")
     if not colon and equals:
         raise click.UsageError(f"{argument!r} names no class; write NAME=MODULE:CLASS, such as {name}=network:Infer")
     if not colon:

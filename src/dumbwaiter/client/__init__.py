@@ -2,6 +2,6 @@
 
 from dumbwaiter.client.asynchronous import AsyncClient, AsyncHandle
 from dumbwaiter.client.blocking import Client, Handle
-from dumbwaiter.client.door import PredictionStatus
+from dumbwaiter.client.door import Cancellation, PredictionStatus
 
-__all__ = ["AsyncClient", "AsyncHandle", "Client", "Handle", "PredictionStatus"]
+__all__ = ["AsyncClient", "AsyncHandle", "Cancellation", "Client", "Handle", "PredictionStatus"]

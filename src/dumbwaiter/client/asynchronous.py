@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Any, Self
 
 from dumbwaiter.answers import failure_of, raise_for_failure
 from dumbwaiter.asking import CLAIM_THRESHOLD, Patience
-from dumbwaiter.client.door import Event, PredictionStatus
+from dumbwaiter.client.door import Cancellation, Event, PredictionStatus
 from dumbwaiter.client.doors import door_to
 from dumbwaiter.client.mapping import each_of, next_of, outcome_of
 from dumbwaiter.client.requests import build_request_aside, deadline_after, read_answer_aside, read_output_aside
 from dumbwaiter.client.streaming import Outputs
 from dumbwaiter.errors import (
+    BadInputError,
     BlobNotFoundError,
     ConfigError,
     DumbwaiterError,
     PredictionError,
     PredictionTimeoutError,
 )
-from dumbwaiter.message import Failure
+from dumbwaiter.message import LONGEST_ID, SYSTEM_QUEUES, Failure, is_message_id, is_model_name
 from dumbwaiter.prediction import CANCELED, status_of
 from dumbwaiter.tasks import end
 
@@ -89,7 +90,7 @@ class AsyncHandle:
         nobody waits for its answer any more.
         """
         if self._pending is None:
-            return await self._client.cancel(self.id)
+            return bool(await self._client.cancel(self.id))
         if self._pending.done():
             return False
         self._pending.fail(PredictionError(Failure(code=CANCELED, message="the request was cancelled by its caller")))
@@ -178,7 +179,7 @@ class AsyncClient:
 
     async def predict_message(self, model: str, message: Message, *, timeout: float = 60.0) -> Message:
         """The answer to *message* as it came: an output or a failure, with its timings. Nothing is set or decoded."""
-        return await self._door.ask(model, message, timeout=timeout)
+        return await self._door.ask(_model(model), message, timeout=timeout)
 
     async def submit(
         self,
@@ -202,7 +203,7 @@ class AsyncClient:
 
     async def submit_message(self, model: str, message: Message, *, keep: bool = False) -> AsyncHandle:
         """As submit(), for a message made by hand."""
-        return AsyncHandle(self, model, await self._door.submit(model, message, keep=keep))
+        return AsyncHandle(self, model, await self._door.submit(_model(model), message, keep=keep))
 
     async def stream(
         self,
@@ -228,7 +229,7 @@ class AsyncClient:
 
     async def stream_message(self, model: str, message: Message, *, timeout: float = 60.0) -> AsyncGenerator[Event]:
         """As stream(), for a message made by hand, with nothing decoded."""
-        id_ = (await self._door.submit(model, message, keep=True)).id
+        id_ = (await self._door.submit(_model(model), message, keep=True)).id
         self._streams.add(id_)
         outputs = Outputs()
         try:
@@ -252,19 +253,24 @@ class AsyncClient:
 
     async def result_message(self, id: str, timeout: float | None = None) -> Message:  # noqa: A002 - as in result
         """As result(): the answer as it was stored. Without any patience (0) it looks once."""
-        return await self._door.await_result(id, timeout)
+        return await self._door.await_result(_id(id), timeout)
 
     async def load_message(self, id: str) -> Message:  # noqa: A002 - as in result
         """The stored answer of *id*. Raises BlobNotFoundError while there is none."""
-        return await self._door.load(id)
+        return await self._door.load(_id(id))
 
     async def status(self, id: str, *, model: str | None = None) -> PredictionStatus:  # noqa: A002 - as in result
         """Where the kept request *id* is. Over a broker its place in the queue is known only of a named *model*."""
-        return await self._door.status(id, model)
+        return await self._door.status(_id(id), model)
 
-    async def cancel(self, id: str) -> bool:  # noqa: A002 - as in result
-        """Cancel the kept request *id*: waiting, it never runs; running, it is stopped. False when it had ended."""
-        return await self._door.cancel(id)
+    async def cancel(self, id: str) -> Cancellation:  # noqa: A002 - as in result
+        """Cancel the kept request *id*: waiting, it never runs; running, it is stopped.
+
+        What is returned is false when it had ended before. Over a broker any id can be cancelled, for its request may
+        wait unseen; Cancellation.UNKNOWN says that nothing is known of it. A gateway knows its own ids, and raises
+        PredictionNotFoundError for others. Raises BadInputError for what can be no id.
+        """
+        return await self._door.cancel(_id(id))
 
     async def map(
         self,
@@ -311,6 +317,21 @@ class AsyncClient:
         with contextlib.suppress(DumbwaiterError, TimeoutError):
             async with asyncio.timeout(CANCEL_WITHIN):
                 await self._door.cancel(id_)
+
+
+def _model(name: str) -> str:
+    """*name*, if it can be a model's. Raises ConfigError."""
+    if not is_model_name(name):
+        raise ConfigError(f"{name!r} is no model: queues in {SYSTEM_QUEUES!r} are the system's own; name a model")
+    return name
+
+
+def _id(text: str) -> str:
+    """*text*, if it can be a request's id. Raises BadInputError."""
+    if not is_message_id(text):
+        told = "it is empty" if not text else f"{text[:40]!r} is longer than {LONGEST_ID} characters, or not printable"
+        raise BadInputError(f"no request can have this id: {told}; give the one that its handle, or `submit`, told")
+    return text
 
 
 async def _next_within(timeout: float, events: AsyncIterator[Event], id_: str) -> Event | None:

@@ -15,7 +15,7 @@ import uvloop
 
 from dumbwaiter.asking import CLAIM_THRESHOLD, Patience
 from dumbwaiter.client.asynchronous import AsyncClient, AsyncHandle
-from dumbwaiter.client.door import Event, PredictionStatus
+from dumbwaiter.client.door import Cancellation, Event, PredictionStatus
 from dumbwaiter.client.requests import build_request, read_answer
 from dumbwaiter.errors import BadInputError, BrokerClosedError
 from dumbwaiter.models.codecs import decode_output
@@ -177,8 +177,8 @@ class Client:
         """Where the kept request *id* is; see AsyncClient.status."""
         return self._run(self._async.status(id, model=model))
 
-    def cancel(self, id: str) -> bool:  # noqa: A002 - as in result
-        """Cancel the kept request *id*; see AsyncClient.cancel."""
+    def cancel(self, id: str) -> Cancellation:  # noqa: A002 - as in result
+        """Cancel the kept request *id*; what is returned is false when it had ended before; see AsyncClient.cancel."""
         return self._run(self._async.cancel(id))
 
     def stream(

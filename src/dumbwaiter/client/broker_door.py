@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, ClassVar, Self
+from collections.abc import AsyncGenerator, Iterator
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from dumbwaiter.answers import failure_of
-from dumbwaiter.asking import Asker, await_result, cancel
-from dumbwaiter.blobs import events
+from dumbwaiter.asking import Asker, Polling, await_result, cancel, follow_to_end
+from dumbwaiter.blobs import BlobStore, events, open_store
 from dumbwaiter.blobs.results import has_result, load_result
-from dumbwaiter.blobs.store import BlobStore, open_store
-from dumbwaiter.brokers import open_broker
-from dumbwaiter.client.door import FIRST_PAUSE, LAST_PAUSE, Door, Event, PredictionStatus, Submitted
-from dumbwaiter.errors import BlobNotFoundError, BrokerClosedError, ConfigError
-from dumbwaiter.message import Message
+from dumbwaiter.brokers import open_broker, shown
+from dumbwaiter.client.door import Cancellation, Door, Event, PredictionStatus, Submitted
+from dumbwaiter.errors import BlobNotFoundError, BrokerClosedError, BrokerError, ConfigError, QueueNotFoundError
+from dumbwaiter.message import Message, is_model_name
+from dumbwaiter.policies.polling import WATCH
 from dumbwaiter.prediction import CANCELED, status_of
 
 if TYPE_CHECKING:
@@ -54,15 +53,17 @@ class BrokerDoor(Door):
         await self._stack.aclose()
 
     async def ask(self, model: str, message: Message, *, timeout: float) -> Message:
-        return await self._open_asker().ask(model, message, timeout=timeout)
+        with self._naming_broker():
+            return await self._open_asker().ask(model, message, timeout=timeout)
 
     async def submit(self, model: str, message: Message, *, keep: bool) -> Submitted:
         asker = self._open_asker()
-        if not keep:
-            return Submitted(message.id, await asker.begin(model, message, confirm=True))
-        self._open_store()
-        await asker.send(model, message)
-        return Submitted(message.id, None)
+        with self._naming_broker():
+            if not keep:
+                return Submitted(message.id, await asker.begin(model, message, confirm=True))
+            self._open_store()
+            await asker.send(model, message)
+            return Submitted(message.id, None)
 
     async def load(self, id_: str) -> Message:
         return await load_result(self._open_store(), id_)
@@ -83,25 +84,47 @@ class BrokerDoor(Door):
         started = knows if self._store is None else bool(await events.read_events(self._store, id_))
         return PredictionStatus(status="processing" if started else "starting")
 
-    async def cancel(self, id_: str) -> bool:
-        return status_of(failure_of(await cancel(self._open_store(), id_))) == CANCELED
+    async def cancel(self, id_: str) -> Cancellation:
+        store = self._open_store()
+        is_known = await has_result(store, id_) or await self._knows(store, id_)
+        if status_of(failure_of(await cancel(store, id_))) != CANCELED:
+            return Cancellation.ENDED
+        return Cancellation.CANCELED if is_known else Cancellation.UNKNOWN
 
     async def follow(self, id_: str) -> AsyncGenerator[Event]:
         store = self._open_store()
-        after: str | None = None
-        pause = FIRST_PAUSE
-        while True:
-            # In this order: a worker writes the result after all of its events.
-            has_ended = await has_result(store, id_)
-            before = after
-            async for event in events.follow(store, id_, after):
-                after = event.id
-                yield Event(event.event, event.content_type, event.data)
-            if has_ended:
-                return
-            pause = FIRST_PAUSE if after != before else min(1.5 * pause, LAST_PAUSE)
-            await asyncio.sleep(pause)
-            self._open_asker()  # it may have been closed meanwhile
+
+        async def find() -> Literal[True] | None:
+            return True if await has_result(store, id_) else None
+
+        async with contextlib.aclosing(follow_to_end(store, id_, find, Polling(WATCH))) as told:
+            async for one in told:
+                self._open_asker()  # it may have been closed meanwhile
+                if isinstance(one, events.Event):
+                    yield Event(one.event, one.content_type, one.data)
+
+    async def _knows(self, store: BlobStore, id_: str) -> bool:
+        """Whether the request *id_* has begun to run, or waits in a queue whose broker can tell."""
+        if await events.last_start(store, id_) is not None:
+            return True
+        if self._broker is None or not self._broker.capabilities.queue_position:
+            return False
+        # Whether it is known is only a hint; a broker that is away does not keep anybody from cancelling.
+        with contextlib.suppress(BrokerError):
+            for queue in await self._broker.queues():
+                if is_model_name(queue) and await self._broker.position(queue, id_) is not None:
+                    return True
+        return False
+
+    @contextlib.contextmanager
+    def _naming_broker(self) -> Iterator[None]:
+        """An unknown queue is told with the broker that was asked, if it was named here."""
+        try:
+            yield
+        except QueueNotFoundError as error:
+            if isinstance(self._given, str):
+                raise QueueNotFoundError(error.queue, where=shown(self._given)) from None
+            raise
 
     def _open_asker(self) -> Asker:
         if self._asker is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
+from enum import Enum
 from types import TracebackType
 from typing import ClassVar, NamedTuple, Self
 
@@ -17,8 +18,21 @@ from dumbwaiter.asking import Pending
 from dumbwaiter.message import Message
 from dumbwaiter.prediction import Status
 
-FIRST_PAUSE, LAST_PAUSE = 0.02, 0.5
-"""Seconds between two looks for something new; each pause without any is half as long again."""
+
+class Cancellation(Enum):
+    """What became of cancelling a kept request. All but ENDED are true: it will not run, or not to its end."""
+
+    CANCELED = "canceled"
+    """It will not run, or is stopped."""
+    UNKNOWN = "unknown"
+    """It will not run. But nothing is known of it, neither a result nor an event nor, where the broker can tell, a
+    message that waits: perhaps there never was one of this id.
+    """
+    ENDED = "ended"
+    """It had ended otherwise before."""
+
+    def __bool__(self) -> bool:
+        return self is not Cancellation.ENDED
 
 
 class PredictionStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,8 +104,8 @@ class Door(ABC):
         """Where the kept request *id_* is; *model*, where it is known, tells in which queue to look."""
 
     @abstractmethod
-    async def cancel(self, id_: str) -> bool:
-        """Cancel the kept request *id_*; False when it had ended otherwise before."""
+    async def cancel(self, id_: str) -> Cancellation:
+        """Cancel the kept request *id_*, also one of which nothing is known here: it may wait all the same."""
 
     @abstractmethod
     def follow(self, id_: str) -> AsyncGenerator[Event]:

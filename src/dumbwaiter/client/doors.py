@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from dumbwaiter.brokers import ADAPTERS, shown
 from dumbwaiter.client.door import Door
 from dumbwaiter.errors import ConfigError
 from dumbwaiter.message import is_url
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 API_KEY = "DUMBWAITER_API_KEY"
 """The variable of the environment that holds the API key when none is given."""
+_PORT = re.compile(r"[0-9]{1,5}(/.*)?")
 
 
 def door_to(
@@ -34,12 +37,20 @@ def door_to(
     Raises ConfigError for a URL that names neither, or where a setting is of no use there.
     """
     if not (isinstance(url, str) and is_url(url)):
+        if isinstance(url, str):
+            _require_broker(url)
         for name, value in (("api_key", api_key), ("headers", headers), ("idempotent", idempotent)):
             if value:
-                raise ConfigError(f"{name} is for a gateway, and {url} is a broker; leave it out, or give http://…")
+                raise ConfigError(
+                    f"{name} is for a gateway, and {_shown(url)} is a broker; leave it out, or give http://…"
+                )
         from dumbwaiter.client.broker_door import BrokerDoor  # noqa: PLC0415 - each adapter on demand
 
         return BrokerDoor(url, blobs, claim_threshold=claim_threshold)
+    if blobs is not None:
+        raise ConfigError(
+            f"blobs is for a broker, and {shown(url)} is a gateway, which has its own store; leave it out"
+        )
     from dumbwaiter.client.gateway_door import GatewayDoor  # noqa: PLC0415 - httpx is slow to import
 
     key = api_key or os.environ.get(API_KEY, "").strip()
@@ -49,3 +60,17 @@ def door_to(
     if key:
         said["authorization"] = f"Bearer {key}"
     return GatewayDoor(url, headers=said, retries=retries, idempotent=idempotent)
+
+
+def _require_broker(url: str) -> None:
+    """Raise ConfigError where *url* is neither a gateway's nor a broker's; most often it is a gateway's, cut short."""
+    scheme, colon, rest = url.partition(":")
+    if colon and scheme.lower() in ADAPTERS:
+        return
+    known = ", ".join(f"{name}:…" for name in sorted(ADAPTERS))
+    hint = f"; if you mean a gateway, say http://{url}" if _PORT.fullmatch(rest) else ""
+    raise ConfigError(f"{shown(url)!r} names neither a gateway (http://…, https://…) nor a broker ({known}){hint}")
+
+
+def _shown(url: str | Broker) -> str:
+    return shown(url) if isinstance(url, str) else f"a {type(url).__name__}"

@@ -18,13 +18,13 @@ import httpx
 
 from dumbwaiter.asking import Patience
 from dumbwaiter.client.gateway_answers import error_of, tells
-from dumbwaiter.client.gateway_retries import is_counted, is_worth_another_try, pause_before
 from dumbwaiter.errors import (
     BrokerClosedError,
     ConfigError,
     GatewayError,
     GatewayUnavailableError,
 )
+from dumbwaiter.policies.repeating import is_counted, is_worth_another_try, pause_before
 from dumbwaiter.tasks import end
 
 T = TypeVar("T")
@@ -98,8 +98,8 @@ class GatewayConnection:
                     method, path, _prefer(headers, waits, patience), content, waits=waits, model=model, id_=id_
                 )
             except GatewayError as error:
-                counted += is_counted(error, has_patience=patience is not None)
-                if counted > self._retries or not self._retries or not is_worth_another_try(error):
+                counted += is_counted(error.status, has_patience=patience is not None)
+                if counted > self._retries or not self._retries or not may_pass(error):
                     raise
                 await self.pause(attempt, error, patience)
         raise AssertionError  # itertools.count() does not end
@@ -189,6 +189,12 @@ class GatewayConnection:
             # anyio asks a socket for its peer that was lost while it was being opened.
             lost = httpx.ConnectError("the connection was lost while it was made")
             raise _named(self.shown, self._url, lost, sent_nbytes) from error
+
+
+def may_pass(error: GatewayError) -> bool:
+    """Whether the same request may fare better later."""
+    is_unavailable = isinstance(error, GatewayUnavailableError)
+    return is_worth_another_try(error.status, error.code, is_unavailable=is_unavailable)
 
 
 async def _next(lines: AsyncIterator[str]) -> str | None:

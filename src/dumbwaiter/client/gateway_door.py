@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import TYPE_CHECKING, ClassVar, Self
 from urllib.parse import quote
 
-from dumbwaiter.asking import Patience
-from dumbwaiter.client.door import FIRST_PAUSE, LAST_PAUSE, Door, Event, PredictionStatus, Submitted
+from dumbwaiter.asking import Patience, Polling
+from dumbwaiter.client.door import Cancellation, Door, Event, PredictionStatus, Submitted
 from dumbwaiter.client.gateway_answers import (
     Seen,
     answer_in,
@@ -19,12 +19,13 @@ from dumbwaiter.client.gateway_answers import (
     prediction_of,
     raw_answer,
 )
-from dumbwaiter.client.gateway_connection import GatewayConnection
+from dumbwaiter.client.gateway_connection import GatewayConnection, may_pass
 from dumbwaiter.client.gateway_requests import body_of, headers_of
-from dumbwaiter.client.gateway_retries import is_worth_another_try
 from dumbwaiter.client.server_events import EventParser, ServerEvent, output_of
 from dumbwaiter.errors import BlobNotFoundError, GatewayError, GatewayUnavailableError, PredictionTimeoutError
 from dumbwaiter.message import new_id
+from dumbwaiter.policies.polling import WATCH
+from dumbwaiter.policies.repeating import failures_in_a_row
 from dumbwaiter.prediction import CANCELED
 
 if TYPE_CHECKING:
@@ -109,9 +110,10 @@ class GatewayDoor(Door):
         seen = await self._see(id_)
         return PredictionStatus(status=seen.status, queue_position=seen.queue_position)
 
-    async def cancel(self, id_: str) -> bool:
+    async def cancel(self, id_: str) -> Cancellation:
         response = await self._connection.call("POST", f"{_path(id_)}/cancel", patience=None, id_=id_)
-        return prediction_of(self._connection.shown, response).status == CANCELED
+        is_canceled = prediction_of(self._connection.shown, response).status == CANCELED
+        return Cancellation.CANCELED if is_canceled else Cancellation.ENDED
 
     async def follow(self, id_: str) -> AsyncGenerator[Event]:
         last, failures = "", 0
@@ -128,9 +130,8 @@ class GatewayDoor(Door):
                 error: GatewayError = GatewayUnavailableError(self._connection.shown, what)
             except GatewayError as caught:
                 error = caught
-            # One that was quiet for long was none the less alive: proxies between may cut what is quiet.
-            failures = 1 if time.monotonic() - opened_at > LONGEST_LOOK / 2 else failures + 1
-            if failures > self._retries or not is_worth_another_try(error):
+            failures = failures_in_a_row(failures, time.monotonic() - opened_at)
+            if failures > self._retries or not may_pass(error):
                 raise error
             await self._connection.pause(failures, error)
 
@@ -158,17 +159,15 @@ class GatewayDoor(Door):
         )
 
     async def _look_until_there(self, id_: str, patience: Patience | None) -> Message:
-        pause = FIRST_PAUSE
+        polling = Polling(WATCH, patience=patience)
         while True:
             waits = None if patience is not None and patience <= 0.0 else LONGEST_LOOK
             answer = await self._look(id_, patience, waits=waits)
             if answer is not None:
                 return answer
-            if patience is not None and patience.left <= 0.0:
-                raise TimeoutError
             # The gateway has waited for us, or knows no waiting.
-            await asyncio.sleep(pause)
-            pause = min(1.5 * pause, LAST_PAUSE)
+            if not await polling.pause():
+                raise TimeoutError
 
     async def _look(self, id_: str, patience: Patience | None, *, waits: float | None) -> Message | None:
         # The output itself, and not the object that tells of it: there text and bytes are put in other words.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import UnionType
@@ -11,6 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import msgspec
 
 from dumbwaiter.config.lines import Keys
+from dumbwaiter.config.meanings import meant
 from dumbwaiter.config.settings import TABLES, ModelSettings, Settings
 from dumbwaiter.config.units import WORDS, parse_duration, parse_size
 from dumbwaiter.errors import ConfigError
@@ -46,11 +46,9 @@ def checked(source: Source, keys: Keys, value: Any) -> Any:
     if first == "parameters" and source.text:
         return _json_or_text(value)
     try:
-        converted = _convert(value, owner[first], strict=not source.text)
+        converted = meant(keys, _convert(value, owner[first], strict=not source.text))
     except ValueError as error:
         raise ConfigError(f"{source.place(keys)}: {'.'.join(keys)}: {error}") from None
-    if keys == ("gateway", "cors_origins"):
-        converted = [_origin(source.place(keys), text) for text in converted]
     return _with_folder(keys, converted, source.folder)
 
 
@@ -121,18 +119,6 @@ def _json_or_text(value: Any) -> Any:
         return msgspec.json.decode(value)
     except (msgspec.DecodeError, TypeError):
         return value
-
-
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
-
-
-def _origin(place: str, text: str) -> str:
-    """*text* as a browser sends it (https://www.rfc-editor.org/rfc/rfc6454#section-6.2), or ``*``."""
-    origin = text.lower()
-    if origin != "*" and not _ORIGIN.fullmatch(origin):
-        wanted = "write https://app.example.com, with its port if it has one and without a path, or * for all pages"
-        raise ConfigError(f"{place}: gateway.cors_origins: {text!r} is no origin; {wanted}")
-    return origin
 
 
 _LOCATIONS = {("broker",), ("blobs",), ("gateway", "certfile"), ("gateway", "keyfile")}

@@ -14,6 +14,8 @@ import msgspec
 Seconds = Annotated[float, msgspec.Meta(ge=0, extra={"unit": "duration"})]
 Nbytes = Annotated[int, msgspec.Meta(ge=0, extra={"unit": "size"})]
 Count = Annotated[int, msgspec.Meta(ge=1)]
+SHORTEST_SIGNING_KEY = 32
+"""Bytes of gateway.signing_key, at the least."""
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 

@@ -14,19 +14,25 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
+from dumbwaiter import holding
 from dumbwaiter.blobs.store import BlobStore
 from dumbwaiter.brokers.contract import Broker
 from dumbwaiter.config import CourierSettings
 from dumbwaiter.courier import verdicts
 from dumbwaiter.courier.hosts import Hosts, Tenants
-from dumbwaiter.courier.locks import Held, renew
 from dumbwaiter.courier.posts import Composer, signed
 from dumbwaiter.courier.verdicts import Verdict
-from dumbwaiter.errors import BrokerClosedError, BrokerUnavailableError, DumbwaiterError, LockLostError
+from dumbwaiter.errors import (
+    BrokerClosedError,
+    BrokerUnavailableError,
+    DumbwaiterError,
+    LockLostError,
+    OutboundError,
+)
+from dumbwaiter.holding import Outage, insist_on_broker, keep_locks
 from dumbwaiter.message import WEBHOOKS_QUEUE, Delivery
 from dumbwaiter.notification import Notification, read
 from dumbwaiter.outbound import OutboundClient
-from dumbwaiter.policies import retrying
 from dumbwaiter.policies.delivering import MAX_TRIES, PROGRESS_TRIES, Again, Done, Stop, is_past_trying
 from dumbwaiter.signing import SigningKey
 from dumbwaiter.tasks import end
@@ -35,9 +41,20 @@ OnState = Callable[[str, str], None]
 """Called with a state (``ready``, ``draining``) and the reason for it."""
 
 _RECEIVE_WAIT = 20.0
-_RETRY_EVERY = 0.5
 _HAND_BACK_WITHIN = 2.0
 _log = logging.getLogger("dumbwaiter.courier")
+
+
+class Held(holding.Held):
+    """A notification in hand."""
+
+    __slots__ = ()
+
+    @property
+    def name(self) -> str:
+        """For logs: which notification of which request."""
+        message = self.delivery.message
+        return f"{message.id} (of {message.correlation_id})"
 
 
 class Courier:
@@ -73,7 +90,8 @@ class Courier:
     async def run(self, stop: asyncio.Event, *, hurry: asyncio.Event | None = None) -> None:
         """Deliver until *stop*; then let what is under way end, within the grace (*hurry*: at once)."""
         stopping = asyncio.create_task(stop.wait())
-        pulling, renewing = asyncio.create_task(self._pull()), asyncio.create_task(self._renew_locks())
+        pulling = asyncio.create_task(self._pull())
+        renewing = asyncio.create_task(keep_locks(self._broker, self._held.values()))
         try:
             await asyncio.wait({stopping, pulling, renewing}, return_when=asyncio.FIRST_COMPLETED)
             faulty = [task for task in (pulling, renewing) if task.done()]
@@ -92,7 +110,7 @@ class Courier:
             await asyncio.wait({hurried, *self._held}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         late = dict(self._held)
         await end([hurried, *late])
-        unsettled = [held.delivery for held in late.values() if not held.settled]
+        unsettled = [held.delivery for held in late.values() if held.is_ours]
         # Whether these were received nobody knows; they come again with the same webhook-id, and at no charge.
         with contextlib.suppress(BrokerUnavailableError, BrokerClosedError, LockLostError, TimeoutError):
             async with asyncio.timeout(_HAND_BACK_WITHIN):
@@ -101,7 +119,7 @@ class Courier:
     # --- pulling ---
 
     async def _pull(self) -> None:
-        attempt, ready = 0, False
+        outage, ready = Outage(), False
         while True:
             try:
                 if not ready:
@@ -109,12 +127,9 @@ class Courier:
                     ready = True
                     self._tell("ready")
                 await self._pull_once()
-                attempt = 0
+                outage.over()
             except BrokerUnavailableError as error:
-                attempt += 1
-                if attempt in {1, 10, 100}:
-                    _log.warning("the broker is unavailable, trying again: %s", error)
-                await asyncio.sleep(retrying.back_off(attempt, luck=0.5, longest=5.0))
+                await outage.pause(error)
 
     async def _pull_once(self) -> None:
         while (size := self._settings.concurrency - len(self._held)) <= 0:
@@ -146,21 +161,21 @@ class Courier:
             return
         try:
             notification = read(held.delivery.message)
-            host = self._outbound.policy.check_url(notification.url).host
+            target = self._outbound.policy.check_url(notification.url)
         except DumbwaiterError as error:
             await self._settle(held, verdicts.of_error(error, tries, most=MAX_TRIES), best_effort=False)
             return
-        while (turn := self._take(host, held, now=(began := time.monotonic()))) is not None:
+        while (turn := self._take(target.host, held, now=(began := time.monotonic()))) is not None:
             if self._can_postpone:
                 await self._hand_back(held, turn, counted=False)
                 return
             await asyncio.sleep(turn)
         tenant = held.delivery.message.tenant
         try:
-            verdict = await self._try(held, notification)
+            verdict = await self._try(held, notification, target.place)
         finally:
             now = time.monotonic()
-            self._hosts.release(host, began=began, now=now)
+            self._hosts.release(target.host, began=began, now=now)
             self._tenants.release(tenant, began=began, now=now)
         await self._settle(held, verdict, best_effort=notification.event != "completed")
 
@@ -174,7 +189,7 @@ class Courier:
             return self._hosts.turn(host, now=now)
         return None
 
-    async def _try(self, held: Held, notification: Notification) -> Verdict:
+    async def _try(self, held: Held, notification: Notification, place: str) -> Verdict:
         message, tries = held.delivery.message, held.delivery.delivery_count
         most = MAX_TRIES if notification.event == "completed" else PROGRESS_TRIES
         try:
@@ -184,25 +199,25 @@ class Courier:
                 response = await self._outbound.post(
                     notification.url, body=post.body, headers=headers, timeout=self._settings.timeout
                 )
+        except OutboundError as error:
+            return verdicts.of_error(error, tries, most=most).at(place)
         except DumbwaiterError as error:
             return verdicts.of_error(error, tries, most=most)
-        return verdicts.of_response(response, tries, most=most)
+        return verdicts.of_response(response, tries, most=most).at(place)
 
     # --- settling ---
 
     async def _settle(self, held: Held, verdict: Verdict, *, best_effort: bool) -> None:
         match verdict.end:
             case Done():
-                held.settled = True
-                await self._insist(held, self._broker.complete)
+                await self._end(held, self._broker.complete)
             case Again(delay):
                 tries = held.delivery.delivery_count
                 _log.info("try %d of %s failed, the next one in %.0f s: %s", tries, held.name, delay, verdict.why)
                 await self._hand_back(held, delay, counted=True)
             case Stop() as stop if best_effort or stop.reason == verdicts.SUPERSEDED:
                 _log.info("%s is dropped (%s): %s", held.name, stop.reason, verdict.why)
-                held.settled = True
-                await self._insist(held, self._broker.complete)
+                await self._end(held, self._broker.complete)
             case Stop() as stop:
                 await self._dead_letter(held, stop, verdict.why)
 
@@ -211,8 +226,7 @@ class Courier:
             await self._broker.dead_letter(batch, reason=stop.reason, detail=why)
 
         _log.warning("dead-lettered %s: %s: %s", held.name, stop.reason, why)
-        held.settled = True
-        await self._insist(held, move)
+        await self._end(held, move)
 
     async def _hand_back(self, held: Held, delay: float, *, counted: bool) -> None:
         async def back(batch: Sequence[Delivery]) -> None:
@@ -220,46 +234,13 @@ class Courier:
 
         if not self._broker.capabilities.abandon_delay:
             await asyncio.sleep(delay)
-        held.settled = True
-        await self._insist(held, back)
+        await self._end(held, back)
 
-    async def _insist(self, held: Held, verb: Callable[[Sequence[Delivery]], Awaitable[None]]) -> None:
-        """Call *verb*; while the broker is unavailable try again until a lock's length has passed."""
-        give_up_at = time.monotonic() + self._broker.lock_duration
-        while True:
-            tried = held.delivery
-            try:
-                await verb([tried])
-            except LockLostError:
-                if held.delivery is not tried:  # it was renewed meanwhile
-                    continue
-                _log.info("%s is not settled: its lock was lost, and another courier has it", held.name)
-            except BrokerUnavailableError:
-                if time.monotonic() > give_up_at:
-                    raise
-                await asyncio.sleep(_RETRY_EVERY)
-                continue
-            return
-
-    # --- locks and states ---
-
-    async def _renew_locks(self) -> None:
-        usual, soon = self._broker.lock_duration / 3, self._broker.lock_duration / 12
-        pause = usual
-        while True:
-            await asyncio.sleep(pause)
-            pause = usual
-            held = [one for one in self._held.values() if not one.settled]
-            try:
-                lost = await renew(held, self._broker)
-            except BrokerUnavailableError as error:
-                _log.warning("%d lock(s) could not be renewed, trying again soon: %s", len(held), error)
-                pause = soon
-                continue
-            if lost:
-                _log.warning("%d lock(s) lost; other couriers have these messages by now", len(lost))
-            for one in lost:
-                one.settled = True
+    async def _end(self, held: Held, verb: Callable[[Sequence[Delivery]], Awaitable[None]]) -> None:
+        """Call *verb*, the last one for *held*, for a lock's length if need be."""
+        held.closing = True
+        if await insist_on_broker(verb, [held.delivery], within=self._broker.lock_duration):
+            _log.info("%s is not settled: its lock was lost, and another courier has it", held.name)
 
     def _tell(self, state: str, reason: str = "") -> None:
         if self._on_state is not None:

@@ -19,6 +19,7 @@ from dumbwaiter.errors import (
     OutboundError,
 )
 from dumbwaiter.policies.delivering import Again, Done, Stop, judge
+from dumbwaiter.urls import shown
 
 if TYPE_CHECKING:
     from dumbwaiter.outbound import Response
@@ -35,6 +36,10 @@ class Verdict(msgspec.Struct, frozen=True):
     end: Done | Again | Stop
     why: str
 
+    def at(self, place: str) -> Verdict:
+        """The same, with the receiver's *place* before the reason."""
+        return Verdict(self.end, f"{place}: {self.why}")
+
 
 def of_response(response: Response, tries: int, *, most: int) -> Verdict:
     """The receiver answered the *tries*-th try."""
@@ -47,7 +52,7 @@ def of_error(error: Exception, tries: int, *, most: int) -> Verdict:
     """The *tries*-th try ended in *error*. Errors that are not expected are raised."""
     match error:
         case ForbiddenUrlError():
-            return Verdict(Stop(FORBIDDEN), str(error))
+            return Verdict(Stop(FORBIDDEN), str(ForbiddenUrlError(shown(error.url), error.reason)))
         case BadInputError():
             return Verdict(Stop(BAD_NOTIFICATION), str(error))
         case SupersededError():

@@ -15,6 +15,7 @@ from dumbwaiter.blobs.claimcheck import claim_threshold_for
 from dumbwaiter.config import OutboundSettings
 from dumbwaiter.errors import BrokerError
 from dumbwaiter.gateway.access.callers import Access
+from dumbwaiter.gateway.access.webhook_secret import WebhookSecret
 from dumbwaiter.gateway.catalogue import Catalogue
 from dumbwaiter.gateway.documents import Documents, wants_page
 from dumbwaiter.gateway.http.bodies import has_body
@@ -36,9 +37,12 @@ from dumbwaiter.gateway.oip import Oip, speaking_the_protocol
 from dumbwaiter.gateway.predictions.accepting import Acceptor
 from dumbwaiter.gateway.predictions.creating import Predictions
 from dumbwaiter.gateway.predictions.events import EventStreams
+from dumbwaiter.gateway.predictions.expiry import Expiry
 from dumbwaiter.gateway.predictions.keeping import Keeping
 from dumbwaiter.gateway.predictions.kept import KeptPredictions
+from dumbwaiter.gateway.predictions.lookup import Lookup
 from dumbwaiter.gateway.predictions.results import Results
+from dumbwaiter.gateway.predictions.standing import Standing
 from dumbwaiter.gateway.predictions.sweeping import sweep_for_ever
 from dumbwaiter.gateway.predictions.uploads import Uploads
 from dumbwaiter.gateway.predictions.waiting import Waiting
@@ -86,8 +90,8 @@ class Gateway:
         self._asker = Asker(broker, store, claim_threshold=options.claim_threshold)
         self._catalogue = Catalogue(broker, store, waiting=self._asker.waiting, on_failing=self._tell_failing)
         self._budget = Budget(options.memory_limit)
-        self._results = Results(self._asker, store)
         self._stopping = Stopping()
+        self._results = Results(self._asker, store, self._stopping)
         self._routes = [*self._predicting(signing, outbound), *self._describing()]
         handlers: dict[Any, Any] = {404: _refused, 405: _refused}
         starlette = Starlette(
@@ -103,8 +107,9 @@ class Gateway:
         store, options = self._store, self._options
         threshold = claim_threshold_for(self._broker.capabilities.max_message_nbytes, options.claim_threshold)
         acceptor = Acceptor(store, signing, AddressPolicy(outbound), options, threshold=threshold)
-        streams = EventStreams(store, self._results, self._stopping)
-        keeping = Keeping(store, catalogue=self._catalogue, acceptor=acceptor, results=self._results, streams=streams)
+        expiry = Expiry(store, options.results_kept_for)
+        streams = EventStreams(store, self._results, expiry, self._stopping)
+        keeping = Keeping(catalogue=self._catalogue, acceptor=acceptor, results=self._results, streams=streams)
         predictions = Predictions(
             access=self.access,
             catalogue=self._catalogue,
@@ -115,15 +120,12 @@ class Gateway:
             options=options,
         )
         kept = KeptPredictions(
-            self._broker,
-            store,
-            access=self.access,
-            signing=signing,
-            acceptor=acceptor,
-            results=self._results,
-            streams=streams,
-            stopping=self._stopping,
-            options=options,
+            Lookup(self.access, signing, store, public_url=options.public_url),
+            self._results,
+            expiry,
+            Standing(store, self._broker),
+            streams,
+            max_patience=options.max_patience,
         )
         return [
             route("/v1/models/{model}/predictions", POST=predictions.create),
@@ -132,7 +134,7 @@ class Gateway:
             route("/v1/predictions/{id}/cancel", POST=kept.cancel),
             route("/v1/predictions/{id}/events", GET=kept.events),
             route("/v1/predictions/{id}/output", GET=kept.output),
-            route("/v1/webhooks/default/secret", GET=kept.secret),
+            route("/v1/webhooks/default/secret", GET=WebhookSecret(self.access, signing).show),
         ]
 
     def _describing(self) -> list[Route]:

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from dumbwaiter.asking import Patience
+from dumbwaiter.blobs.cards import load_cards
 from dumbwaiter.blobs.presence import WorkerStatus, short_reason, why_failing, why_silent, workers_of
 from dumbwaiter.errors import BlobError, BrokerError
 from dumbwaiter.gateway.http.problems import ModelFailingError, NoAnswerError, Problem, ProblemError, one_line
-from dumbwaiter.message import SYSTEM_QUEUES
+from dumbwaiter.message import SYSTEM_QUEUES, is_model_name, is_queue_name
 from dumbwaiter.policies.backpressure import Load, inputs_a_second, seconds_until_it_fits
 from dumbwaiter.spelling import did_you_mean
 from dumbwaiter.tasks import end
@@ -83,14 +84,26 @@ class Catalogue:
         """Their names, sorted."""
         # A flood of unknown names shares one look at the broker at a time.
         if self._lookup is None or self._lookup.done():
-            self._lookup = asyncio.get_running_loop().create_task(self._broker.queues())
+            self._lookup = asyncio.get_running_loop().create_task(self._names())
         queues = await asyncio.shield(self._lookup)
         return [queue for queue in queues if not queue.startswith(SYSTEM_QUEUES)]
+
+    async def _names(self) -> list[str]:
+        if self._broker.capabilities.lists_queues:
+            return await self._broker.queues()
+        return sorted(card.name for card in await load_cards(self._store))
+
+    async def _exists(self, model: str) -> bool:
+        """Whether *model* has a queue where the broker lists none, and where a model without a card has one too."""
+        if self._broker.capabilities.lists_queues or not (is_queue_name(model) and is_model_name(model)):
+            return False
+        return await self._broker.has_queue(model)
 
     async def require(self, model: str) -> None:
         """Raises ProblemError (404, with the names of those that exist) for a model that has no queue."""
         if model not in self._known:
-            self._known = frozenset(await self.models())
+            known = frozenset(await self.models())
+            self._known = known if model in known or not await self._exists(model) else known | {model}
             if model not in self._known:
                 raise ProblemError(_unknown(model, sorted(self._known)))
 
@@ -194,7 +207,7 @@ class Catalogue:
             return  # whoever sends will be told; what was last seen grows too old by itself
         # What was sent while the broker counted may be in its count or not. It is added, so as not to be overlooked.
         sent_since = 0 if before is None else before.sent_since - sent_before
-        seen = Load(ahead=stats.ready + stats.locked, seconds_each=seconds_each)
+        seen = Load(ahead=stats.ready + (stats.locked or 0), seconds_each=seconds_each)
         self._loads[model] = _Load(seen=seen, at=time.monotonic(), sent_since=sent_since)
 
 

@@ -14,6 +14,8 @@ from dumbwaiter.spelling import did_you_mean
 
 #: Kinds that no JSON object can be: such a body can only hold the arguments.
 _NEVER_OBJECTS = frozenset({"image", "array", "tensor", "text"})
+#: What an HTTP body in JSON wraps its input in.
+_ENVELOPE = "input"
 
 
 class Arguments:
@@ -61,13 +63,15 @@ class SeveralInputs:
         self._required = [one.name for one in parameters if one.required]
         self._first = codecs[0] if self._required in ([], [parameters[0].name]) else None
         self.cheap = all(codec.cheap for codec in codecs)
-        self.content_types = (JSON, *(self._first.content_types if self._first else ()))
+        self.content_types = tuple(dict.fromkeys((JSON, *(self._first.content_types if self._first else ()))))
 
     def decode(self, content_type: ContentType, body: Buffer) -> Arguments:
         """The call's arguments. Raises BadInputError, naming what is missing, unknown or wrong."""
         if self._first is not None and not self._holds_arguments(content_type, body):
             return self._arguments({self._parameters[0].name: self._first.from_body(content_type, body)})
         values = self._object(content_type, body)
+        if set(values) == {_ENVELOPE} and _ENVELOPE not in self._codecs:
+            raise BadInputError(self._enveloped(content_type))
         self._check_names(values)
         return self._arguments({name: self._one(name, value) for name, value in values.items()})
 
@@ -111,6 +115,13 @@ class SeveralInputs:
         missing = [name for name in self._required if name not in values]
         if missing:
             raise BadInputError(f"missing input {', '.join(map(repr, missing))}; expected {self._names()}")
+
+    def _enveloped(self, content_type: ContentType) -> str:
+        # Only the gateway takes the envelope off, and only where the body says that it is JSON.
+        said = f"unknown input {_ENVELOPE!r}; it takes {self._names()}"
+        if content_type.is_json:
+            return f'{said}: send them without {{"{_ENVELOPE}": ...}} around them'
+        return f"{said}: over HTTP send Content-Type: application/json, on a queue the arguments alone"
 
     def _one(self, name: str, value: Any) -> Any:
         try:

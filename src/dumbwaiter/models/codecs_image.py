@@ -14,7 +14,7 @@ from dumbwaiter import data_urls
 from dumbwaiter.content_types import PNG, ContentType, parse_content_type, sniff_image
 from dumbwaiter.errors import BadInputError, MissingExtraError, ModelLoadError, PermanentError
 from dumbwaiter.models.codecs_json import decode_json
-from dumbwaiter.models.input_codec import Buffer, InputCodec, from_data_url, one_line
+from dumbwaiter.models.input_codec import URL_SCHEMA, Buffer, InputCodec, from_data_url, one_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -65,7 +65,7 @@ class ImageCodec(InputCodec):
         return self.from_body(said, body)
 
     def schema(self) -> dict[str, Any]:
-        return {"type": "string", "format": "uri", "contentMediaType": "image/*", "description": "a data: URL"}
+        return {**URL_SCHEMA, "contentMediaType": "image/*"}
 
 
 def decode_image(body: Buffer, *, mode: str | None, max_pixels: int) -> Image:

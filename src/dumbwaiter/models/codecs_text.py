@@ -10,7 +10,7 @@ from dumbwaiter.content_types import BYTES, JSON, ContentType, sniff_image
 from dumbwaiter.errors import BadInputError
 from dumbwaiter.models.codecs_array import decode_npy, is_npy
 from dumbwaiter.models.codecs_json import decode_json
-from dumbwaiter.models.input_codec import Buffer, InputCodec, from_data_url, name_of, one_line
+from dumbwaiter.models.input_codec import URL_SCHEMA, Buffer, InputCodec, from_data_url, name_of, one_line
 
 if TYPE_CHECKING:
     from dumbwaiter.models.codecs_image import ImageCodec
@@ -58,7 +58,7 @@ class BytesCodec(InputCodec):
         return from_data_url("bytes", value)[1]
 
     def schema(self) -> dict[str, Any]:
-        return {"type": "string", "format": "uri", "description": "a data: URL"}
+        return {**URL_SCHEMA}
 
 
 class AnyCodec(InputCodec):

@@ -12,6 +12,9 @@ from dumbwaiter.errors import BadInputError
 
 Buffer = bytes | memoryview
 
+URL_SCHEMA = {"type": "string", "format": "uri", "description": "a data: or https: URL"}
+"""How JSON carries files: in a URL, or as one that a worker fetches."""
+
 
 class InputCodec(ABC):
     """Turns a body into a model's input. Stateless after construction: called from several threads at once."""
@@ -53,7 +56,8 @@ def from_data_url(expected: str, value: Any) -> tuple[str | None, bytes]:
     Raises BadInputError for all else, and for one that is empty.
     """
     if not isinstance(value, str) or not data_urls.is_data_url(value):
-        raise BadInputError(f"expected {expected}, as its own body or in JSON as a data URL; got {name_of(value)}")
+        ways = "as its own body, or in JSON as a data: or https: URL"
+        raise BadInputError(f"expected {expected}, {ways}; got {name_of(value)}")
     try:
         return data_urls.read(value)
     except BadInputError as error:

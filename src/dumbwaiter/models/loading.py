@@ -19,13 +19,17 @@ from dumbwaiter.models.weights import resolve_weights
 DEFAULT_MAX_BATCH = 32
 
 
-def load_model(spec: ModelSpec) -> LoadedModel:
+def load_model(spec: ModelSpec, *, on_found: Callable[[], object] | None = None) -> LoadedModel:
     """Import the class that *spec* names, construct it with its weights and put its codecs around it.
+
+    *on_found* is called once the class is imported, before anything is done with it.
 
     Raises ModelLoadError naming the target, the reason and what to do; the first line says it all, a traceback of the
     user's code may follow.
     """
     cls = import_class(spec.target, spec.project)
+    if on_found is not None:
+        on_found()
     try:
         signature = read_signature(cls)
         max_batch = _max_batch(cls, signature, spec)

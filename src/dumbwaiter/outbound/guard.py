@@ -25,6 +25,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAX_URL_NCHARS = 8192
 _MAX_HOST_NCHARS = 253
+_SHOWN_NCHARS = 200
 _PORTS = {"https": 443, "http": 80}
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<target>[^#]*)(?:#.*)?")
 _AUTHORITY = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>[0-9]{0,5}))?")
@@ -90,6 +91,12 @@ class Target(msgspec.Struct, frozen=True):
         port = "" if self.port == _PORTS[self.scheme] else f":{self.port}"
         return f"{self.scheme}://{host}{port}{self.target}"
 
+    @property
+    def place(self) -> str:
+        """The same for logs and dead letters: without its query, which may hold a secret, and cut where it is long."""
+        place = self.url.partition("?")[0]
+        return place if len(place) <= _SHOWN_NCHARS else f"{place[:_SHOWN_NCHARS]}..."
+
 
 class AddressPolicy:
     """What *settings* allow. Raises ConfigError when they name a host or a network that is none."""
@@ -146,7 +153,8 @@ def _read(url: str, schemes: Sequence[str]) -> Target:
         raise _RefusedError("it is no URL of the form https://host/path")
     scheme = match["scheme"].lower()
     if scheme not in schemes:
-        raise _RefusedError(f"its scheme must be {' or '.join(schemes)}")
+        hint = " (see outbound.allow_http)" if scheme == "http" else ""
+        raise _RefusedError(f"its scheme must be {' or '.join(schemes)}{hint}")
     host, port = _read_authority(match["authority"])
     return Target(scheme, host, port or _PORTS[scheme], _read_target(match["target"]))
 
@@ -248,7 +256,15 @@ def _network(text: str) -> Network:
     try:
         return ipaddress.ip_network(text)
     except ValueError as error:
-        raise ConfigError(f"outbound.allowed_networks: {error}; write one such as 10.1.2.0/24") from None
+        raise ConfigError(f"outbound.allowed_networks: {error}; {_instead_of(text)}") from None
+
+
+def _instead_of(text: str) -> str:
+    try:
+        meant = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return "write one such as 10.1.2.0/24"
+    return f"write {meant} for all of it, or {text.partition('/')[0]} for this one address"
 
 
 def _hosts(texts: Sequence[str]) -> tuple[frozenset[str], tuple[str, ...]]:

@@ -30,14 +30,19 @@ class Resolver:
         await self._free.acquire()
         future: asyncio.Future[Sequence[Address]] = asyncio.get_running_loop().create_future()
         # Only daemon threads die with the process: executors wait at its end for look-ups that take half a minute.
-        threading.Thread(target=self._look_up, args=(host, future), name="dumbwaiter-resolve", daemon=True).start()
+        thread = threading.Thread(target=self._look_up, args=(host, future), name="dumbwaiter-resolve", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            self._free.release()
+            raise OutboundError(f"the host {host!r} cannot be resolved now: {error}", transient=True) from None
         return await future
 
     def _look_up(self, host: str, future: asyncio.Future[Sequence[Address]]) -> None:
         found: Sequence[Address] | OutboundError
         try:
             found = _addresses(host)
-        except (OSError, UnicodeError) as error:
+        except (OSError, ValueError) as error:
             found = OutboundError(f"the host {host!r} cannot be resolved: {_why(error)}", transient=True)
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile, and nobody waits
             future.get_loop().call_soon_threadsafe(self._tell, future, found)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dumbwaiter.policies import backing_off
+
 MAX_TRIES = 10
 PROGRESS_TRIES = 3
 """News of what is still under way soon are none; they are tried no more often than this."""
@@ -64,8 +66,11 @@ def judge(
 
 def back_off(tries: int, *, luck: float) -> float:
     """Seconds from the *tries*-th try (1-based) to the next: growing, 80 to 120 % of the pause in the module's text."""
-    usual = FIRST_DELAY * GROWTH ** (min(max(tries, 1), MAX_TRIES) - 1)
-    return float(usual * (1.0 - SPREAD + 2.0 * SPREAD * luck))
+    most = 1.0 + SPREAD
+    longest = FIRST_DELAY * GROWTH ** (MAX_TRIES - 1)
+    return most * backing_off.back_off(
+        tries, first=FIRST_DELAY, longest=longest, growth=GROWTH, luck=luck, least=(1.0 - SPREAD) / most
+    )
 
 
 def is_past_trying(delivery_count: int) -> bool:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from dumbwaiter.policies import backing_off
+
 #: Transient errors may be tried this often, or max_deliveries if that is more.
 TRANSIENT_DELIVERIES = 10
 FIRST_DELAY = 0.2
@@ -66,7 +68,7 @@ def most_deliveries(max_deliveries: int) -> int:
 
 def back_off(attempt: int, *, luck: float, first: float = FIRST_DELAY, longest: float = LONGEST_DELAY) -> float:
     """Seconds before the next try after the *attempt*-th (1-based): doubling, at most *longest*, 50-100 % of it."""
-    return float(min(longest, first * 2.0 ** min(attempt - 1, 30)) * (0.5 + 0.5 * luck))
+    return backing_off.back_off(attempt, first=first, longest=longest, luck=luck)
 
 
 def must_be_alone(delivery_count: int) -> bool:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import msgspec
 
+from dumbwaiter.signals import describe_exit
+
 _SIGKILL_EXIT = -int(signal.SIGKILL)
 _STACKS_NCHARS = 16_000
 
@@ -61,18 +63,7 @@ def explain(
             "host memory than there is",
             detail=f"oom_kill count of the control group: {oom_before} before, {oom_after} after\n{detail}",
         )
-    return CauseOfDeath(code="runner-crashed", message=f"the runner died: {describe_exit(returncode)}", detail=detail)
-
-
-def describe_exit(returncode: int) -> str:
-    """``killed by SIGSEGV (segmentation fault)`` or ``exit code 3``."""
-    if returncode >= 0:
-        return f"exit code {returncode}"
-    try:
-        number = signal.Signals(-returncode)
-    except ValueError:
-        return f"killed by signal {-returncode}"
-    return f"killed by {number.name} ({(signal.strsignal(number) or 'unknown').lower()})"
+    return CauseOfDeath(code="runner-crashed", message=f"the runner {describe_exit(returncode)}", detail=detail)
 
 
 def read_stacks(fd: int) -> str:

@@ -17,9 +17,11 @@ from dumbwaiter.brokers.contract import Broker
 from dumbwaiter.config import OutboundSettings, WorkerSettings
 from dumbwaiter.devices.admission import Admission, Unlimited
 from dumbwaiter.errors import BrokerUnavailableError
+from dumbwaiter.holding import Outage, keep_locks
 from dumbwaiter.models.contract import ModelSpec
 from dumbwaiter.policies.batching import pull_size, was_nearly_full
-from dumbwaiter.policies.retrying import back_off, must_be_alone
+from dumbwaiter.policies.retrying import must_be_alone
+from dumbwaiter.tasks import every
 from dumbwaiter.worker.announcing import Announcer, OnStatus
 from dumbwaiter.worker.hand import NOWHERE, Hand, Held
 from dumbwaiter.worker.inputs import InputFetcher, Places
@@ -28,7 +30,7 @@ from dumbwaiter.worker.looking import ResultFinder
 from dumbwaiter.worker.notifying import Notifier
 from dumbwaiter.worker.preparing import Preparer
 from dumbwaiter.worker.progress import ProgressWriter
-from dumbwaiter.worker.settling import Outcome, Settler, renew
+from dumbwaiter.worker.settling import Outcome, Settler
 
 _FETCHES_AT_ONCE = 4
 _LOOK_EVERY = 1.0
@@ -58,6 +60,9 @@ class Consumer:
         self._admission = admission or Unlimited()
         self._hand = Hand()
         self._changed = asyncio.Event()
+        self._found = asyncio.Event()
+        self._has_queue = False
+        self._untold: tuple[str, str, dict[str, Any]] | None = None
         notifier = Notifier(broker, spec.name)
         self._settler = Settler(
             broker, store, self._hand, notifier, claim_threshold=options.claim_threshold, changed=self._changed
@@ -69,6 +74,7 @@ class Consumer:
         self._keeper = RunnerKeeper(
             *(spec, self._hand, self._settler, options, self._progress),
             changed=self._changed,
+            on_found=self._found.set,
             on_state=self._note_state,
             on_measured=self._announcer.note_measured,
         )
@@ -79,10 +85,13 @@ class Consumer:
 
     async def run(self, stop: asyncio.Event, *, hurry: asyncio.Event | None = None) -> None:
         """Serve until *stop*; then finish or hand back what is in hand, within the grace (*hurry*: at once)."""
-        await self._create_queue(stop)
         keeping = asyncio.create_task(self._keeper.run())
-        runs = (self._pull, self._renew_locks, self._announcer.run, self._take_out_answered)
-        chores = [asyncio.create_task(chore()) for chore in runs]
+        chores = [
+            asyncio.create_task(self._pull()),
+            asyncio.create_task(keep_locks(self._broker, self._hand, on_lost=self._forget)),
+            asyncio.create_task(self._announcer.run()),
+            asyncio.create_task(every(_LOOK_EVERY, self._take_out_answered)),
+        ]
         stopping = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait({keeping, *chores, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -119,23 +128,31 @@ class Consumer:
     def _note_state(self, state: str, reason: str, signature: dict[str, Any]) -> None:
         if signature:
             self._fetcher.places = Places.of(signature.get("input") or {})
-        self._announcer.note_state(state, reason, signature)
+        # Whoever hears that the model is ready may ask it at once.
+        self._untold = (state, reason, signature) if state == "ready" and not self._has_queue else None
+        if self._untold is None:
+            self._announcer.note_state(state, reason, signature)
 
-    async def _create_queue(self, stop: asyncio.Event) -> None:
-        attempt = 0
-        while not stop.is_set():
+    async def _create_queue(self) -> None:
+        """Once the model's class was found: of a mistyped name no queue may be left, which would look like a model."""
+        await self._found.wait()
+        outage = Outage()
+        while True:
             try:
                 await self._broker.create_queue(self._spec.name)
             except BrokerUnavailableError as error:
-                attempt += 1
-                await self._pause(attempt, error)
+                await outage.pause(error)
             else:
-                return
+                break
+        self._has_queue = True
+        if self._untold is not None:
+            self._note_state(*self._untold)
 
     # --- pulling ---
 
     async def _pull(self) -> None:
-        attempt = 0
+        await self._create_queue()
+        outage = Outage()
         while True:
             size = self._room()
             if size == 0:
@@ -145,10 +162,9 @@ class Consumer:
                 continue
             try:
                 await self._pull_once(size)
-                attempt = 0
+                outage.over()
             except BrokerUnavailableError as error:
-                attempt += 1
-                await self._pause(attempt, error)
+                await outage.pause(error)
 
     def _room(self) -> int:
         if not self._keeper.ready or self._settler.behind:
@@ -241,43 +257,21 @@ class Consumer:
             self._hand.pass_by_runner(one)
         self._settler.hand_back(held)
 
-    async def _pause(self, attempt: int, error: BrokerUnavailableError) -> None:
-        delay = back_off(attempt, luck=0.5, longest=5.0)
-        if attempt in {1, 10, 100}:
-            _log.warning("the broker is unavailable, trying again: %s", error)
-        await asyncio.sleep(delay)
-
     # --- what the runner has in hand ---
 
     async def _take_out_answered(self) -> None:
         """Look whether what the runner has had for a while was answered meanwhile: cancelled, or by another worker."""
-        while True:
-            await asyncio.sleep(_LOOK_EVERY)
-            held = self._hand.kept_in_runner(since=time.monotonic() - _LOOK_EVERY)
-            errors = await self._finder.find_all([one for one in held if one.stored is None])
-            for error in errors:
-                if error is not None:
-                    _log.warning("whether a running request was cancelled cannot be told: %s", error)
-                    break
-            await self._keeper.cancel([one.slot for one in held if one.stored is not None and one.slot != NOWHERE])
+        held = self._hand.kept_in_runner(since=time.monotonic() - _LOOK_EVERY)
+        errors = await self._finder.find_all([one for one in held if one.stored is None])
+        for error in errors:
+            if error is not None:
+                _log.warning("whether a running request was cancelled cannot be told: %s", error)
+                break
+        await self._keeper.cancel([one.slot for one in held if one.stored is not None and one.slot != NOWHERE])
 
-    async def _renew_locks(self) -> None:
-        usual, soon = self._broker.lock_duration / 3, self._broker.lock_duration / 12
-        pause = usual
-        while True:
-            await asyncio.sleep(pause)
-            held, pause = self._hand.renewable(), usual
-            if not held:
-                continue
-            try:
-                lost, slots = self._hand.note_lost(await renew(held, self._broker))
-            except BrokerUnavailableError as error:
-                _log.warning("%d lock(s) could not be renewed, trying again soon: %s", len(held), error)
-                pause = soon
-                continue
-            if lost:
-                _log.warning("%d lock(s) lost; other workers have these messages by now", len(lost))
-                await self._keeper.forget(slots)
+    async def _forget(self, lost: Sequence[Held]) -> None:
+        """Others have these messages by now, so what has not started here need not start."""
+        await self._keeper.forget([one.slot for one in lost if one.slot != NOWHERE])
 
 
 async def _end(*tasks: asyncio.Task[Any]) -> None:

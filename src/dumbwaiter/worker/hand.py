@@ -7,9 +7,10 @@ until its settlement is on its way to the broker.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
+from dumbwaiter import holding
 from dumbwaiter.answers import is_kept
 from dumbwaiter.devices.admission import Grant
 from dumbwaiter.message import Delivery, Message
@@ -27,12 +28,11 @@ class Flushable(Protocol):
         ...
 
 
-class Held:
-    """One delivery in hand; *delivery* is replaced when its lock is renewed, *lost* set when the lock is gone.
+class Held(holding.Held):
+    """A delivery of a request.
 
     *body* is the message's, or what its claim check stands for, until the runner has it; *nbytes* its size.
-    *waiting* is set until it is given to the runner, or passed by it. *closing* is set when the broker is being told
-    how the message ends: from then on a lost lock is no news.
+    *waiting* is set until it is given to the runner, or passed by it.
 
     *request* is what the message asks for: the message itself, or what its body says where that is an order of its own.
     *source* is a URL that its input is fetched from. *kept* says whether its answer is stored; *stored* is the answer
@@ -42,13 +42,10 @@ class Held:
 
     __slots__ = (
         "body",
-        "closing",
-        "delivery",
         "given_at",
         "grant",
         "kept",
         "lane",
-        "lost",
         "nbytes",
         "received_at",
         "request",
@@ -60,7 +57,7 @@ class Held:
     )
 
     def __init__(self, delivery: Delivery, grant: Grant, received_at: float) -> None:
-        self.delivery = delivery
+        super().__init__(delivery)
         self.request = delivery.message
         self.kept = is_kept(delivery.message)
         self.source: str | None = None
@@ -73,9 +70,7 @@ class Held:
         self.grant = grant
         self.received_at = received_at
         self.slot = NOWHERE
-        self.lost = False
         self.waiting = True
-        self.closing = False
 
     def is_locked(self, now: float) -> bool:
         """Whether, as far as this process can tell, nobody else can hold the message at *now* (monotonic)."""
@@ -95,6 +90,10 @@ class Hand:
 
     def __len__(self) -> int:
         return len(self._held)
+
+    def __iter__(self) -> Iterator[Held]:
+        """All that is in hand, from receive to settlement."""
+        return iter(self._held.values())
 
     @property
     def in_runner(self) -> int:
@@ -168,14 +167,3 @@ class Hand:
     def release(self, held: Held) -> None:
         """Settled, handed back or lost: no longer ours."""
         self._held.pop(id(held), None)
-
-    def renewable(self) -> list[Held]:
-        """Whose locks are still ours to renew."""
-        return [held for held in self._held.values() if not held.lost and not held.closing]
-
-    def note_lost(self, lost: Iterable[Held]) -> tuple[list[Held], list[int]]:
-        """Mark those whose lock is gone: those of which that is news, and the slots of the runner that they occupy."""
-        news = [held for held in lost if id(held) in self._held and not held.closing]
-        for held in news:
-            held.lost = True
-        return news, [held.slot for held in news if held.slot != NOWHERE]

@@ -22,6 +22,7 @@ from dumbwaiter.worker.pipe import (
     Done,
     Drain,
     Drop,
+    Found,
     Item,
     LoadFailed,
     Predict,
@@ -57,6 +58,7 @@ OnState = Callable[[str, str, dict[str, Any]], None]
 class RunnerKeeper:
     """One runner at a time. *changed* is set whenever there may be reason to pull again.
 
+    *on_found* is called whenever a runner has imported the model's class, whether or not it can then be constructed.
     *on_measured* is called when *seconds_each*, the measured time of one input, is known for the first time.
     """
 
@@ -69,6 +71,7 @@ class RunnerKeeper:
         progress: ProgressWriter,
         *,
         changed: asyncio.Event,
+        on_found: Callable[[], object],
         on_state: OnState,
         on_measured: Callable[[], None],
     ) -> None:
@@ -77,6 +80,7 @@ class RunnerKeeper:
         self._hand = hand
         self._settler = settler
         self._options = options
+        self._on_found = on_found
         self._on_state = on_state
         self._on_measured = on_measured
         self._runner: RunnerProcess | None = None
@@ -197,13 +201,15 @@ class RunnerKeeper:
                 self._deaf_for += time.monotonic() - self._deaf_since
                 self._deaf_since = None
 
-    def _heed(self, meta: Ready | LoadFailed | Done | Returned, bodies: memoryview) -> None:
+    def _heed(self, meta: Found | Ready | LoadFailed | Done | Returned, bodies: memoryview) -> None:
         if isinstance(meta, Done):
             self._settle(meta, bodies)
         elif isinstance(meta, Returned):
             self._settler.hand_back(self._hand.leave_runner_together(meta.slots))
         elif isinstance(meta, Ready):
             self._become_ready(meta)
+        elif isinstance(meta, Found):
+            self._on_found()
         else:
             self._fail_to_load(meta)
         self.changed.set()

@@ -129,8 +129,12 @@ class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=10):
     slots: list[int]
 
 
+class Found(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    """From the runner, before Ready or LoadFailed: there is a class of that name, and it could be imported."""
+
+
 ToRunner: TypeAlias = Load | Predict | Drop | Drain | Cancel
-FromRunner: TypeAlias = Ready | LoadFailed | Done | Returned | Progress
+FromRunner: TypeAlias = Found | Ready | LoadFailed | Done | Returned | Progress
 _encode = msgspec.msgpack.Encoder().encode
 _decode_to_runner = msgspec.msgpack.Decoder(ToRunner).decode
 _decode_from_runner = msgspec.msgpack.Decoder(FromRunner).decode

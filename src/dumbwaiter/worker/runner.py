@@ -27,7 +27,19 @@ from dumbwaiter.worker.attempt import Attempt
 from dumbwaiter.worker.execution import Predicts, describe_fault, run_batch
 from dumbwaiter.worker.intake import Decoded, Intake
 from dumbwaiter.worker.interrupting import Canceled, Interrupter
-from dumbwaiter.worker.pipe import Done, Fault, Item, Load, LoadFailed, Progress, Ready, Result, Returned, RunnerEnd
+from dumbwaiter.worker.pipe import (
+    Done,
+    Fault,
+    Found,
+    Item,
+    Load,
+    LoadFailed,
+    Progress,
+    Ready,
+    Result,
+    Returned,
+    RunnerEnd,
+)
 from dumbwaiter.worker.recorder import FlightRecorder, State
 from dumbwaiter.worker.reporting import HeardStream, Reporter, hear_prints
 
@@ -202,7 +214,7 @@ def load(pipe: RunnerEnd, spec: ModelSpec) -> LoadedModel:
 
     started = time.monotonic()
     try:
-        model = load_model(spec)
+        model = load_model(spec, on_found=lambda: pipe.send(Found()))
         signature = dict(model.describe())
     except ModelLoadError as error:
         pipe.send(LoadFailed(str(error), "".join(traceback.format_exception(error))))

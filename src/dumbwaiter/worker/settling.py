@@ -27,10 +27,9 @@ from dumbwaiter.errors import (
     BlobError,
     BrokerClosedError,
     BrokerError,
-    BrokerUnavailableError,
     InboxGoneError,
-    LockLostError,
 )
+from dumbwaiter.holding import insist, insist_on_broker, renew
 from dumbwaiter.message import Delivery, Failure, Message, Timings, is_url
 from dumbwaiter.policies.retrying import Answer, Fault, GiveUp, Retry, judge
 from dumbwaiter.prediction import CANCELED
@@ -41,7 +40,6 @@ from dumbwaiter.worker.notifying import Notifier
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _AT_ONCE = 8
-_RETRY_EVERY = 0.5
 _UNSAVED_DELAY = 5.0
 #: Verdicts that nobody need look at again.
 _NO_DEAD_LETTERS = frozenset({CANCELED, "deadline-exceeded"})
@@ -71,10 +69,11 @@ class Outcome:
         self.is_stored = True
         self.failure = failure_of(stored)
         self.end = Answer()
-        # Whoever saved a failure may have died before the message got to the dead letters. On its first delivery it
-        # cannot have been this one: it is a double of a message that has ended.
+        # Whoever saved a failure may have been stopped before the message got to the dead letters, and where it came
+        # back uncounted it has the very count that it failed with. With a smaller one it is a double of a message that
+        # has ended. A double of what failed at once cannot be told, and a second dead letter is better than none.
         if self.failure is not None and self.failure.code not in _NO_DEAD_LETTERS:
-            self.end = GiveUp() if self.held.delivery.delivery_count > 1 else Answer()
+            self.end = GiveUp() if self.held.delivery.delivery_count >= self.failure.attempts else Answer()
 
     def give_up_on(self, error: BlobDamagedError) -> None:
         """The stored answer cannot be read. It stands until a person redrives the message, and takes it away so."""
@@ -202,11 +201,8 @@ class Settler:
         now = time.monotonic()
         doubtful = [one for one in outcomes if not one.held.lost and not one.held.is_locked(now)]
         if doubtful:
-            await self._insist(self._renew, doubtful)
+            await self._insist(partial(renew, self._broker), [one.held for one in doubtful])
         return [one for one in outcomes if not one.held.lost]
-
-    async def _renew(self, outcomes: Sequence[Outcome]) -> None:
-        self._hand.note_lost(await renew([one.held for one in outcomes], self._broker))
 
     async def _save(self, outcomes: Sequence[Outcome]) -> None:
         if outcomes:
@@ -327,36 +323,18 @@ class Settler:
 
         What the model has made is in memory alone: without it the model would have to run again.
         """
-        give_up_at = time.monotonic() + self._broker.lock_duration
-        while True:
-            try:
-                return await write()
-            except BlobDamagedError:
-                raise
-            except BlobError:
-                if held.lost or time.monotonic() > give_up_at:
-                    raise
-            await asyncio.sleep(_RETRY_EVERY)
 
-    async def _insist(self, verb: Callable[[Sequence[T]], Awaitable[None]], batch: Sequence[T]) -> list[Delivery]:
-        """Call *verb*; while the broker is unavailable try again until a lock's length has passed.
+        def may_pass(error: Exception) -> bool:
+            return isinstance(error, BlobError) and not isinstance(error, BlobDamagedError) and not held.lost
 
-        Returns the deliveries that others hold by now.
-        """
-        give_up_at = time.monotonic() + self._broker.lock_duration
-        while batch:
-            try:
-                await verb(batch)
-            except LockLostError as error:
-                _log.warning("not settled, another worker has them: %s", error)
-                return list(error.deliveries)
-            except BrokerUnavailableError:
-                if time.monotonic() > give_up_at:
-                    raise
-                await asyncio.sleep(_RETRY_EVERY)
-                continue
-            break
-        return []
+        return await insist(write, within=self._broker.lock_duration, may_pass=may_pass)
+
+    async def _insist(self, verb: Callable[[Sequence[T]], Awaitable[object]], batch: Sequence[T]) -> list[Delivery]:
+        """Call *verb* for a lock's length, if need be; the deliveries that others hold by now."""
+        lost = await insist_on_broker(verb, batch, within=self._broker.lock_duration)
+        if lost:
+            _log.warning("not settled, others have them: %s", ", ".join(one.message.id for one in lost))
+        return lost
 
 
 def _tell_of_retry(delivery: Delivery, failure: Failure, retry: Retry) -> None:
@@ -369,27 +347,4 @@ def _tell_of_retry(delivery: Delivery, failure: Failure, retry: Retry) -> None:
 def _put_off(outcome: Outcome, why: str) -> None:
     """Nobody further is told, nothing is completed, and the message comes again."""
     _log.error("%s is not completed yet: %s", outcome.held.request.id, why)
-    outcome.answer, outcome.end = None, Retry(delay=_UNSAVED_DELAY, counted=False)
-
-
-async def renew(held: Sequence[Held], broker: Broker) -> list[Held]:
-    """Renew the locks of *held*; returns those whose lock is lost. Raises BrokerUnavailableError."""
-    deliveries = [one.delivery for one in held]
-    lost: list[Delivery] = []
-    try:
-        renewed = await broker.renew_lock(deliveries)
-    except LockLostError as error:
-        lost, renewed = error.deliveries, error.renewed
-    by_id = {(one.delivery.message.id, one.delivery.lock_token): one for one in held}
-    for delivery, old in _pairs(renewed, deliveries, lost):
-        by_id[old.message.id, old.lock_token].delivery = delivery
-    return [by_id[delivery.message.id, delivery.lock_token] for delivery in lost]
-
-
-def _pairs(
-    renewed: Sequence[Delivery], asked: Sequence[Delivery], lost: Sequence[Delivery]
-) -> Iterable[tuple[Delivery, Delivery]]:
-    """Renewed deliveries beside those they replace: both come in the order asked for, without the lost."""
-    gone = {(delivery.message.id, delivery.lock_token) for delivery in lost}
-    kept = [delivery for delivery in asked if (delivery.message.id, delivery.lock_token) not in gone]
-    return zip(renewed, kept, strict=True)
+    outcome.answer, outcome.failure, outcome.end = None, None, Retry(delay=_UNSAVED_DELAY, counted=False)

@@ -162,6 +162,35 @@ async def test_a_database_that_was_deleted_or_replaced_is_no_longer_used(tmp_pat
     assert file.exists() == (lose is replace)
 
 
+# --- damage ---
+
+
+def damage_all_but_the_row_of_a_check(file: Path) -> None:
+    """Overwrite a part of each page of *file* behind that row's."""
+    connection = apsw.Connection(str(file))
+    (whole,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'meta'").fetchall()[0]
+    page = connection.pragma("page_size")
+    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    connection.close()
+    with file.open("r+b") as content:
+        for start in range(whole * page, file.stat().st_size, 512):
+            content.seek(start)
+            content.write(b"\xa5" * 64)
+
+
+@pytest.mark.parametrize("verb", ["send", "stats"])
+async def test_once_any_call_has_met_damage_a_check_says_so(url, file, verb):
+    async with SqliteBroker(url) as broker:
+        await broker.create_queue("q")
+        await broker.send("q", [Message(body=b"x" * 10_000) for _ in range(10)])
+        damage_all_but_the_row_of_a_check(file)
+        await broker.check()
+        call = {"send": lambda: broker.send("q", [Message()]), "stats": lambda: broker.stats("q")}[verb]
+        for fails in (call, call, broker.check):
+            with pytest.raises(BrokerUnavailableError, match=f"^{file}: .*malformed.*; move the file away, or name"):
+                await fails()
+
+
 # --- the right to write ---
 
 

@@ -265,6 +265,8 @@ async def test_a_key_speaks_for_no_other_tenant(locked, store, tenant):
     _, token = await new_key(store, tenant=tenant)
     problem = await refusal(locked, scope_of(bearer(token), ("dumbwaiter-tenant", "other")))
     assert (problem.status, problem.code) == (403, "foreign-tenant")
+    assert "names the tenant 'other', and its API key " in problem.detail
+    assert (f"is of the tenant {tenant!r}" if tenant else "is of no tenant") in problem.detail
     caller = await locked.admit(scope_of(bearer(token)))
     with pytest.raises(ProblemError) as caught:
         caller.as_tenant("other")

@@ -116,6 +116,40 @@ async def test_a_deferred_prediction_keeps_its_place_until_its_result_is_there(s
         assert (await refusal(quotas.occupy(key))).status == 429
 
 
+@pytest.mark.parametrize(
+    ("prefer", "accept"), [("respond-async", "*/*"), ("respond-async, wait=1", "*/*"), ("wait=1", "text/event-stream")]
+)
+async def test_a_key_with_a_deferred_prediction_in_flight_may_ask_again_when_that_is_answered(
+    broker, store, monkeypatch, prefer, accept
+):
+    monkeypatch.setattr(quotas_module, "LOOK_EVERY", 0.0)
+    await broker.create_queue("echo")
+    headers = {**await headers_of_key(store, in_flight=1), "prefer": prefer}
+    async with gateway(broker, store, auth="on") as running:
+        path = "/v1/models/echo/predictions"
+        async with running.http.stream("POST", path, content=b"1", headers={**headers, "accept": accept}) as first:
+            assert first.status_code == (202 if accept == "*/*" else 200)
+            if accept == "*/*":
+                await first.aread()
+        refused = await running.predict(content=b"1", headers=headers)
+        assert (refused.status_code, refused.json()["code"]) == (429, "quota-exceeded")
+        assert (await broker.stats("echo")).ready == 1
+        async with serving(broker, store=store):
+
+            async def is_let_in():
+                return (await running.predict(content=b"1", headers=headers)).status_code in (200, 202)
+
+            await eventually(is_let_in)
+
+
+@pytest.mark.parametrize("rate", [1.0, 2.5])
+async def test_a_refusal_says_in_english_how_often_a_key_may_ask(store, rate):
+    quotas, key = Quotas(store), key_with(rate=rate, burst=1.0)
+    quotas.charge(key, "POST")
+    with pytest.raises(ProblemError, match="1 request a second" if rate == 1 else "2.5 requests a second"):
+        quotas.charge(key, "POST")
+
+
 async def test_the_store_is_asked_at_most_once_a_second_however_often_a_key_is_refused(store, monkeypatch):
     looks = []
 

@@ -21,7 +21,7 @@ from dumbwaiter.gateway.documents.problems import CODES
 from dumbwaiter.gateway.documents.schemas import Signature
 from dumbwaiter.gateway.http import problem_codes
 from dumbwaiter.gateway.http.problems import problem_of
-from dumbwaiter.message import Failure
+from dumbwaiter.message import LONGEST_TENANT, Failure
 from dumbwaiter.signing import SigningKey
 
 pytestmark = pytest.mark.anyio
@@ -139,6 +139,14 @@ def test_keys_are_asked_for_only_where_they_are_wanted():
     assert set(written["components"]["securitySchemes"]) == {"bearer", "key"}
     assert written["security"] == [{"bearer": []}, {"key": []}]
     assert written["paths"]["/v2/health/live"]["get"]["security"] == []
+
+
+@pytest.mark.parametrize(("name", "fits"), [("a", True), ("a b/c", True), (" a", False), ("a ", False), ("", False)])
+def test_a_tenant_in_a_header_may_hold_spaces_but_not_at_its_ends(name, fits):
+    pattern = document()["components"]["parameters"]["Dumbwaiter-Tenant"]["schema"]["pattern"]
+    assert bool(re.search(pattern, name)) is fits
+    assert re.search(pattern, "a" * LONGEST_TENANT)
+    assert not re.search(pattern, "a" * (LONGEST_TENANT + 1))
 
 
 def test_operation_ids_are_unique():

@@ -200,7 +200,7 @@ def test_a_request_that_waits_in_the_queue_says_so_and_can_be_cancelled(page, se
         ask(page, "Later")
         answer(page).get_by_text("in the queue").wait_for()
         page.get_by_role("button", name="Cancel").click()
-        answer(page).get_by_text("canceled", exact=True).wait_for()
+        answer(page).get_by_text("You canceled it.").wait_for()
         http.post(f"/v1/predictions/{first['id']}/cancel").raise_for_status()
 
 
@@ -211,7 +211,8 @@ def test_a_request_that_runs_can_be_cancelled(page, mode):
     ask(page, mode)
     answer(page).get_by_text("Running" if mode == "Later" else "wait for").first.wait_for()
     page.get_by_role("button", name="Cancel").click()
-    answer(page).get_by_text("canceled", exact=True).wait_for()
+    answer(page).get_by_text("You canceled it.").wait_for()
+    assert answer(page).get_by_role("alert").count() == 0
     assert page.get_by_role("button", name="Ask").is_enabled()
 
 
@@ -260,6 +261,50 @@ def test_the_address_names_the_model_and_back_leads_to_the_one_before(chromium, 
         page.goto(f"{service.gateway}/docs#colours")
         page.reload()
         heading("colours")
+
+
+def test_a_model_that_does_not_exist_is_said_so_and_the_one_that_is_shown_is_named(chromium, service):
+    with visiting(chromium, service.gateway) as page:
+        choose(page, "echo")
+        page.evaluate("window.location.hash = 'nosuch%20one'")
+        page.get_by_text("There is no model named “nosuch one”. This is echo.").wait_for()
+        assert page.url.endswith("/docs#echo")
+        choose(page, "grey")
+        assert page.get_by_text("There is no model named").count() == 0
+        page.goto(f"{service.gateway}/docs?anew#gone%")
+        page.get_by_text("There is no model named “gone%”. This is add.").wait_for()
+
+
+def test_each_value_says_what_it_is(page):
+    choose(page, "add")
+    labels = page.locator(".field label").all_inner_texts()
+    assert labels == [
+        "first number from -1000000000 to 1000000000",
+        "second number from -1000000000 to 1000000000",
+        "negative (optional) true or false",
+    ]
+    choose(page, "scale")
+    assert page.locator(".field label").all_inner_texts() == [
+        "image picture",
+        "factors, as JSON list, each number from 0.1 to 2",
+        "title (optional) text",
+    ]
+
+
+def test_on_a_narrow_screen_one_sees_that_more_models_follow(chromium, service):
+    with visiting(chromium, service.gateway) as page:
+        page.set_viewport_size({"width": 390, "height": 800})
+        first, *_, last = sorted(map(str.lower, MODELS))
+        choose(page, first)
+        fading = page.locator("#models.more")
+        fading.wait_for()
+        assert "gradient" in fading.evaluate("list => getComputedStyle(list).maskImage")
+        page.goto(f"{service.gateway}/docs?narrow#{last}")
+        page.get_by_role("heading", name=last, level=1).wait_for()
+        fading.wait_for(state="detached")
+        right = "element => element.getBoundingClientRect().right"
+        strip = page.locator("#models")
+        assert strip.locator("li").last.evaluate(right) <= strip.evaluate(right)
 
 
 def test_a_model_that_is_ready_is_opened_first(chromium, tmp_path):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from gateway_running import gateway
 from problems_seen import problem
 
+from dumbwaiter.blobs.keyring import mint, save_key
 from dumbwaiter.gateway.http.heads import one_of, read_head
 from dumbwaiter.gateway.http.problems import ProblemError
 from echo_worker import serving
@@ -40,6 +43,37 @@ def test_what_is_said_twice_names_both_places():
     assert one_of("a", None, "priority") == one_of(None, "a", "priority") == one_of("a", "a", "priority") == "a"
     with pytest.raises(ProblemError, match="said twice, by a header and by a field, and"):
         one_of("a", "b", "priority")
+
+
+@pytest.mark.parametrize(
+    ("header", "values", "code"),
+    [
+        ("idempotency-key", ("a", "b"), "conflicting-idempotency-key"),
+        ("dumbwaiter-priority", ("1", "2"), "conflicting-priority"),
+        ("dumbwaiter-deadline", ("4102444800", "4102444801"), "conflicting-deadline"),
+    ],
+)
+def test_a_header_that_is_said_twice_and_not_the_same_is_refused(header, values, code):
+    with pytest.raises(ProblemError) as caught:
+        read_head(scope(*((header, value) for value in values)))
+    found = caught.value.problem
+    assert (found.status, found.code) == (400, code)
+    assert found.detail == f"{header.title()} is said twice, and not the same; send it once"
+    assert read_head(scope((header, values[0]), (header, f" {values[0]} "))) == read_head(scope((header, values[0])))
+
+
+@pytest.mark.parametrize("auth", ["on", "off"])
+async def test_a_request_for_two_tenants_is_for_neither(broker, store, auth):
+    key, token = mint(tenant="a", name="", now=time.time())
+    await save_key(store, key)
+    headers = [("dumbwaiter-tenant", "a"), ("authorization", f"Bearer {token}"), ("content-type", "text/plain")]
+    async with serving(broker, store=store) as worker, gateway(broker, store, auth=auth) as running:
+        for other in ("b", "a"):
+            response = await running.predict(content=b"x", headers=[("dumbwaiter-tenant", other), *headers])
+            if other == "b":
+                problem(response, 400, "conflicting-tenant")
+        assert response.status_code == 200
+    assert [request.tenant for request in worker.requests] == ["a"]
 
 
 async def test_no_model_is_handed_a_packed_body(broker, store):

@@ -128,17 +128,27 @@ async def test_a_model_of_one_input_takes_it_by_the_name_of_its_parameter_too():
 
 
 @pytest.mark.parametrize(
-    ("form", "field"),
+    ("form", "field", "named"),
     [
-        (part("image", b"\x89PN", "image/png", "a.png"), "image"),
-        (part("input", b"\x89PN", "image/png", "a.png") + part("title", b"x"), "title"),
-        (part("input", b"\x89PN", "image/png", "a.png") + part("picture", b"\x89PN", "image/png", "a.png"), "picture"),
+        (part("inptu", b"\x89PN", "image/png", "a.png"), "inptu", "named 'input' or 'picture'; did you mean 'input'?"),
+        (part("pictrue", b"x"), "pictrue", "named 'input' or 'picture'; did you mean 'picture'?"),
+        (
+            part("input", b"\x89PN", "image/png", "a.png") + part("webhok", b"https://x.example"),
+            "webhok",
+            "named 'input' or 'picture'; did you mean 'webhook'?",
+        ),
+        (part("input", b"\x89PN", "image/png", "a.png") + part("size", b"x"), "size", "named 'input' or 'picture'"),
+        (
+            part("input", b"\x89PN", "image/png", "a.png") + part("picture", b"\x89PN", "image/png", "a.png"),
+            "picture",
+            "named 'input' or 'picture'",
+        ),
     ],
 )
-async def test_a_model_of_one_input_takes_no_other_fields(form, field):
+async def test_a_model_of_one_input_takes_no_other_fields_and_says_which_it_takes(form, field, named):
     found = await refused(form + END, signature=PICTURE)
     assert (found.status, found.code) == (422, "bad-input")
-    assert found.detail == f"the form has the field {field!r}, and the model takes one field, named 'input'"
+    assert found.detail == f"the form has the field {field!r}, and the model takes one field, {named}"
 
 
 async def test_json_in_a_form_may_be_longer_than_what_is_streamed():

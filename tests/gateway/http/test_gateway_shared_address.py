@@ -11,7 +11,7 @@ import sys
 import httpx
 import pytest
 
-from dumbwaiter.blobs.store import open_store
+from dumbwaiter.blobs import open_store
 from dumbwaiter.brokers import open_broker
 from dumbwaiter.testing import eventually
 from echo_worker import serving

@@ -12,7 +12,7 @@ import pytest
 from gateway_running import gateway, raw_connection
 
 from dumbwaiter.testing import eventually
-from echo_worker import serving
+from echo_worker import output, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -175,3 +175,22 @@ async def test_one_who_reads_nothing_but_asks_for_nothing_more_is_no_slow_reader
         writer.write(POST + b"Content-Length: 1\r\n\r\n1")
         await asyncio.sleep(1.0)  # the response is small: the kernel has it, and the gateway nothing left
         assert b" 200 OK" in await reader.readline()
+
+
+async def test_answers_that_nobody_reads_are_counted_and_late_callers_are_told_so(broker, store):
+    """What waits to be read is in memory still: it is held against memory_limit until the caller has taken it."""
+    respond = output(bytes(4 * 1024 * 1024), "a/b")
+
+    async with (
+        serving(broker, respond=respond, store=store),
+        gateway(broker, store, memory_limit=32 * 1024 * 1024, write_timeout=30.0) as running,
+        contextlib.AsyncExitStack() as unread,
+    ):
+        ask = POST + b"Accept: application/json\r\nContent-Type: a/b\r\nContent-Length: 1\r\n\r\nx"
+        heads = []
+        for _ in range(4):
+            reader, writer = await unread.enter_async_context(tight_connection(running.port))
+            writer.write(ask)
+            heads.append(await asyncio.wait_for(reader.readexactly(12), 10))
+        assert heads[0].endswith(b" 200")
+        assert heads[-1].endswith(b" 503")

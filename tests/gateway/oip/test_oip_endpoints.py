@@ -240,9 +240,10 @@ async def test_bodies_are_bounded_packed_and_unpacked(broker, store, shout):
 
 async def test_bodies_of_all_calls_together_are_bounded_too(broker, store, shout):
     async with serving(broker), gateway(broker, store, memory_limit=10_000) as running:
-        response = await infer(running, texts("a" * 8000))
+        response = await infer(running, texts("a" * 10_000))
         assert "memory" in error(response, 503)
         assert response.headers["retry-after"]
+        assert "memory_limit" in error(await infer(running, texts("a" * 8000)), 413)
         for _ in range(20):
             assert (await infer(running, texts("a" * 1000))).status_code == 200
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from refusals import refusal
 
 from dumbwaiter.gateway.http.problems import ProblemError
-from dumbwaiter.gateway.oip.inputs import MOST_REQUESTS, kinds_of, split
+from dumbwaiter.gateway.oip.inputs import MOST_REQUESTS, kinds_of, most_split_nbytes, split
 from dumbwaiter.gateway.oip.metadata import describe
 from dumbwaiter.gateway.oip.outputs import join
 from dumbwaiter.gateway.oip.pictures import png
@@ -349,6 +349,8 @@ def test_any_tensors_become_as_many_requests_as_their_lead_says_or_are_refused(c
     with contextlib.suppress(ProblemError):
         asked = split(signature_of(cls), tensors)
         assert len(asked.bodies) == np.prod(asked.lead, dtype=int) > 0
+        made = sum(len(body) for _, body in asked.bodies) if tensors[0].datatype != "BYTES" or len(tensors) > 1 else 0
+        assert made <= most_split_nbytes(signature_of(cls), tensors)
 
 
 @given(

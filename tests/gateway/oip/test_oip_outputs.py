@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from tritonclient.http import InferResult
 
-from dumbwaiter.gateway.oip.outputs import join
+from dumbwaiter.gateway.oip.outputs import join, most_join_nbytes
 from dumbwaiter.gateway.oip.responses import write_response
 from dumbwaiter.models.codecs_array import encode_npy
 
@@ -85,6 +85,30 @@ def test_any_answer_becomes_some_tensor(content_type, body):
     assert len(data) == np.prod(shape) if datatype == "BYTES" else True
 
 
+JSON_VALUES = st.recursive(
+    st.booleans() | st.integers(-9, 9) | st.floats(-1, 1) | st.text(max_size=3) | st.none(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=2), inner, max_size=2),
+)
+
+
+@given(st.lists(JSON_VALUES, min_size=1, max_size=3) | JSON_VALUES.map(lambda value: [value] * 3))
+def test_joining_json_takes_no_more_than_was_said(values):
+    answers = [(JSON, json.dumps(value).encode()) for value in values]
+    tensor = join((len(values),), answers, name="output")
+    bodies = sum(len(body) for _, body in answers)
+    assert tensor.nbytes <= most_join_nbytes(answers) + bodies
+
+
+@pytest.mark.parametrize("array", [np.zeros((300, 2)), np.zeros((300, 2)).T, np.zeros((300, 2), ">f8")])
+@pytest.mark.parametrize("count", [1, 2])
+def test_joining_arrays_takes_what_is_copied(array, count):
+    answers = [(NPY, encode_npy(array))] * count
+    bound = most_join_nbytes(answers)
+    nbytes = join((count,), answers, name="output").nbytes
+    is_view = count == 1 and array.flags.c_contiguous and array.dtype.isnative
+    assert bound < 1000 if is_view else bound >= nbytes
+
+
 ARRAYS = st.sampled_from(["?", "<i8", "<u1", "<f2", "<f4", "<f8"]).flatmap(
     lambda dtype: arrays.arrays(
         dtype, arrays.array_shapes(), elements={"allow_nan": False, "allow_infinity": False} if "f" in dtype else None
@@ -95,9 +119,10 @@ ARRAYS = st.sampled_from(["?", "<i8", "<u1", "<f2", "<f4", "<f8"]).flatmap(
 @given(ARRAYS, st.booleans(), st.none() | st.text(max_size=5))
 def test_tritons_client_reads_the_response(array, binary, id_):
     tensor = join((), [(NPY, encode_npy(array))], name="output")
-    headers, body = write_response(tensor, model="m", id_=id_, binary=binary)
-    said = {name.decode(): value.decode() for name, value in headers}
-    assert int(said["content-length"]) == len(body)
+    response = write_response(tensor, model="m", id_=id_, binary=binary)
+    body = b"".join(response.pieces())
+    said = {name.decode(): value.decode() for name, value in response.headers}
+    assert int(said["content-length"]) == response.nbytes == len(body)
     result = InferResult.from_response_body(body, header_length=said.get("inference-header-content-length"))
     read = result.as_numpy("output")
     assert read.dtype == array.dtype

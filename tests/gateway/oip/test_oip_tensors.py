@@ -17,9 +17,31 @@ from tritonclient.utils import serialize_byte_tensor, triton_to_np_dtype
 
 from dumbwaiter.gateway.http.problems import ProblemError
 from dumbwaiter.gateway.oip.datatypes import DATATYPES
-from dumbwaiter.gateway.oip.tensors import Tensor, read_binary, read_json, widen, write_binary, write_json
+from dumbwaiter.gateway.oip.numbers import widen
+from dumbwaiter.gateway.oip.tensors import (
+    Tensor,
+    binary_nbytes,
+    most_reading_nbytes,
+    read_binary,
+    read_json,
+    strings_in,
+)
+from dumbwaiter.gateway.oip.tensors import write_binary as write_binary_pieces
+from dumbwaiter.gateway.oip.tensors import write_json as write_json_pieces
 
 NUMBERS = [name for name in DATATYPES if name != "BF16"]
+
+
+def write_json(tensor):
+    return b"".join(write_json_pieces(tensor))
+
+
+def write_binary(tensor):
+    written = b"".join(write_binary_pieces(tensor))
+    assert len(written) == binary_nbytes(tensor)
+    return written
+
+
 SHAPES = arrays.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
 
 
@@ -72,6 +94,29 @@ def test_texts_in_json_may_hold_anything(array, flat, ascii_only):
     tensor = read_json("x", "BYTES", array.shape, text)
     assert tensor.elements() == [one.encode() for one in array.reshape(-1)]
     assert json.loads(write_json(tensor)) == array.reshape(-1).tolist()
+
+
+def test_no_piece_is_long_however_long_the_tensor_is():
+    """So no step takes long, and little is held beside the tensor."""
+    data = np.linspace(0, 1, 200_000).tobytes()
+    numbers = Tensor(name="x", datatype="FP64", shape=(200_000,), data=data)
+    text = Tensor(name="x", datatype="BYTES", shape=(1,), data=[b"\x01" * 1_000_000])
+    for tensor in (numbers, text):
+        for pieces in (write_binary_pieces(tensor), write_json_pieces(tensor)):
+            assert max(map(len, pieces)) < 400_000
+
+
+@given(st.lists(st.text('ab\\"[]{},', max_size=6), max_size=6))
+def test_strings_are_found_whatever_is_in_them(texts):
+    text = json.dumps(texts).encode()
+    assert [json.loads(text[begin:end]) for begin, end in strings_in(text)] == texts
+
+
+@given(tensors(), st.booleans())
+def test_reading_takes_no_more_than_was_said(named, flat):
+    name, array = named
+    text = json.dumps(array.reshape(-1).tolist() if flat else array.tolist()).encode()
+    assert array.nbytes <= most_reading_nbytes(name, array.size, text)
 
 
 def test_bf16_widens_exactly():

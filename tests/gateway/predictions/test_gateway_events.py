@@ -14,10 +14,11 @@ from problems_seen import problem
 
 from dumbwaiter.answers import failed, succeeded
 from dumbwaiter.blobs.events import Event, append, event_id, new_attempt
-from dumbwaiter.blobs.results import save_result
+from dumbwaiter.blobs.results import result_key, save_result
 from dumbwaiter.gateway.predictions import events
 from dumbwaiter.gateway.predictions.events import event_text
 from dumbwaiter.message import Failure, Message
+from dumbwaiter.policies.polling import Pace
 from dumbwaiter.testing import eventually
 from echo_worker import TIMINGS, serving
 
@@ -235,7 +236,7 @@ async def test_a_post_with_a_key_may_be_followed_by_many_and_runs_once(broker, s
 
 async def test_silence_is_filled_with_heartbeats(broker, store, echo, monkeypatch):
     monkeypatch.setattr(events, "HEARTBEAT_EVERY", 0.05)
-    monkeypatch.setattr(events, "LAST_POLL", 0.05)
+    monkeypatch.setattr(events, "STREAM", Pace(0.025, 0.05))
     async with gateway(broker, store) as running:
         id_ = await deferred(running)
         async with following(running, id_) as reader:
@@ -243,6 +244,44 @@ async def test_silence_is_filled_with_heartbeats(broker, store, echo, monkeypatc
             await eventually(lambda: reader.comments >= 3)
             await Attempt(store, id_).finish()
             assert (await waiting)[0] == "completed"
+
+
+async def test_a_result_that_is_damaged_while_it_is_followed_ends_the_stream_and_whoever_comes_back_is_told(
+    broker, store, echo
+):
+    async with gateway(broker, store) as running:
+        id_ = await deferred(running)
+        attempt = Attempt(store, id_)
+        await attempt.output(1)
+        async with following(running, id_) as reader:
+            assert (await reader.next())[2] == 1
+            await attempt.output(2)
+            await store.put(result_key(id_), b"damaged")
+            assert [data for _, _, data in await reader.rest()] == [2], "what was before it is told"
+        response = await running.http.get(f"/v1/predictions/{id_}/events", headers=STREAM)
+        problem(response, 500, "result-damaged")
+
+
+async def test_a_post_with_the_key_of_a_damaged_result_is_told_so_instead_of_a_stream(broker, store, echo):
+    async with gateway(broker, store) as running:
+        headers = {"idempotency-key": "k", "prefer": "respond-async"}
+        first = await running.http.post("/v1/models/echo/predictions", json={"input": 1}, headers=headers)
+        await store.put(result_key(first.json()["id"]), b"damaged")
+        again = await running.http.post(
+            "/v1/models/echo/predictions", json={"input": 1}, headers={**STREAM, "idempotency-key": "k"}
+        )
+        problem(again, 500, "result-damaged")
+
+
+async def test_a_stream_ends_when_its_prediction_is_too_old_to_be_kept(broker, store, echo, monkeypatch):
+    monkeypatch.setattr(events, "HEARTBEAT_EVERY", 0.05)
+    monkeypatch.setattr(events, "STREAM", Pace(0.025, 0.05))
+    async with gateway(broker, store, results_kept_for=1.0) as running:
+        id_ = await deferred(running)
+        async with following(running, id_) as reader:
+            assert await reader.rest() == []
+        response = await running.http.get(f"/v1/predictions/{id_}/events", headers=STREAM)
+        problem(response, 410, "prediction-expired")
 
 
 async def test_a_gateway_that_stops_ends_its_streams_at_once_and_the_reader_goes_on_at_another(broker, store, echo):

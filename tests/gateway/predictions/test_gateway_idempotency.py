@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 from gateway_running import gateway
@@ -11,7 +15,10 @@ from problems_seen import problem
 
 from dumbwaiter.answers import failed, succeeded
 from dumbwaiter.blobs.acceptances import find_acceptance
+from dumbwaiter.blobs.claimcheck import claim_nbytes
+from dumbwaiter.blobs.presence import WorkerStatus, announce
 from dumbwaiter.blobs.results import result_key, save_result
+from dumbwaiter.brokers.sqlite import SqliteBroker
 from dumbwaiter.dead_letters import redrive
 from dumbwaiter.message import Failure, Message
 from dumbwaiter.testing import eventually
@@ -44,6 +51,28 @@ async def test_fifty_at_once_are_one_run_and_the_same_bytes_for_all_over_two_gat
     assert len({response.content for response in [*responses, late]}) == 1
     assert responses[0].json()["output"] == {"n": 1}
     assert len(worker.requests) == 1
+
+
+@contextlib.contextmanager
+def nobody_may_write(broker):
+    """As when a process that was stopped holds the queues' turnstile."""
+    with Path(f"{broker.path}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+async def test_a_broker_that_is_stuck_is_told_in_time_and_the_key_stays_good(store):
+    with tempfile.TemporaryDirectory(prefix="dw-") as folder:
+        async with SqliteBroker(f"sqlite://{folder}/queue.db") as broker, gateway(broker, store) as running:
+            await broker.create_queue("echo")
+            headers = {**KEY, "prefer": "respond-async, wait=1"}
+            with nobody_may_write(broker):
+                refused = await running.predict(json={"input": 1}, headers=headers)
+            problem(refused, 503, "broker-unavailable")
+            async with serving(broker, store=store) as worker:
+                response = await running.predict(json={"input": 1}, headers={**KEY, "prefer": "wait=20"})
+            assert (response.status_code, response.json()["output"]) == (200, 1)
+            assert len(worker.requests) == 1
 
 
 async def test_bytes_are_equal_too_and_so_are_failures(broker, store):
@@ -325,3 +354,21 @@ async def test_the_answer_that_a_worker_saved_first_is_told_not_the_one_in_its_r
         loser = succeeded(request, body=b'"second"', content_type="application/json", timings=TIMINGS)
         await broker.reply(request.reply_to, [loser])
         assert (await asking).json()["output"] == "first"
+
+
+async def test_a_body_that_was_accepted_with_its_key_stays_although_its_model_fails(broker, store):
+    await broker.create_queue("echo")
+    await announce(store, WorkerStatus(worker="w1", model="echo", state="failing", reason="no weights"))
+    body = bytes(5000)
+    async with gateway(broker, store, claim_threshold=1000) as running:
+
+        async def is_failing():
+            return (await running.predict(content=b"1", headers=BYTES)).status_code == 503
+
+        await eventually(is_failing)
+        problem(await running.predict(content=body, headers={**KEY, **BYTES}), 503, "model-failing")
+        accepted = await find_acceptance(store, None, "echo", KEY["idempotency-key"])
+        assert await claim_nbytes(store, accepted.data_ref) == len(body)
+        deferred = {**BYTES, "prefer": "respond-async"}
+        problem(await running.predict(content=body, headers=deferred), 503, "model-failing")
+        assert len(await store.list("claims/")) == 1

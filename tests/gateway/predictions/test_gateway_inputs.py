@@ -155,3 +155,8 @@ def test_in_a_large_body_no_member_is_guessed_at():
         explained.append(caught.value.problem.detail)
     assert "did you mean" in explained[0]
     assert "did you mean" not in explained[1]
+
+
+@pytest.mark.parametrize("rest", [b'"x": ' + b"[" * 5000 + b"]" * 5000, b'"\xff": 1'])
+def test_a_body_with_two_faults_is_refused_for_one_of_them(rest):
+    assert refused("application/json", b'{"bad": 1, ' + rest + b"}").status in (400, 422)

@@ -13,6 +13,7 @@ import apsw
 from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Broker, Capabilities, Inbox
 from dumbwaiter.brokers.sqlite import operations as ops
 from dumbwaiter.brokers.sqlite import schema, settling
+from dumbwaiter.brokers.sqlite.examining import examine
 from dumbwaiter.brokers.sqlite.inbox import Inboxes
 from dumbwaiter.brokers.sqlite.location import OpenFile, path_of, prepare_folder, socket_folder
 from dumbwaiter.brokers.sqlite.looking import Reader
@@ -27,6 +28,8 @@ from dumbwaiter.message import DeadLetter, Delivery, Message, QueueStats
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from dumbwaiter.brokers.findings import Finding
 
 #: asyncio's timers take no infinity; nobody waits longer than this.
 _LONGEST_WAIT_SECONDS = 1e7
@@ -46,10 +49,16 @@ class SqliteBroker(Broker):
         multi_process=True,
         ordered=True,
         priority=True,
+        strict_priority=True,
         abandon_delay=True,
         send_delay=True,
         uncounted_abandon=True,
         deduplication=True,
+        forgets_purged=True,
+        portable_tokens=True,
+        lists_queues=True,
+        counts_locked=True,
+        knows_gone_inboxes=True,
         oldest_age=True,
         queue_position=True,
         max_message_nbytes=MAX_MESSAGE_NBYTES,
@@ -166,6 +175,13 @@ class SqliteBroker(Broker):
 
     async def check(self) -> None:
         await self._run(ops.Check())
+        # Its own row may lie on a page that is whole, while messages can be neither sent nor received.
+        if self._file.damage is not None:
+            raise unavailable(self.path, self._file.damage)
+
+    async def examine(self, *, longest_run: float | None = None) -> list[Finding]:  # noqa: ARG002 - no lock is too short
+        await self.check()
+        return await asyncio.to_thread(examine, self.path)
 
     async def _create_queue(self, queue: str) -> None:
         await self._run(ops.CreateQueue(queue))
@@ -266,6 +282,10 @@ class SqliteBroker(Broker):
     async def dead_letters(self, queue: str, *, limit: int = 100, after: str | None = None) -> list[DeadLetter]:
         self._check_open()
         return await asyncio.to_thread(self._counting_reader.dead_letters, queue, limit, after)
+
+    async def is_dead_letter(self, queue: str, key: str) -> bool:
+        self._check_open()
+        return await asyncio.to_thread(self._counting_reader.is_dead_letter, queue, key)
 
     async def redrive(self, queue: str, keys: Sequence[str] | None = None) -> int:
         count: int = await self._run(settling.Redrive(queue, keys))

@@ -7,7 +7,10 @@ import tempfile
 from pathlib import Path
 from urllib.parse import unquote
 
+import apsw
+
 from dumbwaiter.errors import BrokerUnavailableError, ConfigError
+from dumbwaiter.urls import shown
 
 #: File systems on which another machine may hold the same file: SQLite's shared memory does not reach that far.
 NETWORK_FILE_SYSTEMS = frozenset(
@@ -32,7 +35,9 @@ def path_of(url: str) -> Path:
     rest = url.removeprefix("sqlite:")
     if rest.startswith("//"):
         if not rest.startswith("///"):
-            raise ConfigError(f"{url!r} names a host; write sqlite:relative/path.db or sqlite:///absolute/path.db")
+            raise ConfigError(
+                f"{shown(url)!r} names a host; write sqlite:relative/path.db or sqlite:///absolute/path.db"
+            )
         rest = rest[2:]
     path = unquote(rest)
     if not path or path.endswith("/") or path == ":memory:":
@@ -82,9 +87,13 @@ class FileReplacedError(OSError):
 
 
 class OpenFile:
-    """The file at *path*, which this process has open, to be told from any other that may lie there later."""
+    """The file at *path*, which this process has open, to be told from any other that may lie there later.
+
+    *damage* is the first error that said its content is damaged; None as long as none did.
+    """
 
     def __init__(self, path: Path) -> None:
+        self.damage: Exception | None = None
         self._path = path
         self._status = path.stat()
 
@@ -96,6 +105,11 @@ class OpenFile:
             is_same = False
         if not is_same:
             raise FileReplacedError("the file was deleted or replaced under us")
+
+    def note(self, error: Exception) -> None:
+        """Remember *error* if it says that the content is damaged. What lies on other pages can still be had."""
+        if self.damage is None and isinstance(error, (apsw.CorruptError, apsw.NotADBError)):
+            self.damage = error.with_traceback(None)
 
 
 def socket_folder(path: Path) -> Path:

@@ -98,6 +98,8 @@ FROM header h INDEXED BY dead CROSS JOIN death d ON d.seq = h.seq CROSS JOIN pay
 WHERE h.queue = ? AND h.state = {DEAD} AND h.seq > ? ORDER BY h.seq LIMIT ?
 """
 
+_IS_DEAD = f"SELECT 1 FROM header WHERE seq = ?2 AND queue = ?1 AND state = {DEAD}"
+
 
 class Count(msgspec.Struct, frozen=True, gc=False):
     """What was counted, when (CLOCK_MONOTONIC), at what cost, and until when it holds if nobody writes."""
@@ -147,6 +149,7 @@ class Reader:
         try:
             return self._connection.execute(sql, parameters).fetchall()
         except apsw.Error as error:
+            self._file.note(error)
             raise unavailable(self._path, error) from error
 
     def _check_file(self) -> None:
@@ -224,6 +227,13 @@ class Reader:
             raise QueueNotFoundError(queue)
         queue_id: int = rows[0][0]
         return queue_id
+
+    def is_dead_letter(self, queue: str, key: str) -> bool:
+        """Whether *key* is a dead letter of *queue*. Raises QueueNotFoundError."""
+        with self._lock:
+            self._check_file()
+            rows = self._rows(_IS_DEAD, (self._queue_id(queue), seq_of(key)))
+        return bool(rows)
 
     def dead_letters(self, queue: str, limit: int, after: str | None) -> list[DeadLetter]:
         """The oldest *limit* dead letters, from behind the key *after* on."""

@@ -46,7 +46,7 @@ def unavailable(path: Path, error: Exception) -> BrokerUnavailableError:
     elif isinstance(error, apsw.FullError):
         advice = "free some space on its disk; then the same call succeeds"
     elif isinstance(error, (apsw.NotADBError, apsw.CorruptError)):
-        advice = "move the file away, or name another one"
+        advice = "move the file away, or name another one, and restart the processes that share it"
     elif isinstance(error, (apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError, PermissionError)):
         advice = "make it writable for this user, with its folder and file system, or name another file"
     elif isinstance(error, apsw.BusyError):
@@ -152,7 +152,7 @@ class Writer:
             self._commit(group)
         except (apsw.FullError, apsw.IOError, apsw.BusyError, OSError) as error:
             # An OSError is the turnstile's: no operation of the group is at fault.
-            self._fail(group, unavailable(self._path, error))
+            self._fail(group, self._unavailable(error))
             return
         except Exception as error:
             if len(group) > 1:
@@ -160,12 +160,16 @@ class Writer:
                 for operation in group:
                     self._commit_and_wake([operation])
                 return
-            self._fail(group, unavailable(self._path, error) if isinstance(error, apsw.Error) else error)
+            self._fail(group, self._unavailable(error) if isinstance(error, apsw.Error) else error)
             return
         self.commits += 1
         self.operations += len(group)
         if self._tx.kicks:
             self._wake(group)
+
+    def _unavailable(self, error: Exception) -> BrokerUnavailableError:
+        self._file.note(error)
+        return unavailable(self._path, error)
 
     def _fail(self, group: Sequence[Operation], error: Exception) -> None:
         for operation in group:
@@ -225,7 +229,8 @@ class Writer:
                 except BaseException:
                     self._roll_back()
                     raise
-        except (apsw.Error, OSError):
+        except (apsw.Error, OSError) as error:
+            self._file.note(error)
             # The commit before this one stands; the safety poll of the living finds what it made ready.
             return set()
         return set(self._tx.kicks)
@@ -245,10 +250,13 @@ class Writer:
             self._checkpoint()
 
     def _checkpoint(self) -> None:
-        # A failed checkpoint loses nothing: the WAL still holds every commit, and the next one tries again.
-        with contextlib.suppress(apsw.Error, OSError), self._turnstile:
-            self._file.check()
-            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        try:
+            with self._turnstile:
+                self._file.check()
+                self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except (apsw.Error, OSError) as error:
+            # Nothing is lost: the WAL still holds every commit, and the next checkpoint tries again.
+            self._file.note(error)
         self._wal_pages = 0
         self._last_checkpoint = time.monotonic()
 

@@ -18,6 +18,7 @@ from dumbwaiter.errors import BlobError
 from dumbwaiter.gateway.access.origins import KnownHosts
 from dumbwaiter.gateway.access.quotas import NO_QUOTA, Place, Quotas
 from dumbwaiter.gateway.http.bodies import has_body
+from dumbwaiter.gateway.http.heads import check_said_once
 from dumbwaiter.gateway.http.problem_codes import RETRY_SOON
 from dumbwaiter.gateway.http.problems import Problem, ProblemError, encode
 from dumbwaiter.gateway.http.sending import send_whole
@@ -25,6 +26,8 @@ from dumbwaiter.message import LONGEST_TENANT, is_tenant_name
 from dumbwaiter.tasks import end
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from dumbwaiter.blobs.store import BlobStore
@@ -70,16 +73,11 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         if named is None or named == self.tenant:
             return self
         if self.key is not None or self.tenant is not None:
-            raise ProblemError(_FOREIGN_TENANT)
+            raise ProblemError(_foreign_tenant(named, self))
         return Caller(tenant=named)
 
 
 _NOBODY = Caller()
-_FOREIGN_TENANT = Problem(
-    status=403,
-    code="foreign-tenant",
-    detail="the request names another tenant than its API key or its header Dumbwaiter-Tenant; leave it out",
-)
 
 
 class Access:
@@ -166,20 +164,20 @@ class Access:
 
     def _trusted(self, scope: Scope) -> Caller:
         host = origin = b""
-        tenant: bytes | None = None
+        tenants: tuple[bytes, ...] = ()
         for name, value in scope["headers"]:
             if name == b"host":
                 host = value
             elif name == b"origin":
                 origin = value
             elif name == b"dumbwaiter-tenant":
-                tenant = value
+                tenants = (*tenants, value)
         if host not in self._good_hosts:
             self._check_host(host)
         if origin and not self._hosts.may_call(origin.decode("latin-1"), host.decode("latin-1")):
             detail = f"pages of {origin.decode('latin-1')[:200]} may not call this gateway; see gateway.cors_origins"
             raise ProblemError(Problem(status=403, code="foreign-origin", detail=detail))
-        return _NOBODY if tenant is None else Caller(tenant=_tenant_of(tenant))
+        return Caller(tenant=_tenant_of(tenants)) if tenants else _NOBODY
 
     def _check_host(self, host: bytes) -> None:
         # Whoever sends no Host is no browser.
@@ -266,7 +264,8 @@ def _is_open(scope: Scope) -> bool:
 
 def _credentials(scope: Scope) -> tuple[str | None, str | None]:
     """The API key in the head of a request and the tenant that it names; None for what is not there."""
-    bearer = api_key = tenant = None
+    bearer = api_key = None
+    tenants: tuple[bytes, ...] = ()
     for name, value in scope["headers"]:
         if name == b"authorization":
             scheme, _, rest = value.decode("latin-1").partition(" ")
@@ -275,16 +274,25 @@ def _credentials(scope: Scope) -> tuple[str | None, str | None]:
         elif name == b"x-api-key":
             api_key = value.decode("latin-1").strip()
         elif name == b"dumbwaiter-tenant":
-            tenant = _tenant_of(value)
-    return bearer or api_key, tenant
+            tenants = (*tenants, value)
+    return bearer or api_key, _tenant_of(tenants) if tenants else None
 
 
-def _tenant_of(header: bytes) -> str:
-    name = header.decode("latin-1").strip()
+def _tenant_of(headers: Sequence[bytes]) -> str:
+    names = [header.decode("latin-1").strip() for header in headers]
+    check_said_once(names, "Dumbwaiter-Tenant", "tenant")
+    name = names[0]
     if not is_tenant_name(name):
         detail = f"Dumbwaiter-Tenant must have 1 to {LONGEST_TENANT} printable characters"
         raise ProblemError(Problem(status=400, code="invalid-tenant", detail=detail))
     return name
+
+
+def _foreign_tenant(named: str, caller: Caller) -> Problem:
+    own = "of no tenant" if caller.tenant is None else f"of the tenant {caller.tenant!r}"
+    whose = "its header Dumbwaiter-Tenant is" if caller.key is None else f"its API key {caller.key.id} is"
+    detail = f"the request names the tenant {named!r}, and {whose} {own}; leave the one in the request out"
+    return Problem(status=403, code="foreign-tenant", detail=detail)
 
 
 def _unauthorized(code: str, detail: str) -> ProblemError:

@@ -172,7 +172,8 @@ class Quotas:
 
 
 def _rate_limited(key: ApiKey, seconds: int) -> Problem:
-    detail = f"the API key {key.id} may ask {key.rate:.3g} times a second; ask again in {seconds} s"
+    requests = "request" if key.rate == 1 else "requests"
+    detail = f"the API key {key.id} may make {key.rate:.3g} {requests} a second; ask again in {seconds} s"
     return Problem(status=429, code="rate-limited", detail=detail, retry_after=seconds)
 
 

@@ -149,7 +149,7 @@ _FIELDS: Schema = {
     "webhook_events_filter": {
         "type": "array",
         "items": {"enum": list(EVENTS)},
-        "description": "which events it is told of; by default `completed`",
+        "description": "which events the webhook is told of, by default `completed`; nothing without a webhook",
     },
     "deadline": {
         "anyOf": [{"type": "string", "pattern": DEADLINE}, {"type": "number", "minimum": 0}],

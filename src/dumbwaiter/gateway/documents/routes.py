@@ -12,12 +12,14 @@ from typing import Any
 import msgspec
 
 from dumbwaiter.gateway.documents.problems import GUARD, references
-from dumbwaiter.gateway.http.problems import told_as_error
+from dumbwaiter.gateway.protocol_paths import told_as_error
 from dumbwaiter.message import GREATEST_PRIORITY, LEAST_PRIORITY, LONGEST_TENANT
 
 PRIORITY = {"type": "integer", "minimum": LEAST_PRIORITY, "maximum": GREATEST_PRIORITY}
 DEADLINE = "^([0-9]{10}|2[0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z)$"
 """The usual ways to write one; more are taken."""
+TENANT = f"^[!-~]([ -~]{{0,{LONGEST_TENANT - 2}}}[!-~])?$"
+"""What fits into a header everywhere; white space around it is no part of it."""
 
 _JSON = "application/json"
 _OF_ONE = (*GUARD, 404)
@@ -376,7 +378,7 @@ _HEADERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         {"pattern": DEADLINE, "examples": ["2130-01-31T12:00:00Z"]},
     ),
     "Dumbwaiter-Priority": ("a larger one is served first", PRIORITY),
-    "Dumbwaiter-Tenant": ("who asks, where there are no API keys", {"pattern": f"^[!-~]{{1,{LONGEST_TENANT}}}$"}),
+    "Dumbwaiter-Tenant": ("who asks, where there are no API keys", {"pattern": TENANT}),
     "Last-Event-ID": ("the last event that was seen", {}),
     "traceparent": ("W3C trace context", {"pattern": "^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"}),
     "Inference-Header-Content-Length": ("length of the JSON before the binary tensors", {"type": "integer"}),

@@ -1,4 +1,4 @@
-"""How many bytes of bodies may be in memory at once: accounting, and nothing else. Pure."""
+"""How many bytes of bodies and what is made of them may be in memory at once: accounting, and nothing else. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ RESERVED = 1 / 8
 
 
 class Budget:
-    """*limit* bytes for the bodies of all requests. Each request takes its share through a hold() of its own."""
+    """*limit* bytes for the bodies of all requests, and for what is made of them. Each request takes its share through
+    a hold() of its own.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -27,8 +29,14 @@ class Budget:
 
     def has_room(self, nbytes: int, *, in_all: int) -> bool:
         """Whether a request may take *nbytes* more, and have *in_all* then."""
-        reserve = 0 if in_all <= SMALL else int(self.limit * RESERVED)
-        return self.taken + nbytes <= self.limit - reserve
+        return self.taken + nbytes <= self.limit - self._reserve(in_all)
+
+    def could_have(self, nbytes: int) -> bool:
+        """Whether a request may take *nbytes* when there is no other."""
+        return nbytes <= self.limit - self._reserve(nbytes)
+
+    def _reserve(self, in_all: int) -> int:
+        return 0 if in_all <= SMALL else int(self.limit * RESERVED)
 
 
 class Hold:
@@ -51,8 +59,12 @@ class Hold:
         if not self._budget.has_room(nbytes, in_all=self.nbytes + nbytes):
             raise _overloaded()
 
-    def take(self, nbytes: int) -> None:
-        """Take *nbytes* more. Raises ProblemError (503) when they are not there."""
+    def take(self, nbytes: int, *, or_else: str | None = None) -> None:
+        """Take *nbytes* more. Raises ProblemError: 503 when they are not there, and with *or_else*, what the caller is
+        to do then, 413 when they would not be there either if this request were alone.
+        """
+        if or_else is not None and not self._budget.could_have(self.nbytes + nbytes):
+            raise _too_much(self.nbytes + nbytes, self._budget.limit, or_else)
         self.check(nbytes)
         self._budget.taken += nbytes
         self.nbytes += nbytes
@@ -61,6 +73,12 @@ class Hold:
         """Have *nbytes* in all; no more is taken when so much was taken before."""
         if nbytes > self.nbytes:
             self.take(nbytes - self.nbytes)
+
+    def keep(self, nbytes: int) -> None:
+        """Give back what was taken beyond *nbytes*."""
+        spare = max(self.nbytes - nbytes, 0)
+        self._budget.taken -= spare
+        self.nbytes -= spare
 
     def release(self) -> None:
         """Give all of it back. Doing so twice is no error."""
@@ -71,3 +89,8 @@ class Hold:
 def _overloaded() -> ProblemError:
     detail = "this gateway has its memory full of requests; ask again, or another gateway"
     return problem(503, "overloaded", detail, retry_after=RETRY_SOON)
+
+
+def _too_much(nbytes: int, limit: int, or_else: str) -> ProblemError:
+    detail = f"this takes {nbytes} bytes of memory, of the {limit} for all requests (gateway.memory_limit); {or_else}"
+    return problem(413, "body-too-large", detail, members={"limit": limit})

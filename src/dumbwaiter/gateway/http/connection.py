@@ -14,13 +14,16 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from dumbwaiter.gateway.http.codings import CODING, fault_of_coding
 from dumbwaiter.gateway.http.crowd import make_room
 from dumbwaiter.gateway.http.flow import MOST_OWED, Flow
+from dumbwaiter.gateway.http.gathering import Gathering
 from dumbwaiter.gateway.http.problems import Problem, encode
 from dumbwaiter.gateway.http.sending import HANG_UPS
+from dumbwaiter.gateway.http.upgrades import head_without_upgrade
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,8 +35,6 @@ if TYPE_CHECKING:
 
 SLOWEST = 64 * 1024
 """Each so many bytes of a body that arrive add a second to its deadline, and so do those of a response that leave."""
-LARGE = 16 * 1024
-"""A piece of so many bytes is worth a system call of its own."""
 LINGER = 2.0
 LINGER_NBYTES = 4 * 1024 * 1024
 """How long, and how much, is still read and thrown away after the last response."""
@@ -89,7 +90,7 @@ class Connection(HttpToolsProtocol):
     # --- uvicorn's hooks ---
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._outside = _Lingering(transport, self)
+        self._outside = Gathering(transport, close=self.linger, is_over=lambda: self.phase is Phase.CLOSING)
         super().connection_made(self._outside)  # type: ignore[arg-type]
         self.flow = self._flow = Flow(self._outside, self._owed)
         if len(self.connections) > self.options.max_connections and not make_room(self.connections, self):
@@ -132,7 +133,7 @@ class Connection(HttpToolsProtocol):
         before, self._began, body_nbytes = self.phase, 0, self._body_nbytes
         if before is Phase.IDLE:
             self._begin_head()
-        super().data_received(data)
+        self._parse(data)
         is_all_head = self._began == (before is Phase.IDLE) and before in (Phase.IDLE, Phase.HEAD)
         if self.phase is Phase.HEAD and is_all_head:
             # httptools hands a header over when it is complete, and keeps what is not yet. Where another head began
@@ -145,6 +146,21 @@ class Connection(HttpToolsProtocol):
             if self._framing > self.options.header_limit:
                 self._head_nbytes = self._framing
                 self.send_400_response("")
+
+    def _parse(self, data: bytes) -> None:
+        """Hand *data* to the parser. A wish for another protocol is passed over; uvicorn would swallow what follows."""
+        while data:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                method, version = self.parser.get_method(), self.parser.get_http_version()
+                data = head_without_upgrade(method, self.url, version, self.headers) + data[upgrade.args[0] :]
+                self.parser = _parser_for(self)
+            except httptools.HttpParserError:
+                self.send_400_response("")
+                return
+            else:
+                return
 
     def _is_ending(self) -> bool:
         return self.phase is Phase.CLOSING or self._last_word is not None
@@ -179,6 +195,11 @@ class Connection(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            if self.parser.get_method() != b"CONNECT":
+                return
+            self._fault = Problem(status=400, code="invalid-http", detail="this gateway is no proxy: no CONNECT")
+            raise _FaultError
         super().on_headers_complete()  # raises for a target that it cannot read
         cast("dict[str, Any]", self.scope)[HANG_UPS] = []
         self._head_nbytes = self._undelivered = 0
@@ -195,6 +216,8 @@ class Connection(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         self._request_is_read = True
         super().on_message_complete()
         if len(self._owed) == 1:
@@ -333,58 +356,15 @@ class Connection(HttpToolsProtocol):
             raise _FaultError
 
 
-class _Lingering:
-    """A transport whose close() lets the connection decide how. It counts the bytes *written*.
-
-    What is written in one turn of the event loop leaves in one piece: uvicorn writes the head of a response and its
-    body one after the other, and a system call for each would be the most expensive part of a small answer.
-    """
-
-    __slots__ = ("_call_soon", "_connection", "_gathered", "_transport", "written")
-
-    def __init__(self, transport: asyncio.Transport, connection: Connection) -> None:
-        self._transport = transport
-        self._connection = connection
-        self._call_soon = asyncio.get_running_loop().call_soon
-        self._gathered: list[bytes] = []
-        self.written = 0
-
-    def write(self, data: bytes) -> None:
-        self.written += len(data)
-        if not self._gathered:
-            self._call_soon(self._flush)
-        self._gathered.append(data)
-        if len(data) >= LARGE:
-            self._flush()  # so that flow control sees it at once
-
-    def _flush(self) -> None:
-        if self._gathered:
-            data = b"".join(self._gathered) if len(self._gathered) > 1 else self._gathered[0]
-            self._gathered.clear()
-            self._transport.write(data)
-
-    def unread(self) -> int:
-        """How many bytes wait here because the caller does not take them."""
-        return self._transport.get_write_buffer_size()
-
-    def abort(self) -> None:
-        self._gathered.clear()
-        self._transport.abort()
-
-    def close(self) -> None:
-        self._flush()
-        self._connection.linger(self._transport)
-
-    def is_closing(self) -> bool:
-        return self._connection.phase is Phase.CLOSING or self._transport.is_closing()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-
 def make_protocol(options: GatewaySettings) -> type[Connection]:
     """The protocol class to give to uvicorn as ``http=``."""
     return type("GatewayConnection", (Connection,), {"options": options})
+
+
+def _parser_for(connection: Connection) -> Any:
+    parser = httptools.HttpRequestParser(connection)
+    parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+    return parser
 
 
 def _tell_gone(cycles: Iterable[RequestResponseCycle]) -> None:

@@ -64,8 +64,7 @@ class Exchange:
         """The whole response."""
         if not self.body_was_read:
             headers = [*headers, (b"connection", b"close")]
-        await self.send({"type": "http.response.start", "status": status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": body})
+        await send_whole(self.send, status, headers, body)
 
     async def respond_json(self, value: object) -> None:
         """200 with *value*. It ends with a newline, so that a shell's prompt comes on a line of its own."""

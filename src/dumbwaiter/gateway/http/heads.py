@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -37,6 +37,13 @@ _RARE = frozenset(
     }
 )
 
+#: Headers of which one alone can count, and what their values are called in codes.
+_SINGLE = {
+    b"idempotency-key": "idempotency-key",
+    b"dumbwaiter-deadline": "deadline",
+    b"dumbwaiter-priority": "priority",
+}
+
 T = TypeVar("T")
 
 
@@ -68,8 +75,8 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 def read_head(scope: Scope, *, inflates: bool = False) -> Head:
     """The head of the request *scope*.
 
-    Raises ProblemError: 400 for a header of ours that has a wrong form; 415 for a body in any Content-Encoding, unless
-    the caller of this function *inflates* it.
+    Raises ProblemError: 400 for a header of ours that has a wrong form, or is said twice and not the same; 415 for a
+    body in any Content-Encoding, unless the caller of this function *inflates* it.
     """
     content_type: str | None = None
     declared: int | None = None
@@ -88,6 +95,7 @@ def read_head(scope: Scope, *, inflates: bool = False) -> Head:
         return Head(content_type=content_type, declared=declared, accept=accept)
     if not inflates and b"content-encoding" in rare:
         _refuse_encodings(rare[b"content-encoding"])
+    _refuse_contradictions(rare)
     found = {name: values[0] for name, values in rare.items()}
     trace_parent = found.get(b"traceparent")
     return Head(
@@ -135,6 +143,18 @@ def one_of(header: T | None, field: T | None, name: str, *, where: str = "by a h
         detail = f"the {name} is said twice, {where}, and not the same; send one of them"
         raise problem(400, f"conflicting-{name}", detail)
     return header if field is None else field
+
+
+def check_said_once(values: Sequence[T], header: str, name: str) -> None:
+    """Raises ProblemError (400 ``conflicting-``*name*) when *values*, all those of *header*, are not the same."""
+    if any(value != values[0] for value in values):
+        raise problem(400, f"conflicting-{name}", f"{header} is said twice, and not the same; send it once")
+
+
+def _refuse_contradictions(rare: Mapping[bytes, Sequence[str]]) -> None:
+    for header, name in _SINGLE.items():
+        if len(values := rare.get(header, ())) > 1:
+            check_said_once([value.strip() for value in values], header.decode().title(), name)
 
 
 def _from(found: dict[bytes, str], header: bytes, read: Callable[[str, str], T]) -> T | None:

@@ -32,7 +32,8 @@ CODES: Mapping[str, Code] = {
         ("invalid-tenant", "invalid-deadline", "invalid-priority", "invalid-idempotency-key", "call-too-large"),
         Code(400),
     ),
-    **dict.fromkeys(("conflicting-deadline", "conflicting-priority", "conflicting-idempotency-key"), Code(400)),
+    **dict.fromkeys(("conflicting-deadline", "conflicting-priority"), Code(400)),
+    **dict.fromkeys(("conflicting-tenant", "conflicting-idempotency-key"), Code(400)),
     **dict.fromkeys(("no-api-key", "unknown-api-key", "expired-api-key"), Code(401)),
     **dict.fromkeys(("foreign-tenant", "foreign-origin"), Code(403)),
     **dict.fromkeys(

@@ -30,7 +30,6 @@ Headers = list[tuple[bytes, bytes]]
 
 CONTENT_TYPE = b"application/problem+json"
 LONGEST_DETAIL = 1000
-_PROTOCOL, _HEALTH = "/v2", "/v2/health/"
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,13 +127,6 @@ def one_line(text: str) -> str:
     """The first line of *text*, shortened; what follows it may be a traceback."""
     line = text.strip().partition("\n")[0].rstrip()
     return line if len(line) <= LONGEST_DETAIL else line[: LONGEST_DETAIL - 1] + "…"
-
-
-def told_as_error(path: str) -> bool:
-    """Whether problems at *path* are told as clients of the Open Inference Protocol read them: below ``/v2``, but for
-    health, which is for whoever runs the gateway, and of which no client reads more than the status.
-    """
-    return path == _PROTOCOL or (path.startswith(f"{_PROTOCOL}/") and not path.startswith(_HEALTH))
 
 
 def _of_failure(failure: Failure) -> Problem:

@@ -22,6 +22,9 @@ one; under another server a task has to wait for that.
 STALLED_AFTER = 30.0
 """A store that gives nothing for so many seconds is given up."""
 
+PIECE_NBYTES = 256 * 1024
+"""A body leaves in pieces of so many bytes, the next one only when the caller has taken the one before."""
+
 _log = logging.getLogger("dumbwaiter.gateway")
 
 
@@ -71,10 +74,17 @@ def json_headers(body: bytes) -> Headers:
     return [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
 
 
-async def send_whole(send: Send, status: int, headers: Headers, body: bytes) -> None:
-    """The whole response."""
+async def send_whole(send: Send, status: int, headers: Headers, body: bytes | memoryview) -> None:
+    """The whole response. Returns when the caller has taken all of it but what fits into a piece and the buffers of the
+    connection: until then its memory is still in use.
+    """
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    left = body
+    while len(left) > PIECE_NBYTES:
+        left = memoryview(left)
+        await send({"type": "http.response.body", "body": left[:PIECE_NBYTES], "more_body": True})
+        left = left[PIECE_NBYTES:]
+    await send({"type": "http.response.body", "body": left})
 
 
 async def send_chunks(send: Send, watch: CallerWatch, headers: Headers, chunks: AsyncIterator[bytes]) -> None:

@@ -53,7 +53,7 @@ class Oip:
         self._options = options
         self._budget = budget
         self._signatures = Signatures(store)
-        self._infer = Infer(asker, catalogue, self._signatures, options, access=access, budget=budget)
+        self._infer = Infer(asker, store, catalogue, self._signatures, options, access=access, budget=budget)
 
     def routes(self) -> list[Route]:
         """The routes to mount, in an application that speaking_the_protocol() wraps."""

@@ -17,15 +17,18 @@ from dumbwaiter.content_types import JSON, NPY, PNG, TEXT
 from dumbwaiter.gateway.http.problems import one_line
 from dumbwaiter.gateway.oip.datatypes import BYTES, DATATYPES
 from dumbwaiter.gateway.oip.npy import write_npy
+from dumbwaiter.gateway.oip.numbers import NotJsonError, gather, most_json_nbytes, widen, write_nested
 from dumbwaiter.gateway.oip.pictures import pictures_of, shape_of_picture
 from dumbwaiter.gateway.oip.problems import refused
-from dumbwaiter.gateway.oip.tensors import Tensor, numbers_of, widen
+from dumbwaiter.gateway.oip.tensors import Tensor
 
 MOST_REQUESTS = 1024
 """One call becomes at most so many requests to the model."""
 INPUT = "input"
 """What an input may be called whatever the model's own name for it is."""
 
+_HEADER_NBYTES = 256
+"""What a body takes beside the elements in it: the head of its file, and a Python object."""
 _SCALARS = frozenset({"number", "integer", "boolean"})
 
 Body = tuple[str | None, bytes]
@@ -59,6 +62,28 @@ def split(signature: Mapping[str, Any], tensors: Sequence[Tensor]) -> Split:
     if not bodies:
         raise refused(f"input {tensor.name!r} has no elements: its shape is {list(tensor.shape)}")
     return Split(lead, bodies)
+
+
+def most_split_nbytes(signature: Mapping[str, Any], tensors: Sequence[Tensor]) -> int:
+    """A bound for what split() takes beside *tensors*, what it does in between included."""
+    described = signature.get("input", {})
+    if described.get("kind") == "arguments":
+        kinds = kinds_of(described)
+        # Written as a file first, then as a data URL, then as JSON, and then among the others.
+        return sum(4 * _most_bodies_nbytes(kinds.get(tensor.name, "any"), tensor) for tensor in tensors)
+    kind = described.get("kind", "any")
+    return sum(_most_bodies_nbytes(kind, tensor) for tensor in tensors if tensor.datatype != BYTES)
+
+
+def _most_bodies_nbytes(kind: str, tensor: Tensor) -> int:
+    bodies = min(tensor.shape[0], MOST_REQUESTS) if tensor.shape else 1
+    if kind == "json" and tensor.datatype != BYTES:
+        nbytes = most_json_nbytes(DATATYPES[tensor.datatype], tensor.shape)
+    elif kind == "image":
+        nbytes = 6 * tensor.nbytes  # rows, file and its parts; each row has a byte more, which may double it
+    else:
+        nbytes = (3 if tensor.datatype == "BF16" else 1) * tensor.nbytes
+    return nbytes + (bodies + 1) * _HEADER_NBYTES
 
 
 def kinds_of(described: Mapping[str, Any]) -> dict[str, str]:
@@ -131,19 +156,16 @@ _SPLIT_BYTES: Mapping[str, Callable[[Tensor], list[Body]]] = {
 def _arrays(tensor: Tensor, *, batched: bool) -> tuple[tuple[int, ...], list[Body]]:
     if not batched:
         return (), [(NPY, _npy(tensor.datatype, tensor.shape, tensor.buffer()))]
-    count, data, size = _rows(tensor)
-    rows = [data[place * size : (place + 1) * size] for place in range(count)]
-    return (count,), [(NPY, _npy(tensor.datatype, tensor.shape[1:], row)) for row in rows]
+    count = _rows(tensor)
+    return (count,), [(NPY, _npy(tensor.datatype, tensor.shape[1:], row)) for row in _cut(tensor, count)]
 
 
-def _rows(tensor: Tensor) -> tuple[int, memoryview, int]:
-    """How many there are along the first dimension, the data, and the bytes of each."""
+def _rows(tensor: Tensor) -> int:
+    """How many there are along the first dimension."""
     if not tensor.shape:
         raise refused(f"input {tensor.name!r} needs a first dimension: the model takes many inputs at once")
-    count = tensor.shape[0]
-    _check_count(tensor, count)
-    data = memoryview(tensor.buffer())
-    return count, data, len(data) // count if count else 0
+    _check_count(tensor, tensor.shape[0])
+    return tensor.shape[0]
 
 
 def _npy(datatype: str, shape: Sequence[int], data: bytes | memoryview) -> bytes:
@@ -153,30 +175,30 @@ def _npy(datatype: str, shape: Sequence[int], data: bytes | memoryview) -> bytes
 def _json_numbers(tensor: Tensor, schema: Any, *, batched: bool) -> tuple[tuple[int, ...], list[Body]]:
     if is_scalar(schema):
         _check_count(tensor, tensor.count)
-        values = numbers_of(DATATYPES[tensor.datatype], tensor.buffer())
-        return tensor.shape, [(JSON, _json(tensor, value)) for value in values]
+        return tensor.shape, [(JSON, _json(tensor, (), one)) for one in _cut(tensor, tensor.count)]
     if not isinstance(schema, Mapping) or schema.get("type") != "array":
         raise refused(f"input {tensor.name!r} is no array: send it as BYTES, each element the text of a JSON value")
     if not batched:
-        return (), [(JSON, _json(tensor, _nested(tensor, tensor.shape)))]
-    count, _, _ = _rows(tensor)
-    return (count,), [(JSON, _json(tensor, row)) for row in _nested(tensor, tensor.shape)]
+        return (), [(JSON, _json(tensor, tensor.shape, tensor.buffer()))]
+    count = _rows(tensor)
+    return (count,), [(JSON, _json(tensor, tensor.shape[1:], row)) for row in _cut(tensor, count)]
 
 
-def _nested(tensor: Tensor, shape: Sequence[int]) -> Any:
-    values: Any = numbers_of(DATATYPES[tensor.datatype], tensor.buffer())
-    if not values and len(shape) > 1:
-        raise refused(f"input {tensor.name!r} has no elements: its shape is {list(shape)}")
-    for length in reversed(shape[1:]):
-        values = [values[start : start + length] for start in range(0, len(values), length)]
-    return list(values) if shape else values[0]
+def _cut(tensor: Tensor, count: int) -> list[memoryview]:
+    """The data of *tensor* in *count* equal parts."""
+    data = memoryview(tensor.buffer())
+    size = len(data) // max(count, 1)
+    return [data[place * size : (place + 1) * size] for place in range(count)]
 
 
-def _json(tensor: Tensor, value: Any) -> bytes:
-    encoded = msgspec.json.encode(value)
-    if b"null" in encoded:
-        raise refused(f"input {tensor.name!r} holds NaN or infinity, which the model cannot take as JSON")
-    return encoded
+def _json(tensor: Tensor, shape: Sequence[int], data: bytes | memoryview) -> bytes:
+    """The JSON value of *data*, elements of *tensor*."""
+    if not data and tensor.shape != (0,):
+        raise refused(f"input {tensor.name!r} has no elements: its shape is {list(tensor.shape)}")
+    try:
+        return gather(write_nested(DATATYPES[tensor.datatype], shape, data))
+    except NotJsonError:
+        raise refused(f"input {tensor.name!r} holds NaN or infinity, which the model cannot take as JSON") from None
 
 
 def _pictures(tensor: Tensor) -> tuple[tuple[int, ...], list[Body]]:
@@ -220,8 +242,8 @@ def _argument(tensor: Tensor, kind: str, schema: Any) -> bytes:
         raise refused(f"input {tensor.name!r} is {kind}: send it as BYTES, not as {tensor.datatype}")
     if is_scalar(schema):
         _require_one(tensor)
-        return _json(tensor, numbers_of(DATATYPES[tensor.datatype], tensor.buffer())[0])
-    return _json(tensor, _nested(tensor, tensor.shape))
+        return _json(tensor, (), tensor.buffer())
+    return _json(tensor, tensor.shape, tensor.buffer())
 
 
 def _argument_of_bytes(tensor: Tensor, kind: str) -> bytes:

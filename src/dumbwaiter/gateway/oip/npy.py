@@ -68,6 +68,11 @@ def read_npy(body: bytes) -> Npy:
     return Npy(datatype=datatype, shape=shape, data=data)
 
 
+def is_rearranged(body: bytes) -> bool:
+    """Whether read_npy() has to bring the elements, or their bytes, into another order: that takes copies."""
+    return b"'fortran_order': True" in body[:_LARGEST_HEADER] or b"'descr': '>" in body[:_LARGEST_HEADER]
+
+
 def to_row_major(data: bytes | memoryview, shape: Sequence[int], nbytes: int) -> bytes:
     """Column-major elements of *nbytes* each (Fortran's order) as row-major ones."""
     elements = array(_LETTERS[nbytes])

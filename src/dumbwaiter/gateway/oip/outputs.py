@@ -15,9 +15,12 @@ import msgspec
 
 from dumbwaiter.content_types import parse_content_type
 from dumbwaiter.gateway.oip.datatypes import BYTES, DATATYPES
-from dumbwaiter.gateway.oip.npy import NotNpyError, read_npy
-from dumbwaiter.gateway.oip.tensors import MOST_DIMENSIONS, Tensor, pack_numbers
+from dumbwaiter.gateway.oip.long_json import find_tensor, holds_objects, turn_to_floats
+from dumbwaiter.gateway.oip.npy import NotNpyError, is_rearranged, read_npy
+from dumbwaiter.gateway.oip.numbers import pack_numbers
+from dumbwaiter.gateway.oip.tensors import ELEMENT_NBYTES, MOST_DIMENSIONS, PIECE_NBYTES, Tensor, slices
 
+_ELEMENT_NBYTES = 8  # of INT64 and of FP64
 _FAMILIES = {bool: "BOOL", int: "INT64", float: "FP64", str: BYTES}
 
 
@@ -40,6 +43,30 @@ def join(lead: Sequence[int], answers: Sequence[tuple[str | None, bytes]], *, na
     return Tensor(name=name, datatype=first.datatype, shape=(*lead, *first.shape) or (1,), data=data)
 
 
+def most_join_nbytes(answers: Sequence[tuple[str | None, bytes]]) -> int:
+    """A bound for what join() takes beside *answers*, what it does in between included."""
+    nbytes = 0
+    for content_type, body in answers:
+        said = parse_content_type(content_type)
+        if said.is_json:
+            nbytes += _most_json_nbytes(body, 1 if len(answers) == 1 else 2)
+        elif said.is_npy:
+            nbytes += (len(answers) > 1) * len(body) + (3 * len(body) if is_rearranged(body) else 0)
+        nbytes += ELEMENT_NBYTES
+    return nbytes
+
+
+def _most_json_nbytes(body: bytes, copies: int) -> int:
+    """A bound for what becomes of *body*, of which there are *copies* when it is stacked with others."""
+    if holds_objects(body):
+        return 0
+    commas, brackets, quotes = (sum(part.count(mark) for part in slices(body)) for mark in (b",", b"[", b'"'))
+    skeletons = 3 * (commas + 2 * brackets)  # what is there, without its first brackets, and what should be there
+    numbers = (commas + 1) * (_ELEMENT_NBYTES * copies + 1)  # a growing array has a little more than it needs
+    texts = quotes // 2 * ELEMENT_NBYTES + len(body) if quotes else 0
+    return skeletons + numbers + texts
+
+
 def _joined(parts: Sequence[_Part]) -> bytes | memoryview:
     data: bytes | memoryview = parts[0].data if len(parts) == 1 else b"".join(part.data for part in parts)
     return data
@@ -60,8 +87,9 @@ def _alike(parts: Sequence[_Part | None]) -> list[_Part] | None:
 def _as_floats(part: _Part) -> _Part:
     if part.datatype == "FP64":
         return part
-    count = len(part.data) // 8
-    return _Part("FP64", part.shape, struct.pack(f"<{count}d", *struct.unpack(f"<{count}q", part.data)))
+    data = bytearray(part.data)
+    turn_to_floats(data)
+    return _Part("FP64", part.shape, data)
 
 
 def _part_of(content_type: str | None, body: bytes) -> _Part | None:
@@ -78,6 +106,9 @@ def _part_of(content_type: str | None, body: bytes) -> _Part | None:
 
 
 def _part_of_json(body: bytes) -> _Part | None:
+    if len(body) > PIECE_NBYTES:
+        found = find_tensor(body)
+        return None if found is None else _Part(*found)
     try:
         value = msgspec.json.decode(body)
         shape = _shape_of(value)

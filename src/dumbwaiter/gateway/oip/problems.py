@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from dumbwaiter.gateway.http.problems import CONTENT_TYPE, ProblemError, problem, told_as_error
+from dumbwaiter.gateway.http.problems import CONTENT_TYPE, ProblemError, problem
 from dumbwaiter.gateway.http.sending import json_headers
+from dumbwaiter.gateway.protocol_paths import told_as_error
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send

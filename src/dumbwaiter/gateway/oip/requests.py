@@ -13,8 +13,16 @@ from typing import Annotated, Any
 import msgspec
 
 from dumbwaiter.gateway.http.problems import one_line
+from dumbwaiter.gateway.oip.datatypes import BYTES
 from dumbwaiter.gateway.oip.problems import refused
-from dumbwaiter.gateway.oip.tensors import Tensor, check_shape, read_binary, read_json
+from dumbwaiter.gateway.oip.tensors import (
+    ELEMENT_NBYTES,
+    Tensor,
+    check_shape,
+    most_reading_nbytes,
+    read_binary,
+    read_json,
+)
 from dumbwaiter.message import GREATEST_PRIORITY, LEAST_PRIORITY
 
 OUTPUT = "output"
@@ -67,21 +75,50 @@ _decode_request = msgspec.json.Decoder(_Request).decode
 _decode_parameters = msgspec.json.Decoder(dict[str, bool | int | float | str | None]).decode
 
 
-def read_request(body: bytes, header_length: int | None) -> InferRequest:
-    """The request in *body*: *header_length* bytes of JSON (None: all of it), then the binary data.
+class Said(msgspec.Struct, frozen=True):
+    """A request whose tensors are still to be read; *binary* is what follows its JSON."""
 
-    Raises ProblemError (400), naming the input or parameter and what is wrong with it.
+    document: _Request
+    binary: memoryview
+
+
+def read_request(body: bytes, header_length: int | None) -> InferRequest:
+    """The request in *body*, as understand() and read_tensors() find it."""
+    return read_tensors(understand(body, header_length))
+
+
+def understand(body: bytes, header_length: int | None) -> Said:
+    """What *body* says: *header_length* bytes of JSON (None: all of it), then the binary data.
+
+    Raises ProblemError (400), as read_tensors() does.
     """
     if header_length is not None and header_length > len(body):
         raise refused(f"Inference-Header-Content-Length is {header_length}, but the body has {len(body)} bytes")
-    said = _read_header(body if header_length is None else body[:header_length])
-    parameters = _read_parameters("the request", said.parameters)
+    document = _read_header(body if header_length is None else body[:header_length])
+    return Said(document, memoryview(body)[len(body) if header_length is None else header_length :])
+
+
+def most_request_nbytes(said: Said) -> int:
+    """A bound for what read_tensors() takes beside the body. Raises as that does."""
+    nbytes = 0
+    for one in said.document.inputs:
+        count = check_shape(one.name, one.datatype, one.shape)
+        if one.data:
+            nbytes += len(bytes(one.data)) + most_reading_nbytes(one.datatype, count, bytes(one.data))
+        elif one.datatype == BYTES:
+            nbytes += len(said.binary) + count * ELEMENT_NBYTES
+    return nbytes
+
+
+def read_tensors(said: Said) -> InferRequest:
+    """The request that *said* is. Raises ProblemError (400), naming the input or parameter and what is wrong."""
+    parameters = _read_parameters("the request", said.document.parameters)
     _refuse_unknown("the request", parameters, {"binary_data_output", "priority", "timeout", *_SEQUENCE})
     _refuse_sequences(parameters)
     return InferRequest(
-        inputs=_read_inputs(said.inputs, memoryview(body)[len(body) if header_length is None else header_length :]),
-        id=said.id,
-        binary=_is_binary(said.outputs, parameters),
+        inputs=_read_inputs(said.document.inputs, said.binary),
+        id=said.document.id,
+        binary=_is_binary(said.document.outputs, parameters),
         priority=_priority(parameters),
         timeout=_timeout(parameters),
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import msgspec
 
 from dumbwaiter.gateway.http.problems import Headers, one_line
 from dumbwaiter.gateway.oip.problems import refused
-from dumbwaiter.gateway.oip.tensors import Tensor, write_binary, write_json
+from dumbwaiter.gateway.oip.tensors import PIECE_NBYTES, Tensor, binary_nbytes, write_binary, write_json
 
 VERSION = "1"
 """A model's queue has no versions: this is the only one."""
@@ -28,35 +30,76 @@ class _Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     datatype: str
     shape: tuple[int, ...]
     parameters: _Parameters | None = None
-    data: msgspec.Raw | None = None
 
 
-class _Response(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class _Document(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     model_name: str
     model_version: str
     id: str | None = None
     outputs: list[_Output]
 
 
-def write_response(tensor: Tensor, *, model: str, id_: str | None, binary: bool) -> tuple[Headers, bytes]:
-    """Headers and body of the 200 response; *id_* is what the request said. Raises ProblemError (400) when JSON is
+_AFTER_OUTPUT = b"}]}"
+
+
+class Response(msgspec.Struct, frozen=True, kw_only=True):
+    """The 200 response: *nbytes* is the length of its body, which pieces() writes anew each time."""
+
+    headers: Headers
+    nbytes: int
+    pieces: Callable[[], Iterator[bytes]]
+
+
+def write_response(tensor: Tensor, *, model: str, id_: str | None, binary: bool) -> Response:
+    """The response that carries *tensor*; *id_* is what the request said.
+
+    JSON is written twice, now for its length and to see that it can be written, and once more to be sent: that takes
+    less than to hold it, since it may be a dozen times as long as the tensor. Raises ProblemError (400) when JSON is
     wanted and cannot carry the output.
     """
-    data = write_binary(tensor) if binary else b""
+    size = binary_nbytes(tensor) if binary else None
     output = _Output(
         name=tensor.name,
         datatype=tensor.datatype,
         shape=tensor.shape,
-        parameters=_Parameters(len(data)) if binary else None,
-        data=None if binary else msgspec.Raw(write_json(tensor)),
+        parameters=None if size is None else _Parameters(size),
     )
-    response = _Response(model_name=model, model_version=VERSION, id=id_, outputs=[output])
-    header = msgspec.json.encode(response)
-    body = header + data if binary else header + b"\n"
+    document = msgspec.json.encode(_Document(model_name=model, model_version=VERSION, id=id_, outputs=[output]))
+
+    def pieces() -> Iterator[bytes]:
+        return coalesced(_binary(document, tensor) if binary else _json(document, tensor))
+
+    nbytes = sum(map(len, pieces())) if size is None else len(document) + size
     headers: Headers = [
         (b"content-type", b"application/octet-stream" if binary else b"application/json"),
-        (b"content-length", str(len(body)).encode()),
+        (b"content-length", str(nbytes).encode()),
     ]
     if binary:
-        headers.append((b"inference-header-content-length", str(len(header)).encode()))
-    return headers, body
+        headers.append((b"inference-header-content-length", str(len(document)).encode()))
+    return Response(headers=headers, nbytes=nbytes, pieces=pieces)
+
+
+def _binary(document: bytes, tensor: Tensor) -> Iterator[bytes]:
+    yield document
+    yield from write_binary(tensor)
+
+
+def _json(document: bytes, tensor: Tensor) -> Iterator[bytes]:
+    yield document.removesuffix(_AFTER_OUTPUT)
+    yield b',"data":'
+    yield from write_json(tensor)
+    yield _AFTER_OUTPUT + b"\n"
+
+
+def coalesced(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """*pieces*, the small ones together, so that none is empty and few are worth no system call."""
+    waiting: list[bytes] = []
+    nbytes = 0
+    for piece in pieces:
+        waiting.append(piece)
+        nbytes += len(piece)
+        if nbytes >= PIECE_NBYTES:
+            yield b"".join(waiting)
+            waiting, nbytes = [], 0
+    if nbytes:
+        yield b"".join(waiting)

@@ -8,8 +8,8 @@ https://github.com/triton-inference-server/server/blob/main/docs/protocol/extens
 
 from __future__ import annotations
 
+import codecs
 import math
-import re
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -18,18 +18,22 @@ import msgspec
 
 from dumbwaiter.gateway.http.problems import one_line
 from dumbwaiter.gateway.oip.datatypes import BYTES, DATATYPES, Datatype
+from dumbwaiter.gateway.oip.numbers import NotJsonError, nested_nbytes, pack_numbers, write_nested
 from dumbwaiter.gateway.oip.problems import refused
 
 MOST_STRINGS = 4096
 """A tensor of BYTES has at most so many elements."""
 MOST_DIMENSIONS = 32
+ELEMENT_NBYTES = 48
+"""What an element of BYTES occupies beside its text: a Python object, and its place in a list."""
 
-_AT_ONCE = 65536  # characters of JSON that are decoded together
-#: Possessive: what could never match otherwise need not be remembered.
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-_WHITE = b" \t\r\n"
+PIECE_NBYTES = 64 * 1024
+"""Data are gone through in pieces of some so many bytes, in memory and on their way out."""
+
+WHITE = b" \t\r\n"
 #: All that a list of numbers and booleans consists of, but for brackets and commas.
-_SCALARS = bytes(sorted(set(b"0123456789+-.eE" + b"true" + b"false" + b"null" + b"NaInfinty" + _WHITE)))
+SCALARS = bytes(sorted(set(b"0123456789+-.eE" + b"true" + b"false" + b"null" + b"NaInfinty" + WHITE)))
+_utf8 = codecs.getincrementaldecoder("utf-8")
 _decode_string = msgspec.json.Decoder(str).decode
 _decoders: Mapping[str, Callable[[bytes], list[Any]]] = {
     "bool": msgspec.json.Decoder(list[bool | int]).decode,
@@ -45,6 +49,13 @@ class Tensor(msgspec.Struct, frozen=True, kw_only=True):
     datatype: str
     shape: tuple[int, ...]
     data: bytes | memoryview | list[bytes]
+
+    @property
+    def nbytes(self) -> int:
+        """What it occupies in memory."""
+        if isinstance(self.data, list):
+            return sum(ELEMENT_NBYTES + len(one) for one in self.data)
+        return len(self.data)
 
     @property
     def count(self) -> int:
@@ -87,7 +98,7 @@ def read_binary(name: str, datatype: str, shape: Sequence[int], data: memoryview
     if wanted != len(data):
         shown = f"shape {_shown(shape)} of {datatype} is {wanted} bytes"
         raise refused(f"{_input(name)}: {shown}, but binary_data_size is {len(data)}")
-    if datatype == "BOOL" and bytes(data).translate(None, b"\x00\x01"):
+    if datatype == "BOOL" and any(part.translate(None, b"\x00\x01") for part in slices(data)):
         raise refused(f"{_input(name)}: a BOOL is a byte of 0 or 1")
     return Tensor(name=name, datatype=datatype, shape=tuple(shape), data=data)
 
@@ -98,66 +109,80 @@ def read_json(name: str, datatype: str, shape: Sequence[int], text: bytes) -> Te
     if datatype == "BF16":
         raise refused(f"{_input(name)}: JSON has no form for BF16; send it as binary data")
     if datatype == BYTES:
-        strings = _find_strings(name, count, text)
-        _check_nesting(name, shape, count, _without_strings(text))
+        strings, skeleton = _find_strings(name, count, text)
+        _check_nesting(name, shape, count, skeleton)
         return Tensor(name=name, datatype=datatype, shape=tuple(shape), data=strings)
-    _check_nesting(name, shape, count, text.translate(None, _SCALARS))
-    flat = text.translate(None, b"[]" + _WHITE)
-    return Tensor(name=name, datatype=datatype, shape=tuple(shape), data=_pack(name, DATATYPES[datatype], count, flat))
+    _check_nesting(name, shape, count, b"".join(part.translate(None, SCALARS) for part in slices(text)))
+    return Tensor(name=name, datatype=datatype, shape=tuple(shape), data=_pack(name, DATATYPES[datatype], count, text))
 
 
-def widen(data: bytes | memoryview) -> bytes:
-    """Elements of BF16 as those of FP32, exactly: the other half of the fraction is zero."""
-    wide = bytearray(2 * len(data))
-    wide[2::4] = data[0::2]
-    wide[3::4] = data[1::2]
-    return bytes(wide)
+def most_reading_nbytes(datatype: str, count: int, text: bytes) -> int:
+    """A bound for what read_json() takes beside *text* for *count* elements."""
+    if datatype == BYTES:
+        # One character beyond ASCII can make each of a text's characters four bytes long in memory.
+        return (3 if text.isascii() and b"\\u" not in text else 6) * len(text)
+    return len(text) + min(count, len(text) // 2 + 1) * DATATYPES[datatype].nbytes
 
 
-def write_binary(tensor: Tensor) -> bytes | memoryview:
-    """Its binary form."""
+def binary_nbytes(tensor: Tensor) -> int:
+    """The length of its binary form."""
     if tensor.datatype != BYTES:
-        return tensor.buffer()
-    return b"".join(part for one in tensor.elements() for part in (struct.pack("<I", len(one)), one))
+        return len(tensor.buffer())
+    return sum(4 + len(one) for one in tensor.elements())
 
 
-def write_json(tensor: Tensor) -> bytes:
-    """Its elements as a flat JSON list. Raises ProblemError (400) for what JSON cannot carry."""
-    if tensor.datatype == BYTES:
-        try:
-            return msgspec.json.encode([one.decode() for one in tensor.elements()])
-        except UnicodeDecodeError:
-            raise refused(
-                f'output {tensor.name!r} holds bytes that are no text; ask for them with "binary_data_output": true'
-            ) from None
-    datatype = DATATYPES[tensor.datatype]
-    encoded = msgspec.json.encode(numbers_of(datatype, tensor.buffer()))
-    if b"null" in encoded:
+def write_binary(tensor: Tensor) -> Iterator[bytes]:
+    """Its binary form, piece by piece."""
+    if tensor.datatype != BYTES:
+        yield from slices(tensor.buffer())
+        return
+    for one in tensor.elements():
+        yield struct.pack("<I", len(one))
+        yield from slices(one)
+
+
+def write_json(tensor: Tensor) -> Iterator[bytes]:
+    """Its elements as a flat JSON list, piece by piece. Raises ProblemError (400) for what JSON cannot carry."""
+    try:
+        if tensor.datatype == BYTES:
+            yield from _write_texts(tensor.elements())
+        else:
+            yield from write_nested(DATATYPES[tensor.datatype], (tensor.count,), tensor.buffer())
+    except UnicodeDecodeError:
+        raise refused(
+            f'output {tensor.name!r} holds bytes that are no text; ask for them with "binary_data_output": true'
+        ) from None
+    except NotJsonError:
         raise refused(
             f"output {tensor.name!r} holds NaN or infinity, which JSON cannot carry; ask for it with"
             ' "binary_data_output": true'
-        )
-    return encoded
+        ) from None
 
 
-def numbers_of(datatype: Datatype, data: bytes | memoryview) -> tuple[Any, ...]:
-    """The elements as Python's numbers or booleans."""
-    if datatype.code is None:
-        return struct.unpack(f"<{len(data) // datatype.nbytes}f", widen(data))
-    return struct.unpack(f"<{len(data) // datatype.nbytes}{datatype.code}", data)
+def slices(data: bytes | memoryview) -> Iterator[bytes]:
+    """*data* in pieces of PIECE_NBYTES."""
+    for start in range(0, len(data), PIECE_NBYTES):
+        yield bytes(data[start : start + PIECE_NBYTES])
 
 
-def pack_numbers(datatype: Datatype, values: Sequence[Any]) -> bytes:
-    """The little-endian bytes of *values*. Raises OverflowError or struct.error for what does not fit."""
-    return struct.pack(f"<{len(values)}{datatype.code}", *values)
+def _write_texts(elements: Sequence[bytes]) -> Iterator[bytes]:
+    yield b"["
+    for place, element in enumerate(elements):
+        yield b',"' if place else b'"'
+        decoder = _utf8()
+        for part in slices(element):
+            yield msgspec.json.encode(decoder.decode(part))[1:-1]
+        decoder.decode(b"", final=True)
+        yield b'"'
+    yield b"]"
 
 
-def _pack(name: str, datatype: Datatype, count: int, flat: bytes) -> memoryview:
+def _pack(name: str, datatype: Datatype, count: int, text: bytes) -> memoryview:
     packed = bytearray()
     decode = _decoders[datatype.family]
-    for piece in _pieces(flat if count else flat.strip(b",")):
+    for piece in number_lists(text) if count else ():
         try:
-            values = decode(b"[" + piece + b"]")
+            values = decode(piece)
             if datatype.family == "bool" and any(value not in (0, 1) for value in values):
                 raise refused(f"{_input(name)}: a BOOL is true or false")
             packed += pack_numbers(datatype, values)
@@ -171,13 +196,13 @@ def _pack(name: str, datatype: Datatype, count: int, flat: bytes) -> memoryview:
     return memoryview(packed)
 
 
-def _pieces(flat: bytes) -> Iterator[bytes]:
-    """*flat*, numbers with commas between, cut at commas."""
+def number_lists(text: bytes) -> Iterator[bytes]:
+    """The numbers of *text*, nested lists of them in JSON, as short flat JSON lists."""
     start = 0
-    while start < len(flat):
-        end = flat.find(b",", start + _AT_ONCE)
-        end = len(flat) if end < 0 else end
-        yield flat[start:end]
+    while start < len(text):
+        end = text.find(b",", start + PIECE_NBYTES)
+        end = len(text) if end < 0 else end
+        yield b"[" + text[start:end].translate(None, b"[]" + WHITE) + b"]"
         start = end + 1
 
 
@@ -189,10 +214,7 @@ def _check_nesting(name: str, shape: Sequence[int], count: int, skeleton: bytes)
     flat = 2 + max(count - 1, 0)
     if len(skeleton) == flat and skeleton == b"[" + b"," * (flat - 2) + b"]":
         return
-    nested = 0
-    for length in reversed(shape):
-        nested = 2 + length * nested + max(length - 1, 0)
-    if len(skeleton) != nested or skeleton != _nested(shape):
+    if len(skeleton) != nested_nbytes(shape) or skeleton != nested(shape):
         found = skeleton.count(b",") + 1
         raise refused(
             f"{_input(name)}: its data do not fit shape {_shown(shape)}, {count} elements, neither nested nor flat"
@@ -200,29 +222,51 @@ def _check_nesting(name: str, shape: Sequence[int], count: int, skeleton: bytes)
         )
 
 
-def _nested(shape: Sequence[int]) -> bytes:
+def nested(shape: Sequence[int]) -> bytes:
+    """The brackets and commas of JSON lists of *shape*."""
     text = b""
     for length in reversed(shape):
         text = b"[" + (text + b",") * (length - 1) + text + b"]" if length else b"[]"
     return text
 
 
-def _find_strings(name: str, count: int, text: bytes) -> list[bytes]:
+def _find_strings(name: str, count: int, text: bytes) -> tuple[list[bytes], bytes]:
+    """The elements, and what is there beside them."""
     strings: list[bytes] = []
-    for found in _STRING.finditer(text):
+    beside: list[bytes] = []
+    end = 0
+    for begin, after in strings_in(text):
         if len(strings) == count:
             raise refused(f"{_input(name)} has more elements than the {count} of its shape")
+        beside.append(text[end:begin].translate(None, WHITE))
+        end = after
         try:
-            strings.append(_decode_string(found.group()).encode())
+            strings.append(_decode_string(text[begin:after]).encode())
         except (msgspec.DecodeError, UnicodeError) as error:
             raise refused(f"{_input(name)}: element {len(strings)} is no text: {one_line(str(error))}") from None
     if len(strings) != count:
         raise refused(f"{_input(name)} has {len(strings)} strings as its data, not the {count} of its shape")
-    return strings
+    beside.append(text[end:].translate(None, WHITE))
+    return strings, b"".join(beside)
 
 
-def _without_strings(text: bytes) -> bytes:
-    return _STRING.sub(b"", text).translate(None, _WHITE)
+def strings_in(text: bytes) -> Iterator[tuple[int, int]]:
+    """Where the strings of *text*, valid JSON, begin and end. A regular expression would go over a long one in one
+    step, for as long as it takes.
+    """
+    begin = text.find(b'"')
+    while begin >= 0:
+        start = begin + 1
+        while True:
+            end = text.find(b'"', start)
+            if end < 0:
+                return
+            part = text[start:end]
+            start = end + 1
+            if (len(part) - len(part.rstrip(b"\\"))) % 2 == 0:
+                break
+        yield begin, start
+        begin = text.find(b'"', start)
 
 
 def _read_strings(name: str, count: int, data: memoryview) -> list[bytes]:

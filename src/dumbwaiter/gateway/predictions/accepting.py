@@ -12,10 +12,8 @@ from dumbwaiter.blobs.acceptances import Acceptance, accept
 from dumbwaiter.blobs.claimcheck import check_in, claim_nbytes, drop
 from dumbwaiter.errors import BlobError, BlobNotFoundError, ForbiddenUrlError
 from dumbwaiter.gateway.http.problems import ProblemError, problem
-from dumbwaiter.gateway.predictions.outputs import Kept
+from dumbwaiter.gateway.predictions.outputs import Kept, kept_of
 from dumbwaiter.message import KEEP, WEBHOOK, WEBHOOK_EVENTS, Message
-from dumbwaiter.prediction import links_of
-from dumbwaiter.signing import created_at
 
 if TYPE_CHECKING:
     from dumbwaiter.blobs.store import BlobStore
@@ -90,10 +88,6 @@ class Acceptor:
             brought_body=brought is not None and request.data_ref == brought,
         )
 
-    def kept(self, id_: str) -> Kept:
-        """What is shown of the kept prediction *id_*: the same in every process."""
-        return Kept(created_at(id_) or 0.0, links_of(id_, self._options.public_url))
-
     async def drop(self, request: Message) -> None:
         """Nobody needs the body of *request* that lies in the store. Losing this race costs disk space only."""
         try:
@@ -142,7 +136,7 @@ class Acceptor:
     def _accepted(
         self, request: Message, model: str, controls: Controls, *, is_again: bool, brought_body: bool
     ) -> Accepted:
-        kept = self.kept(request.id)
+        kept = kept_of(request.id, self._options.public_url)
         extensions = {KEEP: "true"}
         if controls.webhook is not None:
             extensions[WEBHOOK] = controls.webhook

@@ -15,6 +15,7 @@ import msgspec
 from dumbwaiter.answers import raise_for_failure
 from dumbwaiter.asking import Patience
 from dumbwaiter.errors import DumbwaiterError
+from dumbwaiter.gateway.http.budget import SMALL
 from dumbwaiter.gateway.http.heads import SOURCE, check_key, one_of, read_head
 from dumbwaiter.gateway.http.preferences import applied
 from dumbwaiter.gateway.http.problems import ModelFailingError, ProblemError, problem
@@ -155,6 +156,8 @@ class Predictions:
                 self._waiting.drop(answer)
                 raise
             answer = await asked.whole(patience)
+        elif len(answer.body) > SMALL:
+            hold.take(COPIES * len(answer.body))
         answer = raise_for_failure(answer)
         headers, body = write_answer(answer, id_=request.id, model=model, accept=head.accept)
         if head.preferences.wait is not None:

@@ -7,17 +7,21 @@ that it saw, and goes on from there.
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from dumbwaiter.blobs.events import Event, follow, is_event_id
-from dumbwaiter.errors import BlobError
+from dumbwaiter.asking import Polling, follow_to_end
+from dumbwaiter.blobs.events import Event, is_event_id
+from dumbwaiter.errors import BlobDamagedError, BlobError
 from dumbwaiter.gateway.http.sending import send_whole
 from dumbwaiter.gateway.predictions.outputs import Kept, write_object
+from dumbwaiter.policies.polling import STREAM
 from dumbwaiter.prediction import output_as_json
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from starlette.types import Send
 
     from dumbwaiter.blobs.store import BlobStore
@@ -25,11 +29,10 @@ if TYPE_CHECKING:
     from dumbwaiter.gateway.http.problems import Headers
     from dumbwaiter.gateway.http.sending import CallerWatch
     from dumbwaiter.gateway.http.stopping import Stopping
+    from dumbwaiter.gateway.predictions.expiry import Expiry
     from dumbwaiter.gateway.predictions.results import Results
     from dumbwaiter.message import Message
 
-FIRST_POLL, LAST_POLL = 0.025, 1.0
-"""Seconds between two looks for new events; each pause without any is half as long again as the one before."""
 HEARTBEAT_EVERY = 15.0
 """Proxies between may close what is quiet for longer than they like."""
 RETRY_MS = 1000
@@ -43,9 +46,10 @@ CONTENT_TYPE = b"text/event-stream; charset=utf-8"
 class EventStreams:
     """Streams the events of kept predictions; *stopping* ends them all, and callers come back elsewhere."""
 
-    def __init__(self, store: BlobStore, results: Results, stopping: Stopping) -> None:
+    def __init__(self, store: BlobStore, results: Results, expiry: Expiry, stopping: Stopping) -> None:
         self._store = store
         self._results = results
+        self._expiry = expiry
         self._stopping = stopping
 
     async def send(
@@ -53,6 +57,8 @@ class EventStreams:
     ) -> None:
         """Send what happens to *id_* behind the event *after* (None: all of it) until it is completed or the caller
         hangs up.
+
+        Without an end of its own it ends when its result is damaged or too old to be kept: whoever comes back is told.
         """
         if after == COMPLETED:
             # A browser comes back after every end; this tells it not to.
@@ -63,8 +69,8 @@ class EventStreams:
         if exchange.scope["method"] == "HEAD":
             await exchange.send({"type": "http.response.body", "body": b""})
             return
-        stream = _Stream(self._store, exchange.send, exchange.watch(), id_, after if is_event_id(after or "") else None)
-        answer = await self._follow(stream, id_)
+        stream = _Stream(exchange.send, exchange.watch())
+        answer = await self._follow(stream, id_, kept, after if is_event_id(after or "") else None)
         if stream.watch.gone:
             return
         if answer is not None:
@@ -72,56 +78,62 @@ class EventStreams:
             await stream.say(_event(COMPLETED, COMPLETED, body))
         await exchange.send({"type": "http.response.body", "body": b""})
 
-    async def _follow(self, stream: _Stream, id_: str) -> Message | None:
-        """The result, once all that was before it is sent; None when the caller or this gateway goes before."""
-        pause = FIRST_POLL
+    async def _follow(self, stream: _Stream, id_: str, kept: Kept, after: str | None) -> Message | None:
+        """The result, once all that was before it is sent; None when the caller or this gateway goes before, or when
+        there never will be one to send.
+        """
         await stream.say(b"retry: %d\n\n" % RETRY_MS)
-        while not stream.watch.gone:
-            try:
-                # Events are written before the result: those that are read after it was seen are all there are.
-                answer = await self._results.find(id_)
-                any_came = await stream.pass_on()
-            except BlobError:
-                # What the store does not give now it may give later; a caller who comes back goes on from here.
-                answer, any_came = None, False
-            if answer is not None:
-                return answer
-            if self._stopping.has_come:
-                return None
-            pause = FIRST_POLL if any_came else min(1.5 * pause, LAST_POLL)
-            await stream.keep_alive()
-            await asyncio.wait(
-                {stream.watch.future, self._stopping.future}, timeout=pause, return_when=asyncio.FIRST_COMPLETED
-            )
+        following: AsyncGenerator[Event | Message | BlobDamagedError | None] = follow_to_end(
+            self._store,
+            id_,
+            lambda: self._find(id_),
+            Polling(STREAM),
+            after=after,
+            wakes=(stream.watch.future, self._stopping.future),
+            # What the store does not give now it may give later; a caller who comes back goes on from here.
+            endures=(BlobError,),
+        )
+        async with contextlib.aclosing(following) as told:
+            async for one in told:
+                if stream.watch.gone:
+                    return None
+                if isinstance(one, Event):
+                    # The next is read when this one was taken.
+                    await stream.say(event_text(one))
+                elif one is not None:
+                    return None if isinstance(one, BlobDamagedError) else one
+                elif self._stopping.has_come or (await stream.keep_alive() and await self._is_over(id_, kept)):
+                    return None
         return None
+
+    async def _find(self, id_: str) -> Message | BlobDamagedError | None:
+        """The result; the error where it never can be read, which is an end too."""
+        try:
+            return await self._results.find(id_)
+        except BlobDamagedError as error:
+            return error
+
+    async def _is_over(self, id_: str, kept: Kept) -> bool:
+        try:
+            return await self._expiry.is_over(id_, kept)
+        except BlobError:
+            return False
 
 
 class _Stream:
-    """What was sent to one caller so far."""
+    """What is sent to one caller."""
 
-    def __init__(self, store: BlobStore, send: Send, watch: CallerWatch, id_: str, seen: str | None) -> None:
+    def __init__(self, send: Send, watch: CallerWatch) -> None:
         self.watch = watch
-        self._store = store
         self._send = send
-        self._id = id_
-        self._seen = seen
         self._said_at = time.monotonic()
 
-    async def pass_on(self) -> bool:
-        """Send the events that are new; whether there were any. The next is read when the one before was taken."""
-        any_came = False
-        async for event in follow(self._store, self._id, self._seen):
-            if self.watch.gone:
-                break
-            await self.say(event_text(event))
-            self._seen = event.id
-            any_came = True
-        return any_came
-
-    async def keep_alive(self) -> None:
-        """Say something if nothing was said for long."""
-        if time.monotonic() - self._said_at > HEARTBEAT_EVERY:
-            await self.say(b": still there\n\n")
+    async def keep_alive(self) -> bool:
+        """Say something if nothing was said for long; whether that was so."""
+        if time.monotonic() - self._said_at <= HEARTBEAT_EVERY:
+            return False
+        await self.say(b": still there\n\n")
+        return True
 
     async def say(self, text: bytes) -> None:
         """Send *text*; a slow reader makes this wait."""
@@ -138,10 +150,3 @@ def _event(name: str, id_: str, data: bytes) -> bytes:
     # Line breaks between JSON's tokens are white space; within its strings there are none.
     line = data.strip().replace(b"\r", b" ").replace(b"\n", b" ")
     return b"id: %s\nevent: %s\ndata: %s\n\n" % (id_.encode(), name.encode(), line)
-
-
-async def has_started(store: BlobStore, id_: str) -> bool:
-    """Whether a worker has begun to run the prediction *id_*."""
-    async for _ in follow(store, id_):
-        return True
-    return False

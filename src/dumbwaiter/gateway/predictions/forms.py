@@ -29,6 +29,7 @@ from dumbwaiter.gateway.predictions.inputs import (
     read_input,
 )
 from dumbwaiter.gateway.predictions.parameters import Parameters
+from dumbwaiter.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from dumbwaiter.gateway.http.budget import Hold
@@ -142,8 +143,11 @@ def _the_one(arguments: Mapping[str, tuple[Part, bytes]], name: str) -> tuple[st
     wrong = next((field for field in arguments if field not in (INPUT, name)), None)
     if wrong is None and len(arguments) == 1:
         return next(iter(arguments.items()))
-    field = one_line((wrong or name)[:60])
-    detail = f"the form has the field {field!r}, and the model takes one field, named {INPUT!r}"
+    field = (wrong or name)[:60]
+    names = (INPUT, name) if name != INPUT else (INPUT,)
+    hint = did_you_mean(field, (*names, *sorted(CONTROLS))) if wrong else ""
+    takes = " or ".join(map(repr, names))
+    detail = f"the form has the field {one_line(field)!r}, and the model takes one field, named {takes}{hint}"
     raise problem(422, "bad-input", detail)
 
 

@@ -69,6 +69,17 @@ class _Request(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _MEMBERS = _Request.__struct_fields__
+_INPUT = _MEMBERS[0]
+#: What each member that is looked into must be.
+_KINDS = {
+    "webhook": "text",
+    "deadline": "text or a number",
+    "priority": "a whole number",
+    "tenant": "text",
+    "stream": "true or false",
+}
+#: How msgspec ends its complaint of one of them.
+_WRONG_MEMBER = re.compile(rf"`\$\.({'|'.join(_KINDS)})`$")
 _decode_request = msgspec.json.Decoder(_Request).decode
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_filter = msgspec.json.Decoder(list[str] | None).decode
@@ -162,16 +173,28 @@ def _read_request(body: bytes) -> _Request:
 
 
 def _wrong_with(body: bytes, error: msgspec.ValidationError) -> str:
+    """What is wrong with a *body* that is JSON, in the words of JSON."""
+    if (member := _WRONG_MEMBER.search(str(error))) is not None:
+        return f"{member[1]} must be {_KINDS[member[1]]}"
     if len(body) > _EXPLAINED_NBYTES:
         return str(error)
     try:
         names = list(_decode_members(body))
-    except msgspec.DecodeError:
+    except msgspec.ValidationError:
+        return "it is no object"
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # in what comes after the first fault
         return str(error)
     unknown = [name for name in names if name not in _MEMBERS]
     if not unknown:
-        return str(error)
-    return f"it has no member {one_line(unknown[0][:60])!r}{did_you_mean(unknown[0][:60], _MEMBERS)}"
+        return f"it lacks the member {_INPUT!r}"
+    hint = did_you_mean(unknown[0][:60], _MEMBERS)
+    if not hint and _INPUT not in names:
+        hint = f'; send {{"{_INPUT}": {{"{one_line(unknown[0][:60])}": ...}}}}'
+    return f"it has no member {one_line(unknown[0][:60])!r}{hint or f'; known: {_known_members()}'}"
+
+
+def _known_members() -> str:
+    return ", ".join(_MEMBERS)
 
 
 def _controls_of(request: _Request) -> Controls:
@@ -209,8 +232,9 @@ def _filter_in(value: msgspec.Raw) -> list[str] | None:
         if len(bytes(value)) > _LONGEST_FILTER:
             raise problem(422, "bad-input", f"webhook_events_filter is longer than {_LONGEST_FILTER} bytes")
         names: list[str] | None = _decode_filter(value)
-    except msgspec.ValidationError as error:
-        raise problem(422, "bad-input", f"webhook_events_filter must be a list of events: {error}") from None
+    except msgspec.ValidationError:
+        detail = f"webhook_events_filter must be a list of events: {', '.join(EVENTS)}"
+        raise problem(422, "bad-input", detail) from None
     except UnicodeDecodeError as error:
         raise problem(400, "invalid-json", f"the body is not JSON in UTF-8: {error.reason}") from None
     return names

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dumbwaiter.answers import raise_for_failure
-from dumbwaiter.blobs.results import has_result, result_body_nbytes, stream_result_body
 from dumbwaiter.errors import DumbwaiterError, PredictionTimeoutError, QueueNotFoundError
 from dumbwaiter.gateway.http.bodies import CallerGoneError
 from dumbwaiter.gateway.http.preferences import applied
@@ -15,7 +14,6 @@ from dumbwaiter.gateway.predictions.outputs import goes_raw, raw_headers, write_
 
 if TYPE_CHECKING:
     from dumbwaiter.asking import Patience
-    from dumbwaiter.blobs.store import BlobStore
     from dumbwaiter.gateway.access.quotas import Place
     from dumbwaiter.gateway.catalogue import Catalogue
     from dumbwaiter.gateway.http.endpoint import Exchange
@@ -30,10 +28,7 @@ if TYPE_CHECKING:
 class Keeping:
     """Accepts requests, sends them unless they are answered already, and tells their callers as they prefer."""
 
-    def __init__(
-        self, store: BlobStore, *, catalogue: Catalogue, acceptor: Acceptor, results: Results, streams: EventStreams
-    ) -> None:
-        self._store = store
+    def __init__(self, *, catalogue: Catalogue, acceptor: Acceptor, results: Results, streams: EventStreams) -> None:
         self._catalogue = catalogue
         self._acceptor = acceptor
         self._results = results
@@ -52,7 +47,7 @@ class Keeping:
         exchange.prediction_id = accepted.id
         answer: Message | None = None
         async with self._results.look_out(accepted.id, model) as lookout:
-            if accepted.is_again and await has_result(self._store, accepted.id):
+            if accepted.is_again and await self._results.is_there(accepted.id):
                 await self._acceptor.drop_brought(accepted)
             else:
                 await self._send(lookout, accepted, head, patience)
@@ -86,7 +81,7 @@ class Keeping:
                 await self._acceptor.drop_brought(accepted)
             raise
         try:
-            await lookout.send(accepted.message, listen=bool(patience))
+            await lookout.send(accepted.message, patience, listen=bool(patience))
         except QueueNotFoundError:
             self._catalogue.forget(accepted.model)
             await self._catalogue.require(accepted.model)
@@ -107,6 +102,9 @@ class Keeping:
         return answer
 
     async def _stream(self, exchange: Exchange, head: Head, accepted: Accepted) -> None:
+        if accepted.is_again:
+            # What cannot be read is told while there is a status to tell it with.
+            await self._results.find(accepted.id)
         headers = [
             (b"location", accepted.kept.links.get.encode()),
             (b"x-prediction-id", accepted.id.encode()),
@@ -127,9 +125,9 @@ class Keeping:
             )
             await exchange.respond(200, [*headers, *applied(head.preferences, patience)], body)
             return
-        nbytes = await result_body_nbytes(self._store, answer)
+        nbytes = await self._results.nbytes(answer)
         headers = [*raw_headers(answer, id_=accepted.id, nbytes=nbytes), *applied(head.preferences, patience)]
-        await send_chunks(exchange.send, exchange.watch(), headers, stream_result_body(self._store, answer))
+        await send_chunks(exchange.send, exchange.watch(), headers, self._results.stream(answer))
 
     async def _defer(self, exchange: Exchange, head: Head, accepted: Accepted, patience: Patience) -> None:
         """202: it was accepted, and is found at its Location."""

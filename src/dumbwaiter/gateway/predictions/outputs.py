@@ -20,7 +20,8 @@ from dumbwaiter.content_types import BYTES, JSON, NPY, parse_content_type
 from dumbwaiter.gateway.http.accept import quality
 from dumbwaiter.gateway.http.sending import json_headers, server_timing
 from dumbwaiter.message import PREDICTION_SUCCEEDED
-from dumbwaiter.prediction import Links, encode_prediction, finished, unfinished
+from dumbwaiter.prediction import Links, encode_prediction, finished, links_of, unfinished
+from dumbwaiter.signing import created_at
 
 if TYPE_CHECKING:
     from dumbwaiter.gateway.http.problems import Headers
@@ -40,6 +41,11 @@ class Kept(msgspec.Struct, frozen=True, gc=False):
 
     created_at: float
     links: Links
+
+
+def kept_of(id_: str, public_url: str | None) -> Kept:
+    """What is shown of the kept prediction *id_*: the same in every process."""
+    return Kept(created_at(id_) or 0.0, links_of(id_, public_url))
 
 
 def write_answer(

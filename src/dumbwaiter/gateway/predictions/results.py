@@ -10,23 +10,30 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from dumbwaiter.blobs.results import head_of_result, load_result, result_body_nbytes
-from dumbwaiter.errors import BlobNotFoundError, DumbwaiterError
+from dumbwaiter.asking import Patience, Polling, cancel
+from dumbwaiter.blobs.results import has_result, head_of_result, load_result, result_body_nbytes, stream_result_body
+from dumbwaiter.errors import BlobNotFoundError, BrokerUnavailableError, DumbwaiterError
+from dumbwaiter.gateway.http.bodies import CallerGoneError
 from dumbwaiter.gateway.http.problems import ModelFailingError, ShuttingDownError
 from dumbwaiter.message import PREDICTION_SUCCEEDED
+from dumbwaiter.policies.polling import QUICK
 from dumbwaiter.prediction import INLINE_NBYTES
 from dumbwaiter.tasks import end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from dumbwaiter.asking import Asker, Patience, Pending
+    from dumbwaiter.asking import Asker, Pending
     from dumbwaiter.blobs.store import BlobStore
+    from dumbwaiter.gateway.http.endpoint import Exchange
+    from dumbwaiter.gateway.http.stopping import Stopping
+    from dumbwaiter.gateway.predictions.lookup import Known
     from dumbwaiter.message import Message
 
-FIRST_LOOK, LAST_LOOK = 0.01, 1.0
 SEND_WITHIN = 30.0
 """How long handing a request to the broker may take."""
+SEND_AT_LEAST = 1.0
+"""So long it may take for a caller of less patience too: what was accepted is not refused for a moment."""
 LISTEN_FOR = 86400.0
 """Nobody waits for longer than that."""
 
@@ -45,9 +52,10 @@ async def stored_answer(store: BlobStore, id_: str) -> Message:
 
 
 class Results:
-    """The look-outs of this gateway."""
+    """The results in *store*, and this gateway's look-outs for them. When *stopping* comes nobody waits any more."""
 
-    def __init__(self, asker: Asker, store: BlobStore) -> None:
+    def __init__(self, asker: Asker, store: BlobStore, stopping: Stopping) -> None:
+        self._stopping = stopping
         self._asker = asker
         self._store = store
         self._lookouts: dict[str, Lookout] = {}
@@ -85,6 +93,37 @@ class Results:
         except BlobNotFoundError:
             return None
 
+    async def is_there(self, id_: str) -> bool:
+        """Whether *id_* has a result. Raises BlobError."""
+        return await has_result(self._store, id_)
+
+    async def answer(self, known: Known, patience: float, exchange: Exchange) -> Message | None:
+        """The result of *known*, for whoever waits for it *patience* seconds, or looks (0.0). None: there is none by
+        then, or the gateway stops.
+
+        Raises CallerGoneError when the caller of *exchange* hangs up, and as Lookout.answer() does.
+        """
+        if not patience or self._stopping.has_come:
+            return await self.find(known.id)
+        watch = exchange.watch()
+        async with self.look_out(known.id, known.model) as lookout:
+            answer = await lookout.answer(Patience(patience), self._stopping.future, watch.future)
+        if watch.gone:
+            raise CallerGoneError
+        return answer
+
+    async def cancel(self, known: Known) -> Message:
+        """Cancel *known*; the answer that stands, which is another one when it had ended before. Raises BlobError."""
+        return await cancel(self._store, known.id, model=known.model, tenant=known.tenant)
+
+    async def nbytes(self, answer: Message) -> int:
+        """The size of the output of *answer*, wherever it lies. Raises BlobError."""
+        return await result_body_nbytes(self._store, answer)
+
+    def stream(self, answer: Message) -> AsyncIterator[bytes]:
+        """The output of *answer*, which lies in the store, piece by piece."""
+        return stream_result_body(self._store, answer)
+
 
 class Lookout:
     """Waits for one result, and may send the request that leads to it."""
@@ -95,7 +134,7 @@ class Lookout:
         self._store = store
         self._id = id_
         self._model = model
-        self._told = asyncio.Event()
+        self._told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._looking: asyncio.Task[Message] | None = None
         self._sending: asyncio.Task[None] | None = None
         self._listening: asyncio.Task[None] | None = None
@@ -108,14 +147,23 @@ class Lookout:
         if self._pending is not None:
             self._pending.forget()
 
-    async def send(self, message: Message, *, listen: bool) -> None:
+    async def send(self, message: Message, patience: Patience, *, listen: bool) -> None:
         """Send *message*; return when the broker has confirmed it. With *listen* the worker tells this gateway.
 
-        Those who send the same request at once send it once. Raises as Asker.begin() does.
+        Those who send the same request at once send it once. Raises as Asker.begin() does, and BrokerUnavailableError
+        when the *patience* of whoever waits (if any) or SEND_WITHIN is over before; it may have been sent by then.
         """
+        within = min(SEND_WITHIN, max(SEND_AT_LEAST, patience.left)) if patience else SEND_WITHIN
         if self._sending is None or _has_failed(self._sending):
             self._sending = asyncio.create_task(self._send(message, listen=listen))
-        await asyncio.shield(self._sending)
+        try:
+            async with asyncio.timeout(within):
+                await asyncio.shield(self._sending)
+        except TimeoutError:
+            said = (
+                f"it has not confirmed the request within {within:.1f} s; with its idempotency key it may be sent again"
+            )
+            raise BrokerUnavailableError(said) from None
 
     async def answer(self, patience: Patience, *others: asyncio.Future[None]) -> Message | None:
         """The result; None when *patience* ends before it comes, or one of *others* is done.
@@ -132,7 +180,7 @@ class Lookout:
     def fail(self, error: DumbwaiterError) -> None:
         """Whoever waits gets *error*, unless the result is there."""
         self._error = error
-        self._told.set()
+        self._wake()
 
     async def _send(self, message: Message, *, listen: bool) -> None:
         if not listen:
@@ -150,21 +198,24 @@ class Lookout:
             return  # the inbox is lost, not the result
         else:
             self._asker.discard(reply)
-            self._told.set()
+            self._wake()
+
+    def _wake(self) -> None:
+        """It is time to look."""
+        if not self._told.done():
+            self._told.set_result(None)
 
     async def _look(self) -> Message:
-        pause = FIRST_LOOK
+        polling = Polling(QUICK)
         while True:
             try:
                 return await stored_answer(self._store, self._id)
             except BlobNotFoundError:
                 if self._error is not None:
                     raise self._error from None
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._told.wait()
-                self._told.clear()
-            pause = min(1.5 * pause, LAST_LOOK)
+            await polling.pause(wakes=(self._told,))
+            if self._told.done():
+                self._told = asyncio.get_running_loop().create_future()
 
 
 def _has_failed(task: asyncio.Task[None] | asyncio.Task[Message]) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dumbwaiter.errors import BrokerError, BrokerUnavailableError
+from dumbwaiter.errors import BrokerError, BrokerUnavailableError, LockLostError
 from dumbwaiter.message import Message
 from dumbwaiter.testing.conformance.harness import ServerHarness
 from dumbwaiter.testing.conformance.looking import error_of, verbs_of
@@ -15,7 +15,10 @@ from dumbwaiter.testing.conformance.sending import message_with_everything
 from dumbwaiter.testing.eventually import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
     from dumbwaiter.brokers.contract import Broker
+    from dumbwaiter.message import Delivery
     from dumbwaiter.testing.conformance.harness import Harness
 
 
@@ -35,14 +38,30 @@ class CrashingRules:
             await harness.expect_stats(broker, queue)
 
     async def test_messages_locked_by_a_killed_process_come_back(self, harness: Harness) -> None:
+        await harness.needs("multi_process")
+        await _expect_all_again(harness, harness.send_and_die)
+
+    async def test_messages_that_were_locked_when_their_server_died_come_back(self, harness: Harness) -> None:
         await harness.needs("durable")
-        queue = harness.new_queue()
-        messages = [Message(), Message(), Message()]
-        await harness.send_and_crash(queue, messages, take=2)
-        async with harness.connect() as broker:
-            async with asyncio.timeout(harness.lock_duration + 3 * harness.slack):
-                deliveries = [await harness.take_one(broker, queue) for _ in messages]
-            assert {d.message.id for d in deliveries} == {message.id for message in messages}
+        _server_of(harness)
+        await _expect_all_again(harness, harness.send_and_crash)
+
+    async def test_a_server_that_is_killed_among_a_thousand_messages_costs_none_of_them(self, harness: Harness) -> None:
+        """One may come twice, for nobody knows whether what was under way was done."""
+        await harness.needs("durable")
+        server = _server_of(harness)
+        messages = [Message(body=bytes([i % 256])) for i in range(1000)]
+        came: set[str] = set()
+        async with harness.connect_to_queue() as (producer, queue), harness.connect(harness.lock_duration) as consumer:
+            sending = harness.start(_send_all(producer, queue, messages, harness))
+            killing = harness.start(_restart(server, after=lambda: len(came) > len(messages) // 4))
+            async with asyncio.timeout(15 * harness.slack):
+                while len(came) < len(messages):
+                    came |= await _complete_some(consumer, queue, harness)
+                await asyncio.gather(sending, killing)
+                while not await _is_empty(producer, queue):
+                    await _complete_some(consumer, queue, harness)
+        assert came == {message.id for message in messages}
 
     async def test_every_verb_raises_while_the_server_is_down(self, harness: Harness) -> None:
         """A failed look-up is an error: stats never guess 0, and receive never says that the queue is empty."""
@@ -102,6 +121,53 @@ def _server_of(harness: Harness) -> ServerHarness:
     if not isinstance(harness, ServerHarness):
         pytest.skip(f"RULE NOT CHECKED: the harness of {harness.url} has no server to stop (it is no ServerHarness)")
     return harness
+
+
+async def _expect_all_again(harness: Harness, send_and_end: Callable[..., Awaitable[None]]) -> None:
+    """Three messages, of which two are locked when whoever holds them ends, come to whoever asks next."""
+    queue = harness.new_queue()
+    messages = [Message(), Message(), Message()]
+    await send_and_end(queue, messages, take=2)
+    async with harness.connect() as broker:
+        async with asyncio.timeout(harness.lock_duration + 3 * harness.slack):
+            deliveries = [await harness.take_one(broker, queue) for _ in messages]
+        assert {d.message.id for d in deliveries} == {message.id for message in messages}
+
+
+async def _send_all(broker: Broker, queue: str, messages: Sequence[Message], harness: Harness) -> None:
+    """Send *messages* in small batches, each again and again until it is confirmed."""
+    for start in range(0, len(messages), 20):
+        while True:
+            try:
+                await broker.send(queue, messages[start : start + 20])
+            except BrokerUnavailableError:
+                await asyncio.sleep(harness.quiet)
+            else:
+                break
+
+
+async def _complete_some(broker: Broker, queue: str, harness: Harness) -> set[str]:
+    """The ids of what came. Nobody knows whether it was completed, where the server died meanwhile."""
+    deliveries: list[Delivery] = []
+    try:
+        deliveries = await broker.receive(queue, max_messages=20, max_wait=harness.quiet)
+        await broker.complete(deliveries)
+    except LockLostError:
+        pass  # those come again
+    except BrokerUnavailableError:
+        await asyncio.sleep(harness.quiet)
+    return {d.message.id for d in deliveries}
+
+
+async def _is_empty(broker: Broker, queue: str) -> bool:
+    stats = await broker.stats(queue)
+    return not (stats.ready or stats.locked or stats.delayed)
+
+
+async def _restart(server: ServerHarness, *, after: Callable[[], bool]) -> None:
+    await eventually(after, within=20 * server.slack, every=0.01, what="the moment to kill the server")
+    await server.stop_server()
+    await server.start_server()
 
 
 async def _answers_one(broker: Broker, harness: Harness) -> bool:

@@ -124,6 +124,7 @@ class InboxRules:
                 assert [message.id for message in read] == [answer.id]
 
     async def test_a_reply_to_a_closed_inbox_raises_inbox_gone(self, harness: Harness) -> None:
+        await harness.needs("knows_gone_inboxes")
         async with harness.connect() as asker, harness.connect() as worker:
             inbox = await asker.open_inbox()
             await worker.reply(inbox.address, [Message()])
@@ -133,6 +134,7 @@ class InboxRules:
             assert caught.value.address == inbox.address
 
     async def test_a_reply_to_the_inbox_of_a_closed_broker_raises_inbox_gone(self, harness: Harness) -> None:
+        await harness.needs("knows_gone_inboxes")
         async with harness.connect() as worker:
             async with harness.connect() as asker:
                 inbox = await asker.open_inbox()

@@ -67,6 +67,20 @@ class LockingRules:
             await holder.complete(held)
             await harness.expect_stats(competitor, queue)
 
+    async def test_renewing_keeps_the_lock_token(self, harness: Harness) -> None:
+        """Whoever settles with the delivery from before need not know that it was renewed meanwhile."""
+        async with harness.connect_to_queue() as (broker, queue):
+            await broker.send(queue, [Message() for _ in range(4)])
+            first, second, third, fourth = await harness.take(broker, queue, 4)
+            renewed = await broker.renew_lock(await broker.renew_lock([first, second, third, fourth]))
+            old = [first.lock_token, second.lock_token, third.lock_token, fourth.lock_token]
+            assert [d.lock_token for d in renewed] == old
+            assert [d.lock_token for d in await broker.renew_lock([first])] == old[:1]
+            await broker.complete([first])
+            await broker.dead_letter([second], reason="renewed meanwhile")
+            await broker.abandon([third, fourth])
+            await harness.expect_stats(broker, queue, ready=2, dead=1)
+
     async def test_renewing_after_the_lock_ran_out_raises_lock_lost(self, harness: Harness) -> None:
         async with harness.connect_to_queue() as (competitor, queue), harness.connect(harness.lock_duration) as holder:
             await holder.send(queue, [Message()])

@@ -155,7 +155,6 @@ const NEXT = {
   overloaded: "Ask again later, or with “Later”, which does not hurry.",
   "no-connection": "See whether the gateway still runs, and ask again.",
   "broker-unavailable": "Ask again in a moment.",
-  canceled: "Ask again whenever you like.",
 };
 const CHANGE = "Change the request and ask again.";
 const NEXT_BY_STATUS = {

@@ -88,16 +88,36 @@ function argumentsForm(schema, resolve, changed) {
 
 function argumentField(name, schema, optional, changed) {
   const label = optional ? `${name} (optional)` : name;
-  if (schema.enum) return choiceField({ label, values: schema.enum, optional, changed });
-  if (schema.contentMediaType || schema.format === "uri") {
-    const picture = schema.contentMediaType === "image/*";
-    return fileField({ label, accept: picture ? "image/*" : "", changed, preview: true });
-  }
-  if (schema.type === "number" || schema.type === "integer") return numberField({ label, schema, changed });
-  if (schema.type === "boolean") return choiceField({ label, values: [true, false], optional, changed });
-  if (schema.type === "string") return textField({ label, changed, rows: 2, maxLength: schema.maxLength });
+  const type = typeOf(schema);
+  if (schema.enum) return choiceField({ label, type, values: schema.enum, optional, changed });
+  if (isFile(schema)) return fileField({ label, type, accept: isPicture(schema) ? "image/*" : "", changed, preview: true });
+  if (schema.type === "number" || schema.type === "integer") return numberField({ label, type, schema, changed });
+  if (schema.type === "boolean") return choiceField({ label, type, values: [true, false], optional, changed });
+  if (schema.type === "string") return textField({ label, type, changed, rows: 2, maxLength: schema.maxLength });
   const example = optional ? undefined : exampleOf(schema);
-  return jsonField({ label: `${label}, as JSON`, example, changed });
+  return jsonField({ label: `${label}, as JSON`, type, example, changed });
+}
+
+const isFile = (schema) => Boolean(schema.contentMediaType) || schema.format === "uri";
+const isPicture = (schema) => schema.contentMediaType === "image/*";
+const TYPES = { number: "number", integer: "whole number", boolean: "true or false", string: "text", object: "object", null: "null" };
+
+/** What a value of `schema` is, in a few words; undefined where that says nothing. */
+function typeOf(schema) {
+  if (schema.enum) return "one of these";
+  if (isFile(schema)) return isPicture(schema) ? "picture" : "file";
+  if (schema.type === "array") {
+    const each = typeOf(schema.items ?? {});
+    return each ? `list, each ${each}` : "list";
+  }
+  const types = [schema.type ?? []].flat().map((one) => TYPES[one] ?? one);
+  return types.length ? types.join(" or ") + rangeOf(schema) : undefined;
+}
+
+function rangeOf({ minimum, maximum }) {
+  const to = maximum === undefined ? "" : ` to ${maximum}`;
+  if (minimum === undefined) return to && ` up${to}`;
+  return ` from ${minimum}${to}`;
 }
 
 function exampleOf(schema) {
@@ -105,16 +125,17 @@ function exampleOf(schema) {
   return { object: {}, array: [], null: null }[[schema.type].flat()[0]];
 }
 
-function labelled(label, control, ...more) {
+function labelled(label, type, control, ...more) {
   const id = freshId("field");
   control.id = id;
-  return make("div", { class: "field" }, make("label", { for: id, text: label }), control, ...more);
+  const name = make("label", { for: id }, label, type && make("span", { class: "type", text: ` ${type}` }));
+  return make("div", { class: "field" }, name, control, ...more);
 }
 
-function textField({ label, changed, rows = 6, maxLength }) {
+function textField({ label, type, changed, rows = 6, maxLength }) {
   const area = make("textarea", { rows, maxlength: maxLength, oninput: changed });
   return {
-    element: labelled(label, area),
+    element: labelled(label, type, area),
     async read(optional) {
       if (area.value === "" && optional) return undefined;
       if (area.value === "" && rows > 2) throw missing(area, "Write a text first.");
@@ -123,7 +144,7 @@ function textField({ label, changed, rows = 6, maxLength }) {
   };
 }
 
-function numberField({ label, schema, changed }) {
+function numberField({ label, type, schema, changed }) {
   const whole = schema.type === "integer";
   const box = make("input", {
     type: "number",
@@ -135,7 +156,7 @@ function numberField({ label, schema, changed }) {
     oninput: changed,
   });
   return {
-    element: labelled(label, box),
+    element: labelled(label, type, box),
     async read(optional) {
       if (box.value === "" && optional && !box.validity.badInput) return undefined;
       if (box.value === "") throw missing(box, `${label} needs a number.`);
@@ -144,21 +165,21 @@ function numberField({ label, schema, changed }) {
   };
 }
 
-function choiceField({ label, values, optional, changed }) {
+function choiceField({ label, type, values, optional, changed }) {
   const texts = values.map((value) => JSON.stringify(value));
   const options = [...(optional ? [""] : []), ...texts].map((text) =>
     make("option", { value: text, text: text === "" ? "as the model likes" : text.replace(/^"(.*)"$/, "$1") }),
   );
   const box = make("select", { onchange: changed }, ...options);
   return {
-    element: labelled(label, box),
+    element: labelled(label, type, box),
     async read() {
       return box.value === "" ? undefined : { value: JSON.parse(box.value) };
     },
   };
 }
 
-function jsonField({ label, example, changed }) {
+function jsonField({ label, type, example, changed }) {
   const note = make("p", { class: "note", "aria-live": "polite" });
   const area = make("textarea", { rows: 8, class: "code", spellcheck: "false", autocapitalize: "off" });
   area.value = example === undefined ? "" : JSON.stringify(example, null, 2);
@@ -168,7 +189,7 @@ function jsonField({ label, example, changed }) {
     changed();
   });
   return {
-    element: labelled(label, area, note),
+    element: labelled(label, type, area, note),
     async read(optional) {
       if (area.value.trim() === "" && optional) return undefined;
       const wrong = complaint(area.value);
@@ -187,7 +208,7 @@ function complaint(text) {
   }
 }
 
-function fileField({ label, accept, changed, preview }) {
+function fileField({ label, type, accept, changed, preview }) {
   let file = null;
   let url = null;
   const input = make("input", { type: "file", accept, class: "hidden-file" });
@@ -207,7 +228,7 @@ function fileField({ label, accept, changed, preview }) {
   };
   text.textContent = "Choose a file, drop it here, or paste it.";
   input.addEventListener("change", () => take(input.files[0]));
-  const element = labelled(label, input, drop);
+  const element = labelled(label, type, input, drop);
   drop.addEventListener("click", () => input.click());
   makeDroppable(drop, take);
   return {

@@ -79,6 +79,8 @@ async function start() {
   });
   for (const link of document.querySelectorAll("[data-document]")) link.addEventListener("click", openDocument);
   window.addEventListener("hashchange", heedHash);
+  window.addEventListener("resize", showWhetherMore);
+  byId("models").addEventListener("scroll", showWhetherMore);
   await load();
   setInterval(() => document.hidden || wantsKey || (openapi === null ? load() : look()), LOOK_EVERY);
 }
@@ -168,6 +170,7 @@ function showList(models, overview) {
   const list = byId("models");
   const hadFocus = list.contains(document.activeElement) ? document.activeElement.querySelector(".name")?.textContent : null;
   list.replaceChildren(...entries);
+  showWhetherMore();
   if (hadFocus) [...list.querySelectorAll("button")].find((one) => one.querySelector(".name").textContent === hadFocus)?.focus();
   const shown = byId("state");
   if (shown) shown.textContent = stateLine(overview.find((one) => one.name === chosen));
@@ -177,9 +180,17 @@ function showList(models, overview) {
   } else if (!models.some((model) => model.name === chosen)) {
     const ready = models.find((model) => stateOf(overview.find((one) => one.name === model.name)) === "ready");
     const first = named(models) ?? ready ?? models[0];
+    const wanted = chosen === "" ? wantedName() : "";
     history.replaceState(null, "", hashOf(first));
     choose(first, overview);
+    if (wanted && wanted !== first.name) tellMissing(wanted);
   }
+}
+
+/** Where the list is a strip that ends beyond the window, its end fades. */
+function showWhetherMore() {
+  const list = byId("models");
+  list.classList.toggle("more", list.scrollWidth - list.clientWidth - list.scrollLeft > 4);
 }
 
 function hashOf(model) {
@@ -200,7 +211,30 @@ function visit(model) {
 /** The address was changed by hand, or by Back and Forward. */
 function heedHash() {
   const model = named(listed);
-  if (model && model.name !== chosen) choose(model);
+  const shown = listed.find((one) => one.name === chosen);
+  if (model && model !== shown) choose(model);
+  else if (!model && shown && wantedName()) {
+    const wanted = wantedName();
+    history.replaceState(null, "", hashOf(shown));
+    tellMissing(wanted);
+  }
+}
+
+/** The name in the address, of a model or not. */
+function wantedName() {
+  const text = window.location.hash.slice(1);
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
+/** There is no model of the name in the address; the one that is shown is another. */
+function tellMissing(wanted) {
+  byId("missing")?.remove();
+  const text = `There is no model named “${wanted.slice(0, 100)}”. This is ${chosen}.`;
+  byId("model").prepend(make("p", { class: "note", role: "alert", id: "missing", text }));
 }
 
 function stateLine(overview) {
@@ -215,7 +249,9 @@ function stateLine(overview) {
 function choose(model, overview) {
   chosen = model.name;
   for (const button of byId("models").querySelectorAll("button")) {
-    button.setAttribute("aria-current", String(button.querySelector(".name").textContent === chosen));
+    const isChosen = button.querySelector(".name").textContent === chosen;
+    button.setAttribute("aria-current", String(isChosen));
+    if (isChosen) button.scrollIntoView({ block: "nearest", inline: "nearest" });
   }
   showModel(model);
   if (overview) byId("state").textContent = stateLine(overview.find((one) => one.name === chosen));

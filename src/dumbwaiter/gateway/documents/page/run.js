@@ -15,6 +15,7 @@ export class Run {
   async start(input, mode) {
     this.control = new AbortController();
     this.id = null;
+    this.wasStopped = false;
     this.began = performance.now();
     this.word = mode === "wait" ? "Waiting for the answer" : "Handing it in";
     this.ask.disabled = true;
@@ -92,15 +93,22 @@ export class Run {
 
   async end(prediction, mode) {
     const total = this.seconds();
+    if (prediction.status === "canceled") return this.tellCanceled(total);
     if (prediction.status !== "succeeded") {
-      const title = prediction.status === "canceled" ? "Canceled" : "Failed";
-      this.status.textContent = `${title} after ${duration(total)}`;
-      this.answer.append(showProblem({ title, ...prediction.error }, { model: this.model.name, id: this.id }));
+      this.status.textContent = `Failed after ${duration(total)}`;
+      this.answer.append(showProblem({ title: "Failed", ...prediction.error }, { model: this.model.name, id: this.id }));
       return;
     }
     const streamed = mode === "stream" && this.answer.querySelector("pre.output, figure");
     const element = streamed ? null : await this.outputOf(prediction);
     this.finish(element, timingsOf(prediction), total);
+  }
+
+  /** Nothing is wrong with what somebody wanted. */
+  tellCanceled(total) {
+    this.status.textContent = `Canceled after ${duration(total)}`;
+    const who = this.wasStopped ? "You canceled it" : "Somebody else canceled it";
+    this.answer.append(make("p", { class: "quiet", text: `${who}. Ask again whenever you like.` }));
   }
 
   /** A long output stands in a prediction as a link to itself. */
@@ -121,6 +129,7 @@ export class Run {
   async stop() {
     this.cancel.disabled = true;
     this.word = "Cancelling";
+    this.wasStopped = true;
     if (this.id === null) return this.control.abort();
     await this.gateway.cancel(this.id).catch((error) => this.fail(error));
   }

@@ -1,0 +1,59 @@
+-- ARGV: how many at most, lock in ms, tag, the lanes in order as digits, 1 if a wake-up led here.
+-- Returns -1 when there is no such queue, else {{token, count, fields}, ...} and the ms until the next event.
+if is_missing() then
+  return -1
+end
+local time = now()
+local moved = advance(time)
+local left, until_, tag = math.min(tonumber(ARGV[1]), AT_ONCE), time + ARGV[2], '|' .. ARGV[3]
+local taken, locks = {}, {}
+
+local function lock(lane, id, count, fields)
+  local token = place_of(lane, id) .. tag
+  locks[#locks + 1] = until_
+  locks[#locks + 1] = token
+  taken[#taken + 1] = {token, count, fields}
+  left = left - 1
+end
+
+-- All that came back is older than all that is new, in the same lane.
+local function take_back(lane, stream)
+  for _, token in ipairs(call('ZRANGEBYLEX', BACK, '[' .. lane .. '|', '(' .. lane .. '}', 'LIMIT', 0, left)) do
+    call('ZREM', BACK, token)
+    moved = moved - 1
+    local _, id = entry_of(token)
+    local count = (count_of(stream, id) or 0) + 1
+    local entry = call('XCLAIM', stream, GROUP, CONSUMER, 0, id, 'RETRYCOUNT', count)[1]
+    if entry then
+      lock(lane, id, count, entry[2])
+    else
+      call('XACK', stream, GROUP, id) -- somebody has trimmed the stream
+    end
+  end
+end
+
+for lane in string.gmatch(ARGV[4], '%d') do
+  local stream = LANES[lane + 1]
+  if left > 0 then
+    take_back(lane, stream)
+  end
+  if left > 0 then
+    local read = call('XREADGROUP', 'GROUP', GROUP, CONSUMER, 'COUNT', left, 'STREAMS', stream, '>')
+    for _, entry in ipairs(read and read[1][2] or {}) do
+      lock(lane, entry[1], 1, entry[2])
+    end
+  end
+end
+
+if #locks > 0 then
+  call('ZADD', LOCKS, unpack(locks))
+elseif ARGV[5] == '1' then
+  -- Nothing is ready: all wake-ups until now are for messages that others have taken.
+  for _, stream in ipairs({HIGH, NORMAL, LOW, BELL}) do
+    call('XGROUP', 'SETID', stream, WAKE, '$')
+  end
+end
+if moved > 0 then
+  ring(moved)
+end
+return {taken, #taken > 0 and 0 or next_event(time)}

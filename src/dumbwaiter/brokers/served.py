@@ -1,0 +1,186 @@
+"""What the adapters of all products with a server do alike: checks before a verb, and envelopes after it.
+
+An adapter implements the verbs with a leading underscore; they are called while the broker is open and never with an
+empty batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Broker
+from dumbwaiter.envelope import from_attributes
+from dumbwaiter.errors import (
+    BadInputError,
+    BrokerClosedError,
+    BrokerUnavailableError,
+    LockLostError,
+    MessageTooLargeError,
+)
+from dumbwaiter.message import Delivery, Message
+from dumbwaiter.urls import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+BAD_ENVELOPE = "bad-envelope"
+"""Dead-letter reason of a message whose producer wrote attributes that cannot be read."""
+
+
+class Received(msgspec.Struct, frozen=True, gc=False):
+    """A message as it came from the product, locked: CloudEvents *attributes* as a producer wrote them, and *body*.
+
+    *id* is what the product itself calls it; it stands for an id that the attributes do not give. The others are those
+    of a Delivery.
+    """
+
+    attributes: Mapping[str, str]
+    body: bytes
+    id: str | None
+    lock_token: str
+    locked_until: float
+    delivery_count: int
+
+
+class ServedBroker(Broker):
+    """A Broker whose queues live in a server."""
+
+    def __init__(self, url: str, *, lock_duration: float = DEFAULT_LOCK_DURATION) -> None:
+        super().__init__(url, lock_duration=lock_duration)
+        self._process: int | None = None
+
+    async def open(self) -> None:
+        if self._process is not None:
+            raise BrokerUnavailableError(
+                f"{shown(self.url)} is open already; use one broker object for each `async with`"
+            )
+        await self._connect()
+        self._process = os.getpid()
+
+    async def close(self) -> None:
+        if self._process is not None:
+            self._process = None
+            await self._disconnect()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether open() has returned and close() has not been called."""
+        return self._process is not None
+
+    def require_open(self) -> None:
+        """Raises BrokerClosedError unless this broker is open, and in the process that opened it."""
+        if self._process is None:
+            raise BrokerClosedError
+        if self._process != os.getpid():
+            raise BrokerClosedError("this broker was opened before a fork; open a new one in each process")
+
+    def nbytes_of(self, message: Message) -> int:
+        """How many bytes of max_message_nbytes *message* takes: its body, unless the product counts attributes too."""
+        return len(message.body)
+
+    def _check_sizes(self, messages: Iterable[Message]) -> None:
+        limit = self.capabilities.max_message_nbytes
+        if limit is None:
+            return
+        for message in messages:
+            nbytes = self.nbytes_of(message)
+            if nbytes > limit:
+                raise MessageTooLargeError(nbytes, limit)
+
+    # --- verbs ---
+
+    async def send(self, queue: str, messages: Sequence[Message], *, delay: float = 0.0) -> None:
+        self.require_open()
+        self._check_sizes(messages)
+        if messages:
+            await self._send(queue, messages, delay if self.capabilities.send_delay else 0.0)
+
+    async def complete(self, deliveries: Sequence[Delivery]) -> None:
+        self.require_open()
+        if deliveries:
+            await self._complete(deliveries)
+
+    async def abandon(self, deliveries: Sequence[Delivery], *, delay: float = 0.0, counted: bool = True) -> None:
+        self.require_open()
+        if deliveries:
+            await self._abandon(deliveries, delay if self.capabilities.abandon_delay else 0.0, counted)
+
+    async def dead_letter(self, deliveries: Sequence[Delivery], *, reason: str, detail: str = "") -> None:
+        self.require_open()
+        if deliveries:
+            await self._dead_letter(deliveries, reason, detail)
+
+    async def renew_lock(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        self.require_open()
+        return await self._renew_lock(deliveries) if deliveries else []
+
+    async def reply(self, address: str, messages: Sequence[Message]) -> None:
+        self.require_open()
+        self._check_sizes(messages)
+        if messages:
+            await self._reply(address, messages)
+
+    async def deliveries_of(self, queue: str, received: Iterable[Received]) -> list[Delivery]:
+        """Deliveries of what was *received* from *queue*. What no envelope can be read of becomes a dead letter."""
+        deliveries: list[Delivery] = []
+        for one in received:
+            try:
+                message = from_attributes(one.attributes, one.body, fallback_id=one.id)
+            except BadInputError as error:
+                unread = _delivery(queue, one, readable_part(one.attributes, one.body, one.id))
+                with contextlib.suppress(LockLostError):  # whoever took it over meanwhile finds the same
+                    await self._dead_letter([unread], BAD_ENVELOPE, str(error))
+            else:
+                deliveries.append(_delivery(queue, one, message))
+        return deliveries
+
+    # --- for adapters ---
+
+    @abstractmethod
+    async def _connect(self) -> None:
+        """open(), of a broker that is not open."""
+
+    @abstractmethod
+    async def _disconnect(self) -> None:
+        """close(), once: hand back what is held, and give BrokerClosedError to whoever waits. It raises nothing."""
+
+    @abstractmethod
+    async def _send(self, queue: str, messages: Sequence[Message], delay: float) -> None: ...
+
+    @abstractmethod
+    async def _complete(self, deliveries: Sequence[Delivery]) -> None: ...
+
+    @abstractmethod
+    async def _abandon(self, deliveries: Sequence[Delivery], delay: float, counted: bool) -> None: ...
+
+    @abstractmethod
+    async def _dead_letter(self, deliveries: Sequence[Delivery], reason: str, detail: str) -> None: ...
+
+    @abstractmethod
+    async def _renew_lock(self, deliveries: Sequence[Delivery]) -> list[Delivery]: ...
+
+    @abstractmethod
+    async def _reply(self, address: str, messages: Sequence[Message]) -> None: ...
+
+
+def readable_part(attributes: Mapping[str, str], body: bytes, id_: str | None) -> Message:
+    """What can be shown of a message whose *attributes* are no envelope: they stand under the extension ``headers``."""
+    extensions = {"headers": msgspec.json.encode(dict(attributes)).decode()}
+    return (
+        Message(body=body, extensions=extensions) if id_ is None else Message(id=id_, body=body, extensions=extensions)
+    )
+
+
+def _delivery(queue: str, received: Received, message: Message) -> Delivery:
+    return Delivery(
+        message=message,
+        queue=queue,
+        lock_token=received.lock_token,
+        locked_until=received.locked_until,
+        delivery_count=received.delivery_count,
+    )

@@ -1,0 +1,44 @@
+"""What can be said of the place where the database lies."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from dumbwaiter.brokers.findings import Finding
+from dumbwaiter.brokers.sqlite.location import file_system_of
+from dumbwaiter.errors import BrokerUnavailableError
+
+IN_MEMORY = frozenset({"tmpfs", "ramfs", "devtmpfs"})
+LITTLE_ROOM_NBYTES = 1024 * 1024 * 1024
+
+
+def examine(path: Path) -> list[Finding]:
+    """Findings about the database at *path*. Raises BrokerUnavailableError where they cannot be had."""
+    try:
+        kind = file_system_of(str(path.parent.resolve()), Path("/proc/self/mounts").read_text(errors="surrogateescape"))
+        disk = os.statvfs(path)
+    except OSError as error:
+        raise BrokerUnavailableError(f"cannot look at the disk of {path}: {error.strerror}") from error
+    return [
+        _durability(path, kind),
+        _room(path, disk.f_bavail * disk.f_frsize),
+        Finding(level="note", subject="reach", text="one machine: processes on other machines need another broker"),
+        Finding(level="note", subject="replication", text="none: the messages are as safe as this one disk"),
+    ]
+
+
+def _durability(path: Path, kind: str) -> Finding:
+    if kind in IN_MEMORY:
+        text = f"{path} lies in memory ({kind}): its messages end with the machine"
+        return Finding(level="danger", subject="durability", text=text, remedy="--broker sqlite:///a/path/on/a/disk.db")
+    text = f"what was confirmed is synced to the disk of {path} ({kind}, journal_mode=WAL, synchronous=FULL)"
+    return Finding(level="ok", subject="durability", text=text)
+
+
+def _room(path: Path, nbytes: int) -> Finding:
+    room = f"{nbytes / 1024**3:.1f} GiB are free on the disk of {path}"
+    if nbytes >= LITTLE_ROOM_NBYTES:
+        return Finding(level="ok", subject="room", text=room)
+    text = f"{room}: when it is full, requests are refused (503) until there is room"
+    return Finding(level="warning", subject="room", text=text, remedy="make room, or move the file to a larger disk")

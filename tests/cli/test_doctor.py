@@ -1,0 +1,69 @@
+"""``dumbwaiter doctor``, as a person and as a program calls it."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from dumbwaiter.brokers.findings import Finding, worst
+from dumbwaiter.brokers.sqlite import examining
+from dumbwaiter.brokers.sqlite.examining import examine
+from dumbwaiter.cli import main
+
+
+def test_a_file_on_a_disk_is_well(tmp_path, capsys):
+    assert main(["doctor", f"sqlite://{tmp_path}/queue.db"]) == 0
+    said = capsys.readouterr().out
+    assert f"broker sqlite://{tmp_path}/queue.db" in said
+    assert "ok       durability: what was confirmed is synced to the disk of" in said
+    assert "ok       lock: a delivery stays locked for 30 s" in said
+    assert "note     replication: none" in said
+
+
+def test_the_settings_name_the_broker_and_programs_get_json(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("DUMBWAITER_BROKER", f"sqlite://{tmp_path}/queue.db")
+    assert main(["doctor", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["broker"] == f"sqlite://{tmp_path}/queue.db"
+    assert said["worst"] == "note"
+    assert {finding["subject"] for finding in said["findings"]} >= {"durability", "lock", "largest message", "room"}
+
+
+def test_a_danger_is_exit_code_1_with_the_line_to_change(capsys):
+    assert main(["doctor", "memory:"]) == 1
+    said = capsys.readouterr().out
+    assert "danger   durability: all messages are in this process's memory" in said
+    assert "-> --broker sqlite:.dumbwaiter/queue.db" in said
+
+
+def test_a_broker_that_is_not_there_is_an_error_and_no_finding(tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    assert main(["doctor", f"sqlite://{tmp_path}/file/queue.db"]) == 1
+    assert "cannot use the folder of" in capsys.readouterr().err
+    assert main(["doctor", "nonsense"]) == 2
+
+
+@pytest.mark.parametrize(("kind", "level"), [("tmpfs", "danger"), ("ext4", "ok")])
+def test_a_file_in_memory_ends_with_the_machine(tmp_path, monkeypatch, kind, level):
+    monkeypatch.setattr(examining, "file_system_of", lambda folder, mounts: kind)
+    durability = examine(tmp_path)[0]
+    assert (durability.subject, durability.level) == ("durability", level)
+
+
+def test_a_disk_that_is_nearly_full_is_a_warning(tmp_path, monkeypatch):
+    disk = os.statvfs(tmp_path)
+    monkeypatch.setattr(examining, "LITTLE_ROOM_NBYTES", disk.f_blocks * disk.f_frsize + 1)
+    room = examine(tmp_path)[1]
+    assert (room.subject, room.level) == ("room", "warning")
+    assert room.remedy
+
+
+def test_the_worst_finding_counts():
+    levels = ["ok", "warning", "danger", "note"]
+    findings = [Finding(level=level, subject="s", text="t") for level in levels]
+    assert worst(findings) == "danger"
+    assert worst(findings[:2]) == "warning"
+    assert worst([findings[0], findings[3]]) == "note"
+    assert worst([]) == "ok"
