@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dumbwaiter.policies.delivering import (
     LONGEST_RETRY_AFTER,
-    LONGEST_TURN,
     MAX_TRIES,
     Again,
     Done,
@@ -18,7 +15,6 @@ from dumbwaiter.policies.delivering import (
     back_off,
     is_past_trying,
     judge,
-    turn,
 )
 
 LUCK = st.floats(0.0, 1.0, exclude_max=True)
@@ -83,16 +79,3 @@ def test_a_message_that_ends_whoever_holds_it_is_not_tried_for_ever():
     assert not is_past_trying(MAX_TRIES)
     assert not is_past_trying(2 * MAX_TRIES)
     assert is_past_trying(2 * MAX_TRIES + 1)
-
-
-@given(st.lists(st.floats(0.0, 30.0), min_size=1, max_size=50), st.floats(0.001, 15.0))
-def test_those_who_wait_for_a_host_come_back_one_after_the_other(arrivals, each):
-    end, now, due = 0.0, 0.0, []
-    for pause in arrivals:
-        now += pause
-        delay, end = turn(end, now, each=each)
-        assert 0 < delay <= LONGEST_TURN
-        due.append((now + delay, delay))
-    for (earlier, first), (later, second) in itertools.pairwise(due):
-        if max(first, second) < LONGEST_TURN:
-            assert later - earlier >= each * 0.999

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import io
 import json
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from dumbwaiter.models.contract import ModelSpec
 from dumbwaiter.models.loading import load_model
 from dumbwaiter.notification import read
 from dumbwaiter.testing import eventually
+from dumbwaiter.worker.fetching import PLACES
 from dumbwaiter.worker.inputs import Order, Places, may_hold_urls, order_of, urls_of, with_files
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("imports_are_forgotten")]
@@ -210,6 +212,11 @@ class Site:
     port: int = 0
     pages: dict[str, tuple[int, str, bytes]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    hanging: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def let_go(self) -> None:
+        """Answer what hangs: every path below /hang."""
+        self.hanging.set()
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}{path}"
@@ -218,6 +225,8 @@ class Site:
         head = await reader.readuntil(b"\r\n\r\n")
         path = head.split()[1].decode()
         self.asked.append(path)
+        if path.startswith("/hang"):
+            await self.hanging.wait()
         status, content_type, body = self.pages.get(path, (404, "text/plain", b"no"))
         writer.write(
             f"HTTP/1.1 {status} X\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
@@ -312,8 +321,6 @@ async def test_a_server_that_is_down_is_asked_again_later(tmp_path: Path) -> Non
 
 
 async def test_when_it_stays_down_the_reason_is_told_before_the_deadline(tmp_path: Path) -> None:
-    import time
-
     async with site() as web, kitchen(tmp_path, SIZE, outbound=HERE) as it:
         web.pages["/cat"] = (503, "text/plain", b"later")
         failure = failure_of(await ask(it, web.url("/cat"), deadline=time.time() + 1.0))
@@ -322,7 +329,7 @@ async def test_when_it_stays_down_the_reason_is_told_before_the_deadline(tmp_pat
         assert "503" in failure.message
 
 
-async def test_what_is_fetched_counts_as_what_is_in_hand_and_four_are_fetched_at_once(tmp_path: Path) -> None:
+async def test_what_is_fetched_counts_as_what_is_in_hand(tmp_path: Path) -> None:
     code = SIZE.replace("return", "__import__('time').sleep(0.02)\n        return")
     options = WorkerSettings(max_nbytes_in_hand=1)
     async with site() as web, kitchen(tmp_path, code, outbound=HERE, options=options) as it:
@@ -339,7 +346,52 @@ async def test_what_is_fetched_counts_as_what_is_in_hand_and_four_are_fetched_at
         answers = await asyncio.gather(*(ask(it, web.url("/cat")) for _ in range(20)))
         watching.cancel()
         assert {answer.body for answer in answers} == {b"7x2"}
-        assert most <= 4 * len(png(7))
+        assert most <= PLACES * len(png(7))
+
+
+async def test_urls_that_hang_hold_up_neither_whoever_brings_its_input_nor_who_fetches_from_elsewhere(
+    tmp_path: Path,
+) -> None:
+    """However many there are: those that find no place wait in the queue, and it does not count."""
+    async with site() as web, kitchen(tmp_path, SIZE, outbound=HERE) as it:
+        web.pages["/cat"] = (200, "image/png", png(7))
+        for number in range(4 * PLACES):
+            web.pages[f"/hang/{number}"] = (200, "image/png", png(7))
+            body = json.dumps(web.url(f"/hang/{number}")).encode()
+            hanging = Message(body=body, content_type="application/json", tenant="grey")
+            await it.broker.send(QUEUE, [hanging])
+        await eventually(lambda: len(web.asked) >= 4)
+        plain = Message(body=png(5), content_type="image/png")
+        assert (await it.asker.ask(QUEUE, plain, timeout=10.0)).body == b"5x2"
+        assert (await ask(it, web.url("/cat"), tenant="nice")).body == b"7x2"
+        assert sum(path.startswith("/hang") for path in web.asked) <= PLACES
+        web.let_go()
+        await eventually(it.is_empty, within=60.0)
+        assert await it.broker.dead_letters(QUEUE) == []
+
+
+async def test_an_input_that_does_not_come_before_its_deadline_is_given_up(tmp_path: Path) -> None:
+    async with site() as web, kitchen(tmp_path, SIZE, outbound=HERE) as it:
+        failure = failure_of(await ask(it, web.url("/hang"), deadline=time.time() + 0.5))
+        assert failure is not None
+        assert (failure.code, failure.message) == (
+            "deadline-exceeded",
+            "its input was not fetched before its deadline",
+        )
+        web.let_go()
+
+
+async def test_a_worker_that_stops_hands_back_what_it_fetches(tmp_path: Path) -> None:
+    async with site() as web, kitchen(tmp_path, SIZE, outbound=HERE) as it:
+        await it.broker.send(
+            QUEUE, [Message(body=json.dumps(web.url("/hang")).encode(), content_type="application/json")]
+        )
+        await eventually(lambda: web.asked)
+        it.stop.set()
+        await it.running
+        (delivery,) = await it.broker.receive(QUEUE, max_messages=1, max_wait=5.0)
+        assert delivery.delivery_count == 1
+        web.let_go()
 
 
 async def test_the_articles_message_is_answered_at_the_url_that_it_names(tmp_path: Path) -> None:

@@ -28,8 +28,12 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 def worst(findings: list[Finding]) -> Level:
     """The worst level among *findings*; ok when there are none."""
-    order: list[Level] = ["ok", "note", "warning", "danger"]
-    return max((finding.level for finding in findings), key=order.index, default="ok")
+    levels = {finding.level for finding in findings}
+    order: tuple[Level, ...] = ("danger", "warning", "note")
+    for level in order:
+        if level in levels:
+            return level
+    return "ok"
 
 
 def of_contract(broker: Broker) -> list[Finding]:

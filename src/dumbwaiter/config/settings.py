@@ -99,7 +99,7 @@ class CourierSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     timeout: Seconds = 15.0
     concurrency: Count = 64
-    per_host: Count = 8
+    per_host: Count = 16
     grace: Seconds = 20.0
 
 

@@ -19,7 +19,6 @@ from dumbwaiter.blobs.store import BlobStore
 from dumbwaiter.brokers.contract import Broker
 from dumbwaiter.config import CourierSettings
 from dumbwaiter.courier import verdicts
-from dumbwaiter.courier.hosts import Hosts, Tenants
 from dumbwaiter.courier.posts import Composer, signed
 from dumbwaiter.courier.verdicts import Verdict
 from dumbwaiter.errors import (
@@ -34,6 +33,7 @@ from dumbwaiter.message import WEBHOOKS_QUEUE, Delivery
 from dumbwaiter.notification import Notification, read
 from dumbwaiter.outbound import OutboundClient
 from dumbwaiter.policies.delivering import MAX_TRIES, PROGRESS_TRIES, Again, Done, Stop, is_past_trying
+from dumbwaiter.policies.sharing import SharedPlaces
 from dumbwaiter.signing import SigningKey
 from dumbwaiter.tasks import end
 
@@ -77,8 +77,7 @@ class Courier:
         self._signing = signing
         self._composer = Composer(store, signing, public_url=public_url)
         self._on_state = on_state
-        self._hosts = Hosts(settings.per_host)
-        self._tenants = Tenants(settings.concurrency)
+        self._places = SharedPlaces(settings.concurrency, per_host=settings.per_host)
         self._held: dict[asyncio.Task[None], Held] = {}
         self._room = asyncio.Event()
 
@@ -175,19 +174,12 @@ class Courier:
             verdict = await self._try(held, notification, target.place)
         finally:
             now = time.monotonic()
-            self._hosts.release(target.host, began=began, now=now)
-            self._tenants.release(tenant, began=began, now=now)
+            self._places.release(target.host, tenant, began=began, now=now)
         await self._settle(held, verdict, best_effort=notification.event != "completed")
 
     def _take(self, host: str, held: Held, *, now: float) -> float | None:
-        """Take a place of *host* and of the tenant of *held*, both since *now*; or the seconds until its turn."""
-        tenant = held.delivery.message.tenant
-        if not self._tenants.take(tenant, is_first_try=held.delivery.delivery_count == 1, now=now):
-            return self._tenants.turn(tenant, now=now)
-        if not self._hosts.take(host, now=now):
-            self._tenants.give_back(tenant, began=now)
-            return self._hosts.turn(host, now=now)
-        return None
+        is_first_try = held.delivery.delivery_count == 1
+        return self._places.take(host, held.delivery.message.tenant, is_first_try=is_first_try, now=now)
 
     async def _try(self, held: Held, notification: Notification, place: str) -> Verdict:
         message, tries = held.delivery.message, held.delivery.delivery_count

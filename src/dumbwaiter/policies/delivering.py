@@ -18,7 +18,6 @@ PROGRESS_TRIES = 3
 FIRST_DELAY, GROWTH = 5.0, 2.3
 LONGEST_RETRY_AFTER = 3600.0
 """A receiver may ask for no longer a pause than this, in seconds."""
-LONGEST_TURN = 60.0
 SPREAD = 0.2
 
 FAILED, GONE = "webhook-failed", "webhook-gone"
@@ -76,14 +75,3 @@ def back_off(tries: int, *, luck: float) -> float:
 def is_past_trying(delivery_count: int) -> bool:
     """Whether a message was delivered so often that it must have ended those who held it; it is not tried again."""
     return delivery_count > 2 * MAX_TRIES
-
-
-def turn(line_end: float, now: float, *, each: float) -> tuple[float, float]:
-    """When a message that finds its host's places taken shall come back: the delay, and the new end of the line.
-
-    The line is imagined: whoever is sent away goes to its end, *line_end*, which moves on by *each*, the seconds in
-    which the host takes one. So a long backlog comes back at the pace at which it can be delivered.
-    """
-    new_end = max(line_end, now) + each
-    # Beyond the longest turn all would come at once: the line stays open-ended, but those delays are cut.
-    return min(new_end - now, LONGEST_TURN), new_end

@@ -20,9 +20,10 @@ from dumbwaiter.errors import BrokerUnavailableError
 from dumbwaiter.holding import Outage, keep_locks
 from dumbwaiter.models.contract import ModelSpec
 from dumbwaiter.policies.batching import pull_size, was_nearly_full
-from dumbwaiter.policies.retrying import must_be_alone
+from dumbwaiter.policies.retrying import Retry, must_be_alone
 from dumbwaiter.tasks import every
 from dumbwaiter.worker.announcing import Announcer, OnStatus
+from dumbwaiter.worker.fetching import Fetching
 from dumbwaiter.worker.hand import NOWHERE, Hand, Held
 from dumbwaiter.worker.inputs import InputFetcher, Places
 from dumbwaiter.worker.keeper import RunnerKeeper
@@ -32,7 +33,7 @@ from dumbwaiter.worker.preparing import Preparer
 from dumbwaiter.worker.progress import ProgressWriter
 from dumbwaiter.worker.settling import Outcome, Settler
 
-_FETCHES_AT_ONCE = 4
+_CLAIMS_AT_ONCE = 4
 _LOOK_EVERY = 1.0
 OUTBOUND = OutboundSettings()
 """By default inputs may be fetched from any public host."""
@@ -81,6 +82,9 @@ class Consumer:
         self._finder = ResultFinder(store)
         self._fetcher = InputFetcher(outbound)
         self._preparer = Preparer(store, spec, self._finder, self._fetcher)
+        can_postpone = broker.capabilities.abandon_delay and broker.capabilities.uncounted_abandon
+        self._fetching = Fetching(self._fetch_and_send, put_off=self._put_off if can_postpone else None)
+        self._door = asyncio.Lock()
         self._last_was_full = False
 
     async def run(self, stop: asyncio.Event, *, hurry: asyncio.Event | None = None) -> None:
@@ -102,6 +106,7 @@ class Consumer:
         finally:
             # Also when this call was cancelled, while it left or before: nothing of ours may live on.
             await _end(stopping, *chores, keeping)
+            await self._fetching.close()
             await self._settler.close()
             await self._progress.close()
             await self._fetcher.close()
@@ -112,6 +117,7 @@ class Consumer:
         """Stop pulling; drain the runner; end it; settle; say goodbye. Locks are renewed until the end."""
         pulling, renewing, announcing, looking = chores
         await _end(pulling)
+        self._hand_back([one for one in await self._fetching.close() if one.waiting])
         self._note_state("draining", "", {})
         started = time.monotonic()
         draining = asyncio.create_task(self._keeper.drain(self._options.grace * 0.8))
@@ -167,7 +173,7 @@ class Consumer:
                 await outage.pause(error)
 
     def _room(self) -> int:
-        if not self._keeper.ready or self._settler.behind:
+        if not self._keeper.ready or self._settler.behind or self._fetching.is_crowded:
             return 0
         size = pull_size(self._hand.in_runner, self._keeper.helping, last_was_full=self._last_was_full)
         return min(size, self._hand.room)
@@ -195,18 +201,14 @@ class Consumer:
         verdicts = [(one, self._preparer.past_saving(one, now)) for one in held]
         self._refuse([outcome for _, outcome in verdicts if outcome is not None])
         good = [one for one, outcome in verdicts if outcome is None]
-        company = [one for one in good if not must_be_alone(one.delivery.delivery_count)]
-        ready = [one for one in company if self._preparer.is_ready(one)]
+        ready = [one for one in good if self._preparer.is_ready(one)]
         try:
-            await self._keeper.send(ready)
-            if len(ready) < len(company):
-                await self._prepare([one for one in company if one.waiting])
-            for one in good:
-                if one.waiting:
-                    await self._run_alone(one)
+            await self._send(ready)
+            if len(ready) < len(good):
+                await self._prepare([one for one in good if one.waiting])
         except asyncio.CancelledError:
             # Told to stop before all of them got to the runner: the rest goes back at once.
-            self._hand_back([one for one in good if one.waiting])
+            self._hand_back([one for one in good if one.waiting and not one.fetching])
             raise
 
     async def _prepare(self, held: Sequence[Held]) -> None:
@@ -214,33 +216,55 @@ class Consumer:
         elsewhere: list[Held] = []
         for one in held:
             (here if self._preparer.is_all_here(one) else elsewhere).append(one)
-        fetches = asyncio.Semaphore(_FETCHES_AT_ONCE)
+        claims = asyncio.Semaphore(_CLAIMS_AT_ONCE)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._look_and_send(here))
             for one in elsewhere:
-                group.create_task(self._fetch_and_send(one, fetches))
+                group.create_task(self._complete_and_send(one, claims))
 
     async def _look_and_send(self, held: Sequence[Held]) -> None:
         self._refuse(await self._preparer.look(held))
-        await self._keeper.send([one for one in held if one.waiting])
+        await self._send([one for one in held if one.waiting])
 
-    async def _fetch_and_send(self, held: Held, fetches: asyncio.Semaphore) -> None:
-        async with fetches:
-            await self._until(lambda: self._hand.nbytes_in_runner < self._options.max_nbytes_in_hand)
-            self._refuse(await self._preparer.look([held]))
-            if not held.waiting:
-                return
-            outcome = None if self._preparer.is_all_here(held) else await self._preparer.fetch(held)
-            if outcome is None:
-                await self._keeper.send([held])
-            else:
+    async def _complete_and_send(self, held: Held, claims: asyncio.Semaphore) -> None:
+        async with claims:
+            await self._until_there_is_room()
+            outcome = next(iter(await self._preparer.look([held])), None) or await self._preparer.check_out(held)
+            if outcome is not None:
                 self._refuse([outcome])
+            elif (host := self._fetcher.host_of(held)) is None:
+                await self._send([held])
+            else:
+                held.fetching = True
+                self._fetching.start(held, host)
 
-    async def _run_alone(self, held: Held) -> None:
-        """Nothing else is decoded or run meanwhile: should the runner die, it is clear who has done it."""
-        await self._until(lambda: self._hand.in_runner == 0)
-        await self._fetch_and_send(held, asyncio.Semaphore(1))
-        await self._until(lambda: self._hand.in_runner == 0)
+    async def _fetch_and_send(self, held: Held) -> None:
+        await self._until_there_is_room()
+        outcome = await self._preparer.fetch(held)
+        if outcome is not None:
+            self._refuse([outcome])
+        elif held.lost:
+            self._hand_back([held])
+        else:
+            await self._send([held])
+
+    def _put_off(self, held: Held, delay: float) -> None:
+        """Too many inputs are being fetched from where its own lies: it comes again in *delay* seconds, uncounted."""
+        self._refuse([Outcome(held, None, Retry(delay=delay, counted=False))])
+
+    async def _send(self, held: Sequence[Held]) -> None:
+        """To the runner: those that must be alone one by one. Should it die, it is clear then who has done it."""
+        async with self._door:
+            company = [one for one in held if not must_be_alone(one.delivery.delivery_count)]
+            await self._keeper.send(company)
+            for one in held:
+                if one.waiting:
+                    await self._until(lambda: self._hand.in_runner == 0)
+                    await self._keeper.send([one])
+                    await self._until(lambda: self._hand.in_runner == 0)
+
+    async def _until_there_is_room(self) -> None:
+        await self._until(lambda: self._hand.nbytes_in_runner < self._options.max_nbytes_in_hand)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():

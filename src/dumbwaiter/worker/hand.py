@@ -32,7 +32,7 @@ class Held(holding.Held):
     """A delivery of a request.
 
     *body* is the message's, or what its claim check stands for, until the runner has it; *nbytes* its size.
-    *waiting* is set until it is given to the runner, or passed by it.
+    *waiting* is set until it is given to the runner, or passed by it; *fetching* when its input is fetched beside.
 
     *request* is what the message asks for: the message itself, or what its body says where that is an order of its own.
     *source* is a URL that its input is fetched from. *kept* says whether its answer is stored; *stored* is the answer
@@ -42,6 +42,7 @@ class Held(holding.Held):
 
     __slots__ = (
         "body",
+        "fetching",
         "given_at",
         "grant",
         "kept",
@@ -71,6 +72,7 @@ class Held(holding.Held):
         self.received_at = received_at
         self.slot = NOWHERE
         self.waiting = True
+        self.fetching = False
 
     def is_locked(self, now: float) -> bool:
         """Whether, as far as this process can tell, nobody else can hold the message at *now* (monotonic)."""

@@ -13,6 +13,7 @@ import asyncio
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -138,6 +139,17 @@ class InputFetcher:
     def is_needed(self, held: Held) -> bool:
         """Whether fetch() may have anything to do."""
         return held.source is not None or may_hold_urls(held.request.content_type, held.body, self.places)
+
+    def host_of(self, held: Held) -> str | None:
+        """From which host fetch() will get something, of several the first; None when there is nothing to fetch."""
+        urls = held.source or urls_of(held.request.content_type, held.body, self.places)
+        if not urls:
+            return None
+        first = urls if isinstance(urls, str) else next(iter(urls.values()))
+        try:
+            return urlsplit(first).hostname or ""
+        except ValueError:  # the guard says what is wrong with it
+            return ""
 
     async def fetch(self, held: Held) -> None:
         """Put what its URLs stand for into the body of *held*. Raises ForbiddenUrlError and OutboundError."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Sequence
 
 from dumbwaiter.blobs.claimcheck import check_out
@@ -63,12 +65,28 @@ class Preparer:
                 settled.append(answered(one, one.stored))
         return settled
 
-    async def fetch(self, held: Held) -> Outcome | None:
-        """Get the body that its claim check stands for, and what URLs in it stand for."""
+    async def check_out(self, held: Held) -> Outcome | None:
+        """Get the body that its claim check stands for, if it has one."""
+        if held.delivery.message.data_ref is None:
+            return None
         try:
-            if held.delivery.message.data_ref is not None:
-                held.body = (await check_out(self._store, held.delivery.message)).body
-            await self._fetcher.fetch(held)
+            held.body = (await check_out(self._store, held.delivery.message)).body
+        except BadInputError as error:
+            return self._failed(held, Fault.PERMANENT, Failure(code="bad-input", message=str(error)))
+        except BlobError as error:
+            unread = Failure(code="claim-unreadable", message=str(error), attempts=held.delivery.delivery_count)
+            return self._failed(held, Fault.TRANSIENT, unread)
+        return None
+
+    async def fetch(self, held: Held) -> Outcome | None:
+        """Get what URLs in its body stand for, before its deadline."""
+        deadline = held.request.deadline
+        try:
+            async with asyncio.timeout(None if deadline is None else max(0.0, deadline - time.time())):
+                await self._fetcher.fetch(held)
+        except TimeoutError:
+            late = Failure(code="deadline-exceeded", message="its input was not fetched before its deadline")
+            return self._failed(held, Fault.EXPIRED, late)
         except (BadInputError, ForbiddenUrlError) as error:
             return self._failed(held, Fault.PERMANENT, Failure(code="bad-input", message=str(error)))
         except OutboundError as error:
@@ -78,9 +96,6 @@ class Preparer:
             attempts = held.delivery.delivery_count
             again = Failure(code="input-unreachable", message=said, attempts=attempts)
             return self._failed(held, Fault.TRANSIENT, again)
-        except BlobError as error:
-            unread = Failure(code="claim-unreadable", message=str(error), attempts=held.delivery.delivery_count)
-            return self._failed(held, Fault.TRANSIENT, unread)
         return None
 
     def _failed(self, held: Held, fault: Fault, said: Failure) -> Outcome:

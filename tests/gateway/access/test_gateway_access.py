@@ -77,6 +77,29 @@ async def test_a_key_opens_the_door_however_it_is_sent(broker, store, header):
         assert (await running.predict(content=b"1", headers=headers)).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("authorization", "Bearer {}"), ("authorization", "Bearer {}")),
+        (("x-api-key", "{}"), ("x-api-key", "{}")),
+        (("authorization", "Token {}"), ("x-api-key", "{}")),
+    ],
+)
+async def test_two_keys_in_one_request_are_refused_unless_they_are_the_same(broker, store, one, other):
+    tokens = [(await new_key(store, tenant=tenant))[1] for tenant in ("a", "b")]
+
+    def said(first, second):
+        return [("content-type", "a/b"), (one[0], one[1].format(first)), (other[0], other[1].format(second))]
+
+    async with serving(broker) as worker, gateway(broker, store, auth="on") as running:
+        for two in (tokens, tokens[::-1]):
+            refused = await running.predict(content=b"1", headers=said(*two))
+            assert (refused.status_code, refused.json()["code"]) == (400, "conflicting-api-key")
+            assert not any(token in refused.text for token in tokens)
+        assert not worker.requests
+        assert (await running.predict(content=b"1", headers=said(tokens[0], tokens[0]))).status_code == 200
+
+
 @pytest.mark.parametrize("path", ["/", "/v1/models", "/v1/models/echo/predictions", "/nothing", "/v2/models/echo"])
 async def test_without_a_key_nothing_but_health_and_the_page_is_open(broker, store, path):
     await new_key(store)

@@ -9,6 +9,7 @@ import pytest
 from gateway_running import gateway
 
 from dumbwaiter.answers import succeeded
+from dumbwaiter.blobs.acceptances import Acceptance, accept
 from dumbwaiter.blobs.keyring import mint, save_key
 from dumbwaiter.blobs.results import save_result
 from dumbwaiter.errors import BlobError
@@ -140,6 +141,119 @@ async def test_a_key_with_a_deferred_prediction_in_flight_may_ask_again_when_tha
                 return (await running.predict(content=b"1", headers=headers)).status_code in (200, 202)
 
             await eventually(is_let_in)
+
+
+@pytest.mark.parametrize("prefer", ["respond-async", "wait=30"])
+async def test_those_who_ask_the_same_once_share_a_place_whoever_comes_first(broker, store, prefer):
+    await broker.create_queue("echo")
+    headers = {**await headers_of_key(store, in_flight=3), "prefer": prefer}
+    once = {**headers, "idempotency-key": "order-17"}
+    async with gateway(broker, store, auth="on") as running:
+        asking = [asyncio.create_task(running.predict(content=b"1", headers=once)) for _ in range(60)]
+
+        async def has_come():
+            return (await broker.stats("echo")).ready
+
+        await eventually(has_come)
+        if prefer == "respond-async":
+            assert {(await task).status_code for task in asking} == {202}
+            others = [await running.predict(content=b"2", headers=headers) for _ in range(3)]
+            assert [response.status_code for response in others] == [202, 202, 429], "60 of the same take one place"
+        async with serving(broker, store=store):
+            responses = await asyncio.gather(*asking)
+            assert {response.status_code for response in responses} == {202 if prefer == "respond-async" else 200}
+            if prefer == "wait=30":
+                assert len({response.content for response in responses}) == 1
+                # All of them have left: three others find a place each.
+                more = await asyncio.gather(*(running.predict(content=b"3", headers=headers) for _ in range(3)))
+                assert [response.status_code for response in more] == [200] * 3
+
+
+async def test_what_is_answered_is_told_again_while_every_place_is_taken(broker, store):
+    headers = await headers_of_key(store, in_flight=2)
+    once = {**headers, "idempotency-key": "order-17"}
+    async with gateway(broker, store, auth="on") as running:
+        async with serving(broker, store=store):
+            first = await running.predict(content=b"1", headers=once)
+        assert first.status_code == 200
+        for _ in range(2):
+            deferred = await running.predict(content=b"2", headers={**headers, "prefer": "respond-async"})
+            assert deferred.status_code == 202
+        again = await asyncio.gather(*(running.predict(content=b"1", headers=once) for _ in range(5)))
+        assert {(response.status_code, response.content) for response in again} == {(200, first.content)}
+        other_body = await running.predict(content=b"other", headers=once)
+        assert (other_body.status_code, other_body.json()["code"]) == (409, "idempotency-conflict")
+        new = await running.predict(content=b"1", headers={**headers, "idempotency-key": "order-18"})
+        assert (new.status_code, new.json()["code"]) == (429, "quota-exceeded")
+
+
+async def test_a_key_that_was_accepted_elsewhere_and_is_not_answered_needs_a_place_here(store):
+    quotas, key = Quotas(store), key_with(in_flight=1)
+    await accept(store, None, "echo", "order-17", Acceptance(id="elsewhere", digest="", created_at=time.time()))
+    with await quotas.occupy(key):
+        assert (await refusal(quotas.occupy(key, once=("echo", "order-17")))).code == "quota-exceeded"
+    with await quotas.occupy(key, once=("echo", "order-17")):
+        assert (await refusal(quotas.occupy(key))).code == "quota-exceeded"
+
+
+async def test_a_shared_place_is_free_when_the_last_one_has_left_and_not_before(store):
+    quotas, key = Quotas(store), key_with(in_flight=1)
+    first, second = [await quotas.occupy(key, once=("echo", "a")) for _ in range(2)]
+    with second:
+        with first:
+            pass
+        assert (await refusal(quotas.occupy(key, once=("echo", "b")))).code == "quota-exceeded"
+        assert (await refusal(quotas.occupy(key, once=("other", "a")))).code == "quota-exceeded"
+    with await quotas.occupy(key, once=("echo", "b")):
+        pass
+    assert not quotas._usages[key.id].shared
+
+
+async def test_a_deferred_prediction_is_joined_and_counts_once_until_its_result_is_there(store, monkeypatch):
+    monkeypatch.setattr(quotas_module, "LOOK_EVERY", 0.0)
+    quotas, key, once = Quotas(store), key_with(in_flight=2), ("echo", "a")
+    request = Message(id="request", body=b"x")
+    for _ in range(3):
+        with await quotas.occupy(key, once=once) as place:
+            place.remember(request.id)
+    with await quotas.occupy(key):
+        assert (await refusal(quotas.occupy(key))).status == 429
+        joined = await quotas.occupy(key, once=once)
+        with joined:  # its result comes meanwhile
+            answer = succeeded(request, body=b"y", content_type="a/b", timings=Timings())
+            await save_result(store, request.id, answer, threshold=1000)
+            with await quotas.occupy(key):
+                assert (await refusal(quotas.occupy(key))).status == 429
+    usage = quotas._usages[key.id]
+    assert (usage.waiting, usage.deferred, usage.shared) == (0, {}, {})
+
+
+async def test_a_key_that_outlives_its_prediction_holds_the_place_of_the_next_one(store, monkeypatch):
+    monkeypatch.setattr(quotas_module, "LOOK_EVERY", 0.0)
+    quotas, key, once = Quotas(store), key_with(in_flight=1), ("echo", "a")
+    for id_ in ("old", "new"):
+        with await quotas.occupy(key, once=once) as place:
+            place.remember(id_)
+    old = succeeded(Message(id="old", body=b"x"), body=b"y", content_type="a/b", timings=Timings())
+    await save_result(store, "old", old, threshold=1000)
+    assert (await refusal(quotas.occupy(key))).status == 429
+    assert list(quotas._usages[key.id].deferred) == ["new"]
+
+
+async def test_the_acceptance_is_looked_for_only_when_every_place_is_taken(store, monkeypatch):
+    looks = []
+
+    async def counting(*asked):
+        looks.append(asked)
+        raise BlobError("down")
+
+    monkeypatch.setattr(quotas_module, "find_acceptance", counting)
+    quotas, key = Quotas(store), key_with(in_flight=2)
+    with await quotas.occupy(key, once=("echo", "a")), await quotas.occupy(key, once=("echo", "b")):
+        with await quotas.occupy(key, once=("echo", "a")):
+            assert looks == []
+        assert (await refusal(quotas.occupy(key, once=("echo", "c")))).code == "quota-exceeded"
+    assert len(looks) == 1
 
 
 @pytest.mark.parametrize("rate", [1.0, 2.5])

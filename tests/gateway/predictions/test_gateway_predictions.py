@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 import time
+from pathlib import Path
 
 import pytest
 from gateway_running import gateway
@@ -18,6 +20,7 @@ from echo_worker import failure, output, serving
 pytestmark = pytest.mark.anyio
 
 JPEG = {"content-type": "image/jpeg"}
+REST_PAGE = Path(__file__).parents[3] / "docs/rest.md"
 
 
 def problem(response, status, code):
@@ -306,3 +309,17 @@ async def test_a_model_without_workers_just_waits_for_one(broker, store):
         await eventually(has_arrived)
         async with serving(broker, "later"):
             assert (await waiting).status_code == 200
+
+
+async def test_json_goes_through_as_deep_as_the_documentation_promises_and_deeper_is_refused(broker, store):
+    (promised,) = re.findall(r"^\| depth of JSON \| (\d+) levels", REST_PAGE.read_text(), re.MULTILINE)
+    depth = int(promised)
+    assert depth > 800, "what is promised is what there is"
+    headers = {"content-type": "application/json"}
+    async with serving(broker), gateway(broker, store) as running:
+        deep = b'{"input":' + b"[" * depth + b"]" * depth + b"}"
+        response = await running.predict(content=deep, headers=headers)
+        assert response.status_code == 200
+        assert b'"output":' + b"[" * depth + b"]" * depth in response.content
+        too_deep = b'{"input":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+        problem(await running.predict(content=too_deep, headers=headers), 400, "invalid-json")

@@ -146,13 +146,16 @@ class Access:
             for _ in range(count - 1):
                 self._quotas.charge(key, "POST")
 
-    async def place(self, caller: Caller) -> Place:
+    async def place(self, caller: Caller, *, once: tuple[str, str] | None = None) -> Place:
         """A place for one prediction: ``with await access.place(caller) as place: ...`` holds it, and longer after
-        ``place.remember(id_)``, for a prediction that was accepted and whose result nobody waits for here.
+        ``place.remember(id_)``, for a prediction that was accepted and whose result nobody waits for here. Those
+        *once* for one model and idempotency key share a place.
 
         Raises ProblemError (429 ``quota-exceeded``).
         """
-        return NO_QUOTA if caller.key is None or caller.key.in_flight is None else await self._quotas.occupy(caller.key)
+        if caller.key is None or caller.key.in_flight is None:
+            return NO_QUOTA
+        return await self._quotas.occupy(caller.key, once=once)
 
     async def has_keys(self) -> bool:
         """Whether there is a key that has not expired. Raises BlobError when nobody can tell."""
@@ -263,19 +266,24 @@ def _is_open(scope: Scope) -> bool:
 
 
 def _credentials(scope: Scope) -> tuple[str | None, str | None]:
-    """The API key in the head of a request and the tenant that it names; None for what is not there."""
-    bearer = api_key = None
+    """The API key in the head of a request and the tenant that it names; None for what is not there.
+
+    Raises ProblemError (400) for two that are not the same.
+    """
+    tokens: list[str] = []
     tenants: tuple[bytes, ...] = ()
     for name, value in scope["headers"]:
         if name == b"authorization":
             scheme, _, rest = value.decode("latin-1").partition(" ")
             if scheme.lower() in ("bearer", "token"):
-                bearer = rest.strip()
+                tokens.append(rest.strip())
         elif name == b"x-api-key":
-            api_key = value.decode("latin-1").strip()
+            tokens.append(value.decode("latin-1").strip())
         elif name == b"dumbwaiter-tenant":
             tenants = (*tenants, value)
-    return bearer or api_key, _tenant_of(tenants) if tenants else None
+    tokens = [token for token in tokens if token]
+    check_said_once(tokens, "the API key", "api-key")
+    return tokens[0] if tokens else None, _tenant_of(tenants) if tenants else None
 
 
 def _tenant_of(headers: Sequence[bytes]) -> str:

@@ -11,6 +11,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Self
 
+from dumbwaiter.blobs.acceptances import find_acceptance
 from dumbwaiter.blobs.results import has_result
 from dumbwaiter.errors import BlobError
 from dumbwaiter.gateway.http.problems import Problem, ProblemError
@@ -35,28 +36,36 @@ _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Place:
-    """One place of a key's in-flight quota, held inside ``with``; after remember() until the result is there."""
+    """One place of a key's in-flight quota, held inside ``with``; after remember() until the result is there.
 
-    __slots__ = ("_deferred_id", "_since", "_usage")
+    Requests *once* for the same idempotency key, a model and its key, share one: their prediction runs once.
+    """
 
-    def __init__(self, usage: Usage | None) -> None:
+    __slots__ = ("_holders", "_usage", "deferred_id", "held_as", "once", "since")
+
+    def __init__(self, usage: Usage | None, once: tuple[str, str] | None = None) -> None:
         self._usage = usage
-        self._since = 0.0 if usage is None else time.monotonic()
-        self._deferred_id: str | None = None
+        self._holders = 0
+        self.once = once
+        self.since = 0.0 if usage is None else time.monotonic()
+        self.deferred_id: str | None = None
+        self.held_as: str | None = None
 
     def remember(self, id_: str) -> None:
         """The prediction *id_* was accepted and nobody waits for it: the place is its own until its result is there."""
         if self._usage is not None:
-            self._deferred_id = id_
+            self.deferred_id = id_
 
     def __enter__(self) -> Self:
+        self._holders += 1
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._usage is not None:
-            self._usage.leave(self._since, self._deferred_id)
+        self._holders -= 1
+        if self._usage is not None and not self._holders:
+            self._usage.leave(self)
 
 
 NO_QUOTA = Place(None)
@@ -72,25 +81,47 @@ class Usage:
         if key.rate is not None:
             self.bucket = full(key.rate, key.burst or max(key.rate, 1.0), now=now)
         self.waiting = 0
-        self.deferred: dict[str, float] = {}
+        self.deferred: dict[str, Place] = {}
+        self.shared: dict[tuple[str, str], Place] = {}
         self.looked_at = float("-inf")
         self.looking = asyncio.Lock()
         self.seconds_each = 0.0
 
-    def leave(self, since: float, deferred_id: str | None) -> None:
-        """A place that was taken at *since* is left, or from now on held by a deferred prediction."""
-        self.waiting -= 1
-        now = time.monotonic()
-        if deferred_id is not None:
-            self.deferred[deferred_id] = now
-        else:
-            self._learn(now - since)
+    def take(self, once: tuple[str, str] | None) -> Place:
+        """One more place; with *once* to be shared by those who ask the same."""
+        self.waiting += 1
+        place = Place(self, once)
+        if once is not None:
+            self.shared[once] = place
+        return place
+
+    def shared_by(self, once: tuple[str, str] | None) -> Place | None:
+        """The place that those who ask *once* have already."""
+        return None if once is None else self.shared.get(once)
+
+    def leave(self, place: Place) -> None:
+        """The last one has left *place*, which from now on is held by a deferred prediction, or by nobody."""
+        now, id_ = time.monotonic(), place.deferred_id
+        if id_ is None:
+            self.waiting -= 1
+            self._end(place, now)
+        elif id_ != place.held_as:
+            if place.held_as is None:
+                self.waiting -= 1
+            else:  # the key has outlived that prediction, and stands for another one
+                self.deferred.pop(place.held_as, None)
+            place.held_as, place.since = id_, now
+            self.deferred[id_] = place
 
     def done(self, id_: str, now: float) -> None:
         """The deferred prediction *id_* has its result."""
-        since = self.deferred.pop(id_, None)
-        if since is not None:
-            self._learn(now - since)
+        if (place := self.deferred.pop(id_, None)) is not None:
+            self._end(place, now)
+
+    def _end(self, place: Place, now: float) -> None:
+        self._learn(now - place.since)
+        if place.once is not None and self.shared.get(place.once) is place:
+            del self.shared[place.once]
 
     def is_full(self) -> bool:
         return self.in_flight is not None and self.waiting + len(self.deferred) >= self.in_flight
@@ -128,17 +159,36 @@ class Quotas:
         if wait:
             raise ProblemError(_rate_limited(key, math.ceil(wait)))
 
-    async def occupy(self, key: ApiKey) -> Place:
-        """A place for one prediction, to be used with ``with``. Raises ProblemError (429 ``quota-exceeded``)."""
+    async def occupy(self, key: ApiKey, *, once: tuple[str, str] | None = None) -> Place:
+        """A place for one prediction, to be used with ``with``.
+
+        *once* is the model and the idempotency key, where there is one. While a prediction of the same two has a place,
+        it is that one; and what is answered already needs none. The store is asked for it only when all are taken.
+
+        Raises ProblemError (429 ``quota-exceeded``).
+        """
         usage = self._usage_of(key)
         if usage.in_flight is None:
             return NO_QUOTA
+        if (shared := usage.shared_by(once)) is not None:
+            return shared
         if usage.is_full() and usage.deferred:
             await self._look(usage)
+        if usage.is_full() and once is not None and await self._is_answered(key, once):
+            return NO_QUOTA
+        # The first one may have come meanwhile.
+        if (shared := usage.shared_by(once)) is not None:
+            return shared
         if usage.is_full():
             raise ProblemError(_quota_exceeded(key, usage))
-        usage.waiting += 1
-        return Place(usage)
+        return usage.take(once)
+
+    async def _is_answered(self, key: ApiKey, once: tuple[str, str]) -> bool:
+        try:
+            accepted = await find_acceptance(self._store, key.tenant, *once)
+            return await has_result(self._store, accepted.id)
+        except BlobError:
+            return False  # there is none, or nobody can tell
 
     def _usage_of(self, key: ApiKey) -> Usage:
         usage = self._usages.get(key.id)
@@ -162,7 +212,7 @@ class Quotas:
     async def _done_of(self, usage: Usage, ids: Iterable[str], now: float) -> list[str]:
         async def is_done(id_: str) -> bool:
             try:
-                return now - usage.deferred[id_] > FORGOTTEN_AFTER or await has_result(self._store, id_)
+                return now - usage.deferred[id_].since > FORGOTTEN_AFTER or await has_result(self._store, id_)
             except BlobError:
                 return False  # nobody can tell: it holds its place
 

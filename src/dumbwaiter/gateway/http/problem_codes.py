@@ -33,7 +33,7 @@ CODES: Mapping[str, Code] = {
         Code(400),
     ),
     **dict.fromkeys(("conflicting-deadline", "conflicting-priority"), Code(400)),
-    **dict.fromkeys(("conflicting-tenant", "conflicting-idempotency-key"), Code(400)),
+    **dict.fromkeys(("conflicting-tenant", "conflicting-idempotency-key", "conflicting-api-key"), Code(400)),
     **dict.fromkeys(("no-api-key", "unknown-api-key", "expired-api-key"), Code(401)),
     **dict.fromkeys(("foreign-tenant", "foreign-origin"), Code(403)),
     **dict.fromkeys(

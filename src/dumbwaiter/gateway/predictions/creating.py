@@ -82,11 +82,12 @@ class Predictions:
         caller = await self._access.admit(exchange.scope)
         model = exchange.parameters["model"]
         await self._catalogue.require(model)
-        keeps = head.key is not None or head.preferences.respond_async or head.wants_events
+        has_key = head.key is not None
+        keeps = has_key or head.preferences.respond_async or head.wants_events
         if not keeps and (reason := self._catalogue.failing_reason(model)) is not None:
             raise ModelFailingError(model, reason)
-        with self._budget.hold() as hold, await self._access.place(caller) as place:
-            has_key = head.key is not None
+        once = None if head.key is None else (model, head.key)
+        with self._budget.hold() as hold, await self._access.place(caller, once=once) as place:
             given = await self._uploads.read(head, exchange.receive, hold, model=model, durable=keeps, digest=has_key)
             exchange.body_was_read = True
             keeps = keeps or given.controls.webhook is not None or given.controls.stream
