@@ -108,6 +108,11 @@ async def insist(call: Callable[[], Awaitable[T]], *, within: float, may_pass: C
         await asyncio.sleep(RETRY_EVERY)
 
 
+def can_postpone(broker: Broker) -> bool:
+    """Whether a message can wait for its turn in the queue, and lose nothing by it."""
+    return broker.capabilities.abandon_delay and broker.capabilities.uncounted_abandon
+
+
 async def insist_on_broker(
     verb: Callable[[Sequence[T]], Awaitable[object]], batch: Sequence[T], *, within: float
 ) -> list[Delivery]:

@@ -28,7 +28,7 @@ from dumbwaiter.errors import (
     LockLostError,
     OutboundError,
 )
-from dumbwaiter.holding import Outage, insist_on_broker, keep_locks
+from dumbwaiter.holding import Outage, can_postpone, insist_on_broker, keep_locks
 from dumbwaiter.message import WEBHOOKS_QUEUE, Delivery
 from dumbwaiter.notification import Notification, read
 from dumbwaiter.outbound import OutboundClient
@@ -80,11 +80,6 @@ class Courier:
         self._places = SharedPlaces(settings.concurrency, per_host=settings.per_host)
         self._held: dict[asyncio.Task[None], Held] = {}
         self._room = asyncio.Event()
-
-    @property
-    def _can_postpone(self) -> bool:
-        """Whether a message can wait for its turn in the broker, and lose nothing by it."""
-        return self._broker.capabilities.abandon_delay and self._broker.capabilities.uncounted_abandon
 
     async def run(self, stop: asyncio.Event, *, hurry: asyncio.Event | None = None) -> None:
         """Deliver until *stop*; then let what is under way end, within the grace (*hurry*: at once)."""
@@ -165,7 +160,7 @@ class Courier:
             await self._settle(held, verdicts.of_error(error, tries, most=MAX_TRIES), best_effort=False)
             return
         while (turn := self._take(target.host, held, now=(began := time.monotonic()))) is not None:
-            if self._can_postpone:
+            if can_postpone(self._broker):
                 await self._hand_back(held, turn, counted=False)
                 return
             await asyncio.sleep(turn)

@@ -17,7 +17,7 @@ from dumbwaiter.brokers.contract import Broker
 from dumbwaiter.config import OutboundSettings, WorkerSettings
 from dumbwaiter.devices.admission import Admission, Unlimited
 from dumbwaiter.errors import BrokerUnavailableError
-from dumbwaiter.holding import Outage, keep_locks
+from dumbwaiter.holding import Outage, can_postpone, keep_locks
 from dumbwaiter.models.contract import ModelSpec
 from dumbwaiter.policies.batching import pull_size, was_nearly_full
 from dumbwaiter.policies.retrying import Retry, must_be_alone
@@ -55,7 +55,6 @@ class Consumer:
         on_status: OnStatus | None = None,
     ) -> None:
         self._broker = broker
-        self._store = store
         self._spec = spec
         self._options = options
         self._admission = admission or Unlimited()
@@ -69,9 +68,7 @@ class Consumer:
             broker, store, self._hand, notifier, claim_threshold=options.claim_threshold, changed=self._changed
         )
         self._progress = ProgressWriter(store, notifier)
-        self._announcer = Announcer(
-            store, spec.name, on_status=on_status, seconds_each=lambda: self._keeper.seconds_each
-        )
+        self._announcer = Announcer(store, spec.name, on_status=on_status, seconds_each=self._seconds_each)
         self._keeper = RunnerKeeper(
             *(spec, self._hand, self._settler, options, self._progress),
             changed=self._changed,
@@ -82,10 +79,13 @@ class Consumer:
         self._finder = ResultFinder(store)
         self._fetcher = InputFetcher(outbound)
         self._preparer = Preparer(store, spec, self._finder, self._fetcher)
-        can_postpone = broker.capabilities.abandon_delay and broker.capabilities.uncounted_abandon
-        self._fetching = Fetching(self._fetch_and_send, put_off=self._put_off if can_postpone else None)
+        put_off = self._put_off if can_postpone(broker) else None
+        self._fetching = Fetching(self._fetch_and_send, put_off=put_off)
         self._door = asyncio.Lock()
         self._last_was_full = False
+
+    def _seconds_each(self) -> float:
+        return self._keeper.seconds_each
 
     async def run(self, stop: asyncio.Event, *, hurry: asyncio.Event | None = None) -> None:
         """Serve until *stop*; then finish or hand back what is in hand, within the grace (*hurry*: at once)."""
