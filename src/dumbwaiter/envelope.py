@@ -40,6 +40,7 @@ ATTRIBUTE_NAMES: Mapping[str, str] = {
 }
 _FIELD_NAMES = {attribute: field for field, attribute in ATTRIBUTE_NAMES.items()}
 _PREFIXES = ("ce-", "ce_", "cloudevents:", "cloudevents_")
+_ATTRIBUTES = {prefix + name: name for prefix in ("", *_PREFIXES) for name in (*_FIELD_NAMES, "specversion")}
 _TIMES = ("time", "deadline")
 _EARLIEST, _LATEST = -62_135_596_800.0, 253_402_300_799.0  # the years 1 to 9999: what RFC 3339 can write
 
@@ -141,6 +142,9 @@ def _with_data(message: Message, inline: Any) -> Message:
 
 
 def _attribute_of(name: str) -> str:
+    known = _ATTRIBUTES.get(name)
+    if known is not None:
+        return known
     lowered = name.lower()
     if lowered == "content-type":
         return "datacontenttype"

@@ -1,4 +1,4 @@
-"""The stores that need no server, each empty, and processes that share a folder."""
+"""A store of each kind, empty, and processes that share a folder."""
 
 from __future__ import annotations
 
@@ -8,16 +8,34 @@ import sys
 from pathlib import Path
 
 import pytest
+from store_servers import SERVERS
 
 from dumbwaiter.blobs import open_store
 
 SCRIPT = Path(__file__).with_name("blob_process.py")
 
 
-@pytest.fixture(params=["file", "memory"])
-def store(request, tmp_path):
-    """A store of each kind."""
-    return open_store(f"file://{tmp_path}/blobs" if request.param == "file" else f"memory:{secrets.token_hex(8)}")
+#: These run on real servers, too.
+CONTRACTS = {"test_acceptances", "test_blob_store", "test_results", "test_streams"}
+
+
+def pytest_generate_tests(metafunc):
+    if "store" in metafunc.fixturenames:
+        served = SERVERS if metafunc.module.__name__ in CONTRACTS else ()
+        metafunc.parametrize("store", ["file", "memory", *served], indirect=True)
+
+
+@pytest.fixture
+def store(request, tmp_path, monkeypatch, store_server):
+    """An empty store of each kind, the services on real servers."""
+    if request.param == "file":
+        return open_store(f"file://{tmp_path}/blobs")
+    if request.param == "memory":
+        return open_store(f"memory:{secrets.token_hex(8)}")
+    server = store_server(request.param)
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    return open_store(server.new_url())
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 
 from dumbwaiter.blobs import open_store
 from dumbwaiter.errors import BlobError, BlobExistsError, BlobNotFoundError
+from dumbwaiter.object_stores import client_options
 
 pytestmark = pytest.mark.anyio
 
@@ -24,9 +25,11 @@ class S3ThatRefuses(BaseHTTPRequestHandler):
             "absent": (404, "NoSuchBucket"),
             "forbidden": (403, "AccessDenied"),
             "taken": (412, "PreconditionFailed"),
+            "careless": (200, "OK"),
         }[bucket]
         body = f"<Error><Code>{code}</Code><Message>{code}</Message></Error>".encode()
         self.send_response(status)
+        self.send_header("etag", '"e"')
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -89,3 +92,30 @@ async def test_a_process_that_used_a_store_ends_in_peace(child, number):
     for writer in writers:
         await asyncio.to_thread(writer.communicate)
     assert [writer.returncode for writer in writers] == [0, 0, 0]
+
+
+async def test_a_service_that_ignores_the_condition_is_found_before_it_replaces_an_answer(s3):
+    for store in (s3("s3://careless"), s3("s3://careless")):
+        for _ in range(2):
+            with pytest.raises(BlobError, match=r"s3://careless cannot let the first writer .* ignores If-None-Match"):
+                await store.create("a", b"1")
+        await store.put("a", b"1")
+
+
+async def test_a_service_that_is_said_to_know_no_conditions_is_refused_with_the_setting(s3, monkeypatch):
+    monkeypatch.setenv("AWS_CONDITIONAL_PUT", "disabled")
+    with pytest.raises(BlobError, match=r"s3://taken cannot let the first writer .* leave AWS_CONDITIONAL_PUT unset"):
+        await s3("s3://taken").create("a", b"1")
+
+
+def test_the_environment_still_says_how_a_service_is_reached(monkeypatch):
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    monkeypatch.setenv("AZURE_READ_TIMEOUT", "3s")
+    assert client_options("s3://bucket") == {
+        "connect_timeout": "5s",
+        "read_timeout": "20s",
+        "timeout": "1day",
+        "allow_http": "true",
+    }
+    assert client_options("az://container")["read_timeout"] == "3s"
+    assert "allow_http" not in client_options("az://container")

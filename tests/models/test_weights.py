@@ -272,7 +272,7 @@ def objects(monkeypatch):
 def test_weights_come_from_a_bucket_and_are_kept_below_the_project(files, tmp_path, objects, name):
     objects.objects[f"/kitchen/models/{name}"] = (200, (files / name).read_bytes())
     assert same(resolve_weights(f"s3://kitchen/models/{name}", project=tmp_path))
-    [kept] = (tmp_path / ".dumbwaiter" / "weights").iterdir()
+    [kept] = (tmp_path / ".dumbwaiter" / "weights").glob("[!.]*")
     assert kept.name.endswith(f"-{name}")
     assert kept.read_bytes() == (files / name).read_bytes()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,12 +13,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
-from obstore.store import MemoryStore, from_url
+from obstore.store import MemoryStore
 
 from dumbwaiter.blobs.chunks import gathered
 from dumbwaiter.blobs.keys import check_key, check_prefix
 from dumbwaiter.blobs.store import CHUNK_NBYTES, PAGE, BlobEntry, BlobStore
-from dumbwaiter.errors import BlobError, BlobExistsError, BlobNotFoundError, ConfigError
+from dumbwaiter.errors import BlobError, BlobExistsError, BlobNotFoundError
+from dumbwaiter.object_stores import connect, reason
 from dumbwaiter.urls import shown
 
 if TYPE_CHECKING:
@@ -31,6 +33,12 @@ _threads = ThreadPoolExecutor(32, thread_name_prefix="dumbwaiter-blobs")
 #: Of one part of an upload: S3 takes 10,000 of at least 5 MiB. Two are on their way while a third one gathers.
 _PART_NBYTES = 8 * 1024 * 1024
 _PARTS_AT_ONCE = 2
+#: Where it is tried once in each process whether a service lets the first writer win.
+_PROBES = "claims/probe-"
+_NO_CREATE = (
+    "{store} cannot let the first writer of an object win, and so would change answers that were given: {why}; "
+    "use another service or a newer version of it (for S3, leave AWS_CONDITIONAL_PUT unset)"
+)
 _in_memory: dict[str, MemoryStore] = {}
 _in_memory_lock = threading.Lock()
 
@@ -44,7 +52,9 @@ class ObjectBlobStore(BlobStore):
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._store = _connect(url)
+        self._store = _open(url)
+        self._lets_the_first_win = isinstance(self._store, MemoryStore)
+        self._proving = threading.Lock()
 
     async def put(self, key: str, data: bytes, *, durable: bool = True) -> None:  # noqa: ARG002 - see the class
         with self._naming("write", key):
@@ -52,7 +62,7 @@ class ObjectBlobStore(BlobStore):
 
     async def create(self, key: str, data: bytes) -> None:
         with self._naming("write", key):
-            await _in_thread(lambda: obstore.put(self._store, key, data, mode="create"))
+            await _in_thread(partial(self._create, key, data))
 
     async def get(self, key: str) -> bytes:
         with self._naming("read", key):
@@ -120,12 +130,29 @@ class ObjectBlobStore(BlobStore):
     async def remove_leftovers(self, *, before: float) -> int:  # noqa: ARG002 - see the class
         return 0
 
+    def _create(self, key: str, data: bytes) -> None:
+        with self._proving:
+            if not self._lets_the_first_win:
+                self._prove()
+                self._lets_the_first_win = True
+        obstore.put(self._store, key, data, mode="create")
+
+    def _prove(self) -> None:
+        """Raise BlobError where a second create replaces the first: some services take the condition and ignore it."""
+        key = f"{_PROBES}{secrets.token_hex(8)}"
+        with contextlib.suppress(AlreadyExistsError):
+            obstore.put(self._store, key, b"", mode="create")
+            obstore.put(self._store, key, b"", mode="create")
+            raise BlobError(_NO_CREATE.format(store=shown(self.url), why="it ignores If-None-Match: *"))
+        with contextlib.suppress(BaseError, OSError):  # swept with the claims then
+            obstore.delete(self._store, key)
+
     @contextlib.contextmanager
     def _listing(self, prefix: str) -> Iterator[None]:
         try:
             yield
         except (BaseError, OSError) as error:
-            raise BlobError(f"cannot list blobs below {prefix!r} in {shown(self.url)}: {_brief(error)}") from error
+            raise BlobError(f"cannot list blobs below {prefix!r} in {shown(self.url)}: {reason(error)}") from error
 
     @contextlib.contextmanager
     def _naming(self, verb: str, key: str) -> Iterator[None]:
@@ -135,29 +162,23 @@ class ObjectBlobStore(BlobStore):
         except FileNotFoundError as error:
             # A missing bucket is "not found" too, but to say "no such blob" then would hide it.
             if verb != "read":
-                raise BlobError(f"cannot {verb} blob {key!r} in {shown(self.url)}: {_brief(error)}") from error
+                raise BlobError(f"cannot {verb} blob {key!r} in {shown(self.url)}: {reason(error)}") from error
             raise BlobNotFoundError(key) from None
         except AlreadyExistsError:
             raise BlobExistsError(key) from None
+        except NotImplementedError as error:
+            raise BlobError(_NO_CREATE.format(store=shown(self.url), why=reason(error))) from error
         except (BaseError, OSError) as error:
-            raise BlobError(f"cannot {verb} blob {key!r} in {shown(self.url)}: {_brief(error)}") from error
+            raise BlobError(f"cannot {verb} blob {key!r} in {shown(self.url)}: {reason(error)}") from error
 
 
 async def _in_thread(call: Callable[[], T]) -> T:
     return await asyncio.get_running_loop().run_in_executor(_threads, call)
 
 
-def _connect(url: str) -> ObjectStore:
+def _open(url: str) -> ObjectStore:
     scheme, _, rest = url.partition(":")
     if scheme == "memory":
         with _in_memory_lock:
             return _in_memory.setdefault(rest.strip("/"), MemoryStore())
-    try:
-        return from_url(url)
-    except (BaseError, ValueError) as error:
-        raise ConfigError(f"cannot use the blob store {shown(url)!r}: {_brief(error)}") from error
-
-
-def _brief(error: Exception) -> str:
-    # obstore appends a dump of its Rust error after an empty line.
-    return " ".join(str(error).split("\n\n", maxsplit=1)[0].split()) or type(error).__name__
+    return connect(url)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from dumbwaiter.errors import ConfigError
+from dumbwaiter.errors import ConfigError, MissingExtraError
 from dumbwaiter.urls import shown
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from dumbwaiter.brokers.contract import Broker
 
 __all__ = ["ADAPTERS", "open_broker", "shown"]
@@ -17,13 +19,32 @@ __all__ = ["ADAPTERS", "open_broker", "shown"]
 ADAPTERS = {
     "memory": "dumbwaiter.brokers.memory:MemoryBroker",
     "sqlite": "dumbwaiter.brokers.sqlite:SqliteBroker",
+    **dict.fromkeys(("redis", "rediss", "valkey"), "dumbwaiter.brokers.redis:RedisBroker"),
+    **dict.fromkeys(("nats", "tls"), "dumbwaiter.brokers.nats:NatsBroker"),
+    **dict.fromkeys(("amqp", "amqps"), "dumbwaiter.brokers.rabbitmq:RabbitmqBroker"),
+    "sqs": "dumbwaiter.brokers.sqs:SqsBroker",
+}
+
+#: Package of a client library -> the extra that installs it.
+CLIENTS = {
+    "redis": "redis",
+    "hiredis": "redis",
+    "nats": "nats",
+    "aio_pika": "rabbitmq",
+    "aiormq": "rabbitmq",
+    "pamqp": "rabbitmq",
+    "yarl": "rabbitmq",
+    "aiobotocore": "sqs",
+    "botocore": "sqs",
+    "aiohttp": "sqs",
 }
 
 
 def open_broker(url: str, *, lock_duration: float | None = None) -> Broker:
     """The broker for *url*, not yet connected: use it with ``async with``.
 
-    *lock_duration* in seconds overrides the default of 30. Raises ConfigError for an unknown scheme.
+    *lock_duration* in seconds overrides the default of 30. Raises ConfigError for an unknown scheme, MissingExtraError
+    when its client library is not installed.
     """
     from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION  # noqa: PLC0415 - keeps `import dumbwaiter` light
 
@@ -32,5 +53,15 @@ def open_broker(url: str, *, lock_duration: float | None = None) -> Broker:
         known = ", ".join(f"{name}:" for name in sorted(ADAPTERS))
         raise ConfigError(f"no broker for {shown(url)!r}: its scheme must be one of {known}")
     module, _, name = ADAPTERS[scheme].partition(":")
-    adapter: type[Broker] = getattr(importlib.import_module(module), name)
+    adapter: type[Broker] = getattr(_imported(module), name)
     return adapter(url, lock_duration=lock_duration or DEFAULT_LOCK_DURATION)
+
+
+def _imported(module: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in CLIENTS:
+            raise
+        raise MissingExtraError(package, CLIENTS[package]) from error

@@ -35,8 +35,8 @@ BAD_ENVELOPE = "bad-envelope"
 class Received(msgspec.Struct, frozen=True, gc=False):
     """A message as it came from the product, locked: CloudEvents *attributes* as a producer wrote them, and *body*.
 
-    *id* is what the product itself calls it; it stands for an id that the attributes do not give. The others are those
-    of a Delivery.
+    *id* is what the product itself calls it; it stands for an id that the attributes do not give. *fault* says why not
+    even attributes and body can be told from what came, if so. The others are those of a Delivery.
     """
 
     attributes: Mapping[str, str]
@@ -45,6 +45,7 @@ class Received(msgspec.Struct, frozen=True, gc=False):
     lock_token: str
     locked_until: float
     delivery_count: int
+    fault: str | None = None
 
 
 class ServedBroker(Broker):
@@ -130,7 +131,7 @@ class ServedBroker(Broker):
         deliveries: list[Delivery] = []
         for one in received:
             try:
-                message = from_attributes(one.attributes, one.body, fallback_id=one.id)
+                message = _message(one)
             except BadInputError as error:
                 unread = _delivery(queue, one, readable_part(one.attributes, one.body, one.id))
                 with contextlib.suppress(LockLostError):  # whoever took it over meanwhile finds the same
@@ -166,6 +167,12 @@ class ServedBroker(Broker):
 
     @abstractmethod
     async def _reply(self, address: str, messages: Sequence[Message]) -> None: ...
+
+
+def _message(received: Received) -> Message:
+    if received.fault is not None:
+        raise BadInputError(received.fault)
+    return from_attributes(received.attributes, received.body, fallback_id=received.id)
 
 
 def readable_part(attributes: Mapping[str, str], body: bytes, id_: str | None) -> Message:

@@ -1,23 +1,21 @@
 """Weights by path or URI, as what the model's constructor takes.
 
 A file of tensors (``.safetensors``; ``.pth`` and ``.pt``, unpickled as tensors only) becomes its state dict, any other
-file its path; a constructor whose first parameter is annotated str or Path gets the path in every case. Big files are
-streamed to disk, which the blob store's contract has no need for: so this asks obstore itself.
+file its path; a constructor whose first parameter is annotated str or Path gets the path in every case.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import pickle
-import secrets
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from dumbwaiter.errors import MissingExtraError, ModelLoadError
 from dumbwaiter.models.codecs import plain_type
+from dumbwaiter.models.downloading import downloaded
 from dumbwaiter.models.input_codec import one_line
 
 CACHE = Path(".dumbwaiter/weights")
@@ -52,7 +50,7 @@ def local_weights(uri: str, *, project: Path) -> Path:
     if scheme == "package":
         return _in_package(rest, uri)
     if scheme in _REMOTE:
-        return _downloaded(uri, project / CACHE)
+        return downloaded(uri, project / CACHE)
     raise ModelLoadError(f"cannot read weights from {uri!r}: write {_FORMS}")
 
 
@@ -122,38 +120,6 @@ def _in_package(rest: str, uri: str) -> Path:
         )
         raise ModelLoadError(f"no {inner!r} in package {package} for weights {uri!r}; it holds {_some(files)}")
     return path
-
-
-def _downloaded(uri: str, cache: Path) -> Path:
-    import obstore  # noqa: PLC0415 - only where weights are remote
-    from obstore.exceptions import BaseError  # noqa: PLC0415
-
-    folder, _, name = uri.rpartition("/")
-    try:
-        store = obstore.store.from_url(folder)
-        found = obstore.get(store, name)
-        version = f"{uri} {found.meta['e_tag']} {found.meta['size']}"
-        path = cache / f"{hashlib.sha256(version.encode()).hexdigest()[:16]}-{name}"
-        if not path.exists():
-            _write_whole(path, found)
-    except FileNotFoundError:
-        raise ModelLoadError(f"no weights at {uri}: there is no such object") from None
-    except (BaseError, OSError, ValueError) as error:
-        reason = one_line(str(error).split("\n\n", maxsplit=1)[0])
-        raise ModelLoadError(f"weights {uri} cannot be fetched: {reason}") from error
-    return path
-
-
-def _write_whole(path: Path, chunks: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".tmp-{secrets.token_hex(8)}")
-    try:
-        with unfinished.open("xb") as file:
-            for chunk in chunks:
-                file.write(chunk)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _some(names: list[str]) -> str:

@@ -58,12 +58,6 @@ local function ring(times)
   end
 end
 
-local function put_back(tokens)
-  for _, token in ipairs(tokens) do
-    call('ZADD', BACK, 0, token)
-  end
-end
-
 local function move_scheduled(member)
   local id = string.sub(member, 3)
   local packed = call('HGET', SCHEDULED, id)

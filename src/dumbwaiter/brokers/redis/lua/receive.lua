@@ -7,6 +7,9 @@ local time = now()
 local moved = advance(time)
 local left, until_, tag = math.min(tonumber(ARGV[1]), AT_ONCE), time + ARGV[2], '|' .. ARGV[3]
 local taken, locks = {}, {}
+-- Large bodies come few at a time, so that no answer takes longer than a client waits for it.
+local ENOUGH_NBYTES, FIRST_STEP = 8 * 1024 * 1024, 4
+local nbytes = 0
 
 local function lock(lane, id, count, fields)
   local token = place_of(lane, id) .. tag
@@ -14,11 +17,20 @@ local function lock(lane, id, count, fields)
   locks[#locks + 1] = token
   taken[#taken + 1] = {token, count, fields}
   left = left - 1
+  for _, part in ipairs(fields) do
+    nbytes = nbytes + #part
+  end
+  if nbytes > ENOUGH_NBYTES then
+    left = 0
+  end
 end
 
 -- All that came back is older than all that is new, in the same lane.
 local function take_back(lane, stream)
   for _, token in ipairs(call('ZRANGEBYLEX', BACK, '[' .. lane .. '|', '(' .. lane .. '}', 'LIMIT', 0, left)) do
+    if left <= 0 then
+      break
+    end
     call('ZREM', BACK, token)
     moved = moved - 1
     local _, id = entry_of(token)
@@ -32,17 +44,28 @@ local function take_back(lane, stream)
   end
 end
 
+local function take_new(lane, stream)
+  local step = FIRST_STEP
+  while left > 0 do
+    local wanted = math.min(step, left)
+    local read = call('XREADGROUP', 'GROUP', GROUP, CONSUMER, 'COUNT', wanted, 'STREAMS', stream, '>')
+    local entries = read and read[1][2] or {}
+    for _, entry in ipairs(entries) do
+      lock(lane, entry[1], 1, entry[2])
+    end
+    if #entries < wanted then
+      break
+    end
+    step = 2 * step
+  end
+end
+
 for lane in string.gmatch(ARGV[4], '%d') do
   local stream = LANES[lane + 1]
   if left > 0 then
     take_back(lane, stream)
   end
-  if left > 0 then
-    local read = call('XREADGROUP', 'GROUP', GROUP, CONSUMER, 'COUNT', left, 'STREAMS', stream, '>')
-    for _, entry in ipairs(read and read[1][2] or {}) do
-      lock(lane, entry[1], 1, entry[2])
-    end
-  end
+  take_new(lane, stream)
 end
 
 if #locks > 0 then

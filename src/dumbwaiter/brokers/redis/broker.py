@@ -1,0 +1,370 @@
+"""The verbs of a Redis or Valkey broker: each is one script call a batch. See docs/brokers/redis.md for the keys."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import secrets
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from functools import cache, partial
+from typing import Any
+
+import msgspec
+
+from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Capabilities, Inbox
+from dumbwaiter.brokers.findings import Finding
+from dumbwaiter.brokers.redis import scripts
+from dumbwaiter.brokers.redis.connection import Argument, Pipeline
+from dumbwaiter.brokers.redis.errors import NoGroupError
+from dumbwaiter.brokers.redis.examining import Facts, findings_of, read_facts, require_version
+from dumbwaiter.brokers.redis.inbox import REPLY_SECONDS, Mailbox
+from dumbwaiter.brokers.redis.keys import (
+    QueueKeys,
+    fields_of,
+    inbox_keys,
+    keys_of,
+    parse_inbox_address,
+    read_fields,
+    registry_key,
+)
+from dumbwaiter.brokers.redis.letters import Graveyard, Why
+from dumbwaiter.brokers.redis.location import location_of
+from dumbwaiter.brokers.redis.scripts import Script
+from dumbwaiter.brokers.redis.waiting import Taken, Waiting
+from dumbwaiter.brokers.served import Received, ServedBroker
+from dumbwaiter.errors import (
+    BrokerClosedError,
+    BrokerError,
+    BrokerUnavailableError,
+    InboxGoneError,
+    LockLostError,
+    QueueNotFoundError,
+)
+from dumbwaiter.message import DeadLetter, Delivery, Message, QueueStats
+from dumbwaiter.policies.lanes import lane_of, order
+
+MAX_MESSAGE_NBYTES = 64 * 1024 * 1024
+"""Redis takes 512 MB; but it does one thing at a time, and while it copies such a body everybody waits."""
+MAX_CALL_NBYTES = 64 * 1024 * 1024
+MAX_CALL_MESSAGES = 500
+LONGEST_WAIT = 1e7
+"""Seconds: event loops take no infinity, and nobody waits for longer."""
+
+
+class RedisBroker(ServedBroker):
+    """Queues in Redis 6.2 or later, or in Valkey. *url* is ``redis://host:6379/0``; see location.py for all of it.
+
+    Whether it is durable depends on the server: only with ``appendfsync always`` is each confirmed message on disk.
+    """
+
+    capabilities = Capabilities(
+        durable=True,
+        multi_process=True,
+        ordered=True,
+        priority=True,
+        strict_priority=False,
+        abandon_delay=True,
+        send_delay=True,
+        uncounted_abandon=True,
+        deduplication=True,
+        forgets_purged=True,
+        portable_tokens=True,
+        lists_queues=True,
+        counts_locked=True,
+        knows_gone_inboxes=True,
+        oldest_age=True,
+        queue_position=False,
+        max_message_nbytes=MAX_MESSAGE_NBYTES,
+    )
+
+    def __init__(self, url: str, *, lock_duration: float = DEFAULT_LOCK_DURATION) -> None:
+        self._location = location_of(url)
+        super().__init__(url, lock_duration=lock_duration)
+        self._keys_of: Callable[[str], QueueKeys] = cache(partial(keys_of, self._location.prefix))
+        # Not from 0: many that come for one message only must not all ask the same lane first.
+        self._turns = itertools.count(secrets.randbelow(1000))
+        self._receives = itertools.count()
+        self._received_from: set[str] = set()
+        self._beside: set[asyncio.Task[Any]] = set()
+
+    async def _connect(self) -> None:
+        self._owner = secrets.token_hex(8)
+        self._pipeline = Pipeline(self._location)
+        try:
+            facts = await self._facts()
+            require_version(facts, self._location.shown)
+        except BaseException:
+            await self._pipeline.close()
+            raise
+        self.capabilities = msgspec.structs.replace(type(self).capabilities, durable=facts.is_durable)
+        self._mailbox = Mailbox(self._location, self._pipeline, self._owner)
+        self._dead = Graveyard(self._pipeline, run=self._run, keys_of=self._keys_of)
+        self._is_cluster = facts.is_cluster
+        self._waitings: dict[str, Waiting] = {}
+
+    def _waiting_for(self, queue: str) -> Waiting:
+        """One connection waits for all queues; but in a cluster no command may be about queues of several slots."""
+        name = queue if self._is_cluster else ""
+        if name not in self._waitings:
+            self._waitings[name] = Waiting(
+                self._location,
+                self._pipeline,
+                take=self._take,
+                give_back=self._give_back,
+                ring=lambda queue: self._start(self._run(scripts.RING, queue)),
+                keys_of=self._keys_of,
+            )
+        return self._waitings[name]
+
+    async def _disconnect(self) -> None:
+        for waiting in self._waitings.values():
+            waiting.dismiss(BrokerClosedError())
+        await asyncio.gather(*(waiting.close() for waiting in self._waitings.values()))
+        releases = (self._run(scripts.RELEASE, queue, f"{self._owner}.") for queue in self._received_from)
+        await asyncio.gather(*releases, *self._beside, return_exceptions=True)
+        self._received_from.clear()
+        with contextlib.suppress(BrokerError):
+            await self._mailbox.close()
+        await self._pipeline.close()
+
+    async def check(self) -> None:
+        self.require_open()
+        await self._pipeline.ask("SET", f"{self._location.prefix}:check", "", "PX", 1000)
+
+    async def examine(self, *, longest_run: float | None = None) -> list[Finding]:  # noqa: ARG002 - locks are renewed
+        self.require_open()
+        return findings_of(await self._facts())
+
+    async def _facts(self) -> Facts:
+        return await read_facts(self._pipeline)
+
+    # --- queues ---
+
+    async def _create_queue(self, queue: str) -> None:
+        self.require_open()
+        listing = self._pipeline.ask("SADD", registry_key(self._location.prefix), queue)
+        try:
+            await asyncio.gather(listing, self._run(scripts.CREATE, queue))
+        except BrokerUnavailableError:
+            # A server that is full refuses that; and yet a worker must come up to work its queue off.
+            if not await self._dead.has_queue(queue):
+                raise
+
+    async def queues(self) -> list[str]:
+        self.require_open()
+        names = await self._pipeline.ask("SMEMBERS", registry_key(self._location.prefix))
+        return sorted(name.decode() for name in names)
+
+    async def has_queue(self, queue: str) -> bool:
+        self.require_open()
+        return await self._dead.has_queue(queue)
+
+    async def _send(self, queue: str, messages: Sequence[Message], delay: float) -> None:
+        for call in _calls(messages):
+            arguments: list[Argument] = [_ms(delay)]
+            for message in call:
+                fields = fields_of(message)
+                arguments += (lane_of(message.priority), message.id, len(fields), *fields)
+            _require(await self._run(scripts.SEND, queue, *arguments), queue)
+
+    async def receive(self, queue: str, *, max_messages: int, max_wait: float) -> list[Delivery]:
+        self.require_open()
+        until = time.monotonic() + (min(max_wait, LONGEST_WAIT) if max_messages > 0 else 0.0)
+        while True:
+            received = await self._receive(queue, max(max_messages, 0), until)
+            try:
+                self.require_open()
+                deliveries = await self.deliveries_of(queue, received)
+            except BaseException:
+                self._give_back(queue, received)
+                raise
+            # All that came may have been unreadable; whoever waits for messages waits on.
+            if deliveries or not received:
+                return deliveries
+
+    async def _receive(self, queue: str, max_messages: int, until: float) -> list[Received]:
+        next_event, waiting = None, self._waiting_for(queue)
+        if until <= time.monotonic() or not waiting.has_line(queue):
+            taking: asyncio.Task[Taken] = self._start(self._take(queue, max_messages, False))
+            try:
+                taken = await asyncio.shield(taking)
+            except asyncio.CancelledError:
+                taking.add_done_callback(partial(self._give_back_taken, queue))
+                raise
+            self.require_open()
+            if taken.received:
+                return taken.received
+            next_event = taken.next_event
+        left = until - time.monotonic()
+        return await waiting.receive(queue, max_messages, left, next_event=next_event) if left > 0 else []
+
+    async def _take(self, queue: str, max_messages: int, was_woken: bool) -> Taken:
+        tag = f"{self._owner}.{next(self._receives):x}"
+        lanes = "".join(map(str, order(next(self._turns))))
+        lock = _ms(self.lock_duration)
+        self._received_from.add(queue)
+        until = time.monotonic() + self.lock_duration
+        answer = await self._run(scripts.RECEIVE, queue, max_messages, lock, tag, lanes, int(was_woken))
+        entries, next_event = _require(answer, queue)
+        received = []
+        for token, count, fields in entries:
+            lock_token = token.decode()
+            attributes, body = read_fields(fields)
+            received.append(Received(attributes, body, _id_of(lock_token), lock_token, until, count))
+        return Taken(received, None if next_event < 0 else next_event / 1000)
+
+    def _give_back(self, queue: str, received: Sequence[Received]) -> None:
+        """Nobody waits for *received* any more. Of a broker that closes meanwhile all is handed back anyway."""
+        if received and self.is_open:
+            tokens, counts = [one.lock_token for one in received], [one.delivery_count for one in received]
+            arguments: list[Argument] = [0, 0, *tokens, *counts]
+            self._start(self._run(scripts.ABANDON, queue, *arguments))
+
+    def _give_back_taken(self, queue: str, taking: asyncio.Task[Taken]) -> None:
+        if not taking.cancelled() and taking.exception() is None:
+            self._give_back(queue, taking.result().received)
+
+    # --- settling ---
+
+    async def _complete(self, deliveries: Sequence[Delivery]) -> None:
+        _raise_lost(await self._settle(scripts.COMPLETE, deliveries, [], lambda delivery: delivery.message.id))
+
+    async def _abandon(self, deliveries: Sequence[Delivery], delay: float, counted: bool) -> None:
+        first = [_ms(delay), int(counted)]
+        _raise_lost(await self._settle(scripts.ABANDON, deliveries, first, lambda delivery: delivery.delivery_count))
+
+    async def _dead_letter(self, deliveries: Sequence[Delivery], reason: str, detail: str) -> None:
+        why = partial(Why.packed, reason, detail)
+        _raise_lost(await self._settle(scripts.DEAD_LETTER, deliveries, [], why))
+
+    async def _renew_lock(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        until = time.monotonic() + self.lock_duration
+        lost = await self._settle(scripts.RENEW, deliveries, [_ms(self.lock_duration)], None)
+        gone = {id(delivery) for delivery in lost}
+        renewed = [msgspec.structs.replace(one, locked_until=until) for one in deliveries if id(one) not in gone]
+        if lost:
+            raise LockLostError(lost, renewed)
+        return renewed
+
+    async def _settle(
+        self,
+        script: Script,
+        deliveries: Sequence[Delivery],
+        first: Sequence[Argument],
+        of_each: Callable[[Delivery], Argument] | None,
+    ) -> list[Delivery]:
+        """Run *script* with *first*, the tokens and *of_each*; the deliveries that it calls lost."""
+        by_queue: dict[str, list[Delivery]] = {}
+        for delivery in deliveries:
+            by_queue.setdefault(delivery.queue, []).append(delivery)
+        calls = [(queue, call) for queue, all_ in by_queue.items() for call in _chunks(all_, MAX_CALL_MESSAGES)]
+
+        def arguments(call: Sequence[Delivery]) -> list[Argument]:
+            return [*first, *(one.lock_token for one in call), *(map(of_each, call) if of_each else ())]
+
+        answers = await asyncio.gather(*(self._run(script, queue, *arguments(call)) for queue, call in calls))
+        return [call[number - 1] for (_, call), lost in zip(calls, answers, strict=True) for number in lost]
+
+    # --- looking ---
+
+    async def stats(self, queue: str) -> QueueStats:
+        self.require_open()
+        ready, locked, delayed, dead, age = _require(await self._run(scripts.STATS, queue), queue)
+        return QueueStats(ready=ready, locked=locked, delayed=delayed, dead=dead, oldest_age=age / 1000)
+
+    async def dead_letters(self, queue: str, *, limit: int = 100, after: str | None = None) -> list[DeadLetter]:
+        self.require_open()
+        return await self._dead.read(queue, limit, after)
+
+    async def is_dead_letter(self, queue: str, key: str) -> bool:
+        self.require_open()
+        return await self._dead.has(queue, key)
+
+    async def redrive(self, queue: str, keys: Sequence[str] | None = None) -> int:
+        self.require_open()
+        return await self._dead.exhume("redrive", queue, keys)
+
+    async def purge(self, queue: str, keys: Sequence[str] | None = None) -> int:
+        self.require_open()
+        return await self._dead.exhume("purge", queue, keys)
+
+    # --- request-reply ---
+
+    async def open_inbox(self) -> Inbox:
+        self.require_open()
+        return await self._mailbox.open()
+
+    async def _reply(self, address: str, messages: Sequence[Message]) -> None:
+        found = parse_inbox_address(self._location.prefix, address)
+        if found is None:
+            raise InboxGoneError(address)
+        owner, number = found
+        keys = inbox_keys(self._location.prefix, owner)
+        for call in _calls(messages):
+            arguments: list[Argument] = [number, _ms(REPLY_SECONDS)]
+            for message in call:
+                fields = fields_of(message)
+                arguments += (len(fields), *fields)
+            if not await scripts.REPLY.run(self._pipeline, self._location.shown, keys, *arguments):
+                raise InboxGoneError(address)
+
+    # --- scripts ---
+
+    async def _run(self, script: Script, queue: str, *arguments: Argument) -> Any:
+        try:
+            return await script.run(self._pipeline, self._location.shown, self._keys_of(queue), *arguments)
+        except NoGroupError:
+            raise QueueNotFoundError(queue) from None
+
+    def _start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Let *work* run on, whoever leaves; close() waits for it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._beside.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._beside.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waits for it sees it; and a lock that is not handed back runs out
+
+
+def _require(answer: Any, queue: str) -> Any:
+    if answer == -1:
+        raise QueueNotFoundError(queue)
+    return answer
+
+
+def _raise_lost(lost: list[Delivery]) -> None:
+    if lost:
+        raise LockLostError(lost)
+
+
+def _id_of(lock_token: str) -> str:
+    """What the stream calls the entry of *lock_token*, with its lane unless that is the usual one."""
+    lane, place, _ = lock_token.split("|", 2)
+    ms, seq = place.split("-")
+    return f"{int(ms)}-{int(seq)}{('-high', '', '-low')[int(lane)]}"
+
+
+def _ms(seconds: float) -> int:
+    return max(0, round(seconds * 1000))
+
+
+def _chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _calls(messages: Sequence[Message]) -> list[list[Message]]:
+    """*messages* in as few script calls as may be: all or none of each call are sent."""
+    calls: list[list[Message]] = []
+    nbytes = 0
+    for message in messages:
+        if not calls or nbytes + len(message.body) > MAX_CALL_NBYTES or len(calls[-1]) >= MAX_CALL_MESSAGES:
+            calls.append([])
+            nbytes = 0
+        calls[-1].append(message)
+        nbytes += len(message.body)
+    return calls

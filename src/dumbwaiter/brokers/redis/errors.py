@@ -1,0 +1,53 @@
+"""The client library's errors as ours."""
+
+from __future__ import annotations
+
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
+
+from dumbwaiter.errors import BrokerUnavailableError
+
+
+class NoGroupError(Exception):
+    """A stream or its group is not there: the queue was not created, or somebody has deleted a part of it."""
+
+
+def is_no_script(error: ResponseError) -> bool:
+    """Whether the server has forgotten a script: it was restarted, or another one has taken over."""
+    return "NOSCRIPT" in str(error) or type(error).__name__ == "NoScriptError"
+
+
+def of_reply(error: ResponseError, where: str) -> Exception:
+    """What the server at *where* refused, or could not do."""
+    if "NOGROUP" in str(error):
+        return NoGroupError(str(error))
+    said = str(error).rstrip(".")
+    return BrokerUnavailableError(f"{where} refuses: {said}{_remedy(said)}")
+
+
+def of_connection(error: BaseException, where: str) -> BrokerUnavailableError:
+    """What the connection to *where* failed with."""
+    said = str(error).rstrip(".")
+    if isinstance(error, AuthenticationError):
+        return BrokerUnavailableError(f"{where} refuses user or password: {said}; write them into the URL")
+    if isinstance(error, TimeoutError) and not isinstance(error, RedisError):
+        return BrokerUnavailableError(f"{where} does not answer; look whether it is stopped or very busy")
+    return BrokerUnavailableError(f"cannot reach {where}: {said}; start it, or look at its address")
+
+
+#: What a refusal begins with -> the next step.
+_REMEDIES = {
+    "OOM ": "; its memory is full: complete or purge messages, or raise maxmemory",
+    "MISCONF": "; it cannot write to its disk: look at its log and at the free space",
+    "READONLY": "; it is a replica: write the primary's address",
+    "NOREPLICAS": "; too few replicas follow: start them, or lower min-replicas-to-write",
+    "NOAUTH": "; write user and password into the URL: redis://user:password@host",
+    "WRONGPASS": "; write the right user and password into the URL",
+    "ACL failure": "; give this user the rights that docs/brokers/redis.md names",
+    "NOPERM": "; give this user the rights that docs/brokers/redis.md names",
+    "MOVED": "; it is one node of a cluster with several: write the node's address that it names, for all queues",
+    "LOADING": "; it is still reading its data: wait",
+}
+
+
+def _remedy(text: str) -> str:
+    return next((remedy for start, remedy in _REMEDIES.items() if start in text), "")

@@ -1,0 +1,242 @@
+"""Amazon SQS standard queues: ``sqs://eu-central-1?option=value``; see location.py for all of it.
+
+Each queue is three of SQS, one a lane of priority, and one for its dead letters; see names.py. Whoever knows nothing of
+dumbwaiter sends a body to ``dumbwaiter_<queue>``. holding.py keeps locks, and receiving.py waits for messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Capabilities, Inbox
+from dumbwaiter.brokers.served import ServedBroker
+from dumbwaiter.brokers.sqs.api import Api
+from dumbwaiter.brokers.sqs.dead import DeadLetters
+from dumbwaiter.brokers.sqs.examining import examine
+from dumbwaiter.brokers.sqs.holding import LONGEST_DELAY, LONGEST_LOCK, Holding, delay_of, visibility_of
+from dumbwaiter.brokers.sqs.inbox import SqsInbox, sweep
+from dumbwaiter.brokers.sqs.location import location_of
+from dumbwaiter.brokers.sqs.names import all_of, is_inbox
+from dumbwaiter.brokers.sqs.queues import Queues
+from dumbwaiter.brokers.sqs.receiving import Reception, spawn_end
+from dumbwaiter.brokers.sqs.wire import entry_of, largest_body, message_nbytes
+from dumbwaiter.errors import (
+    BrokerClosedError,
+    BrokerError,
+    BrokerUnavailableError,
+    ConfigError,
+    InboxGoneError,
+    QueueNotFoundError,
+)
+from dumbwaiter.policies.lanes import lane_of
+from dumbwaiter.tasks import end
+
+if TYPE_CHECKING:
+    from dumbwaiter.brokers.findings import Finding
+    from dumbwaiter.message import DeadLetter, Delivery, Message, QueueStats
+
+#: Brokers that are closed, and whose last long polls hand back what they bring.
+_leaving: set[asyncio.Task[None]] = set()
+
+
+class SqsBroker(ServedBroker):
+    """Queues in Amazon SQS. See the module text for *url*, and docs/brokers/sqs.md for what SQS can and cannot do."""
+
+    capabilities = Capabilities(
+        durable=True,
+        multi_process=True,
+        ordered=False,
+        priority=True,
+        strict_priority=False,
+        abandon_delay=True,
+        send_delay=True,
+        uncounted_abandon=True,
+        deduplication=False,
+        forgets_purged=True,
+        portable_tokens=False,
+        lists_queues=True,
+        counts_locked=True,
+        knows_gone_inboxes=False,  # for a minute after its deletion SQS may still take messages for a queue
+        oldest_age=False,
+        queue_position=False,
+        max_message_nbytes=largest_body(),
+    )
+
+    def __init__(self, url: str, *, lock_duration: float = DEFAULT_LOCK_DURATION) -> None:
+        self._location = location_of(url)
+        if not 0 < lock_duration < LONGEST_LOCK:
+            raise ConfigError(f"a lock of {lock_duration:g} s: SQS locks for less than {LONGEST_LOCK} s (12 hours)")
+        super().__init__(url, lock_duration=lock_duration)
+        self.capabilities = msgspec.structs.replace(
+            type(self).capabilities, max_message_nbytes=largest_body(self._location.max_message_size)
+        )
+        self._receptions: dict[str, Reception] = {}
+        self._inboxes: list[SqsInbox] = []
+        self._sweeping: asyncio.Task[None] | None = None
+
+    # --- open and close ---
+
+    async def _connect(self) -> None:
+        self._api = Api(self._location)
+        await self._api.open()
+        self._queues = Queues(self._api)
+        self._holding = Holding(
+            self._api, self._queues, lock_duration=self.lock_duration, deliveries_of=self.deliveries_of
+        )
+        self._dead = DeadLetters(self._api, self._queues, spawn=self._holding.spawn)
+        try:
+            await self._try()
+        except BaseException:
+            await self._api.close()
+            raise
+
+    async def _try(self) -> None:
+        """Ask for something that changes nothing and needs no right to a queue of ours."""
+        with contextlib.suppress(QueueNotFoundError):
+            await self._api.ask("get_queue_url", QueueName=f"{all_of(self._location.prefix)}_check")
+
+    async def _disconnect(self) -> None:
+        await end([self._sweeping])
+        closing = [reception.close(BrokerClosedError()) for reception in self._receptions.values()]
+        polls = [poll for some in await asyncio.gather(*closing) for poll in some]
+        await asyncio.gather(*(self._close_inbox(inbox) for inbox in self._inboxes))
+        await self._holding.close()
+        self._receptions.clear()
+        self._inboxes.clear()
+        leaving = spawn_end(polls, self._api.close)
+        if polls:
+            _leaving.add(leaving)
+            leaving.add_done_callback(_leaving.discard)
+        else:
+            await leaving
+
+    async def _close_inbox(self, inbox: SqsInbox) -> None:
+        with contextlib.suppress(BrokerError):  # others sweep it
+            await inbox.close()
+
+    async def check(self) -> None:
+        self.require_open()
+        # SQS has no disk of ours that fills; so whoever can ask can send.
+        await self._try()
+
+    async def examine(self, *, longest_run: float | None = None) -> list[Finding]:
+        self.require_open()
+        return await examine(self._api, self._queues, longest_run=longest_run)
+
+    # --- queues ---
+
+    async def _create_queue(self, queue: str) -> None:
+        self.require_open()
+        await self._queues.create(queue)
+
+    async def queues(self) -> list[str]:
+        self.require_open()
+        return await self._queues.names()
+
+    async def has_queue(self, queue: str) -> bool:
+        self.require_open()
+        return await self._queues.has(queue)
+
+    def nbytes_of(self, message: Message) -> int:
+        return message_nbytes(message)
+
+    async def _send(self, queue: str, messages: Sequence[Message], delay: float) -> None:
+        due = time.time() + delay if delay > LONGEST_DELAY else None
+        by_lane: dict[int, list[dict[str, Any]]] = {}
+        for message in messages:
+            entry = entry_of(message, due=due, delay=delay_of(delay))
+            by_lane.setdefault(lane_of(message.priority), []).append(entry)
+        urls = dict(zip(by_lane, await self._queues.urls(queue, list(by_lane)), strict=True))
+        sends = (self._queues.send(urls[lane], entries, queue=queue) for lane, entries in by_lane.items())
+        failed = sum(map(len, await asyncio.gather(*sends)))
+        if failed:
+            raise BrokerUnavailableError(f"SQS took {len(messages) - failed} of {len(messages)} messages; send again")
+
+    async def receive(self, queue: str, *, max_messages: int, max_wait: float) -> list[Delivery]:
+        self.require_open()
+        if max_messages <= 0:
+            return []
+        reception = self._receptions.get(queue)
+        if reception is None:
+            reception = self._receptions[queue] = self._new_reception(queue)
+        deliveries = await reception.receive(max_messages, max_wait)
+        self.require_open()
+        return deliveries
+
+    def _new_reception(self, queue: str) -> Reception:
+        visibility = visibility_of(self.lock_duration)
+        return Reception(
+            self._api,
+            self._queues,
+            queue,
+            visibility=visibility,
+            tolerance=(visibility - self.lock_duration) / 2,
+            accept=self._holding.accept,
+            give_back=self._holding.give_back_later,
+            release=self._holding.release,
+        )
+
+    # --- settling ---
+
+    async def _complete(self, deliveries: Sequence[Delivery]) -> None:
+        await self._holding.complete(deliveries)
+
+    async def _abandon(self, deliveries: Sequence[Delivery], delay: float, counted: bool) -> None:
+        await self._holding.abandon(deliveries, delay, counted=counted)
+
+    async def _dead_letter(self, deliveries: Sequence[Delivery], reason: str, detail: str) -> None:
+        await self._holding.dead_letter(deliveries, reason, detail)
+
+    async def _renew_lock(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        return await self._holding.renew(deliveries)
+
+    # --- looking ---
+
+    async def stats(self, queue: str) -> QueueStats:
+        self.require_open()
+        return await self._queues.stats(queue)
+
+    async def dead_letters(self, queue: str, *, limit: int = 100, after: str | None = None) -> list[DeadLetter]:
+        self.require_open()
+        return await self._dead.page(queue, limit, after)
+
+    async def is_dead_letter(self, queue: str, key: str) -> bool:
+        self.require_open()
+        return await self._dead.has(queue, key)
+
+    async def redrive(self, queue: str, keys: Sequence[str] | None = None) -> int:
+        self.require_open()
+        return await self._dead.redrive(queue, keys)
+
+    async def purge(self, queue: str, keys: Sequence[str] | None = None) -> int:
+        self.require_open()
+        return await self._dead.purge(queue, keys)
+
+    # --- request-reply ---
+
+    async def open_inbox(self) -> Inbox:
+        self.require_open()
+        inbox = SqsInbox(self._api, require_open=self.require_open)
+        await inbox.open()
+        self._inboxes.append(inbox)
+        if len(self._inboxes) == 1:
+            self._sweeping = asyncio.create_task(sweep(self._api, self._queues, now=time.time()))
+        return inbox
+
+    async def _reply(self, address: str, messages: Sequence[Message]) -> None:
+        if not is_inbox(self._location.prefix, address):
+            await self._try()  # raises where nobody can be asked
+            raise InboxGoneError(address)
+        try:
+            url = await self._queues.inbox_url(address)
+            failed = await self._queues.send(url, [entry_of(message) for message in messages])
+        except QueueNotFoundError:
+            raise InboxGoneError(address) from None
+        if failed:
+            raise BrokerUnavailableError(f"SQS took not all of {len(messages)} replies; reply again")

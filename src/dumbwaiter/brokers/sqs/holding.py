@@ -1,0 +1,330 @@
+"""Deliveries of one broker object: held, renewed, settled and handed back.
+
+SQS takes a receipt handle also when somebody else holds the message by then. So a handle is used only while the lock
+that it came with surely stands: what is asked for later is refused here.
+
+What SQS cannot do to a message is done by a copy: it is sent, and then the original is deleted. A crash between the two
+leaves both, which is a message delivered twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import math
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from dumbwaiter.brokers.leases import Lease, Leases
+from dumbwaiter.brokers.served import Received
+from dumbwaiter.brokers.sqs.api import Api, Failed
+from dumbwaiter.brokers.sqs.names import DEAD
+from dumbwaiter.brokers.sqs.queues import Queues
+from dumbwaiter.brokers.sqs.wire import Arrived, Note, burial_of, entry_nbytes, entry_of, message_of
+from dumbwaiter.errors import BrokerError, BrokerUnavailableError, LockLostError
+from dumbwaiter.message import Delivery, Message
+
+LONGEST_LOCK = 43_200
+"""Seconds for which SQS keeps a message locked at most, renewed or not, from its receive on."""
+LONGEST_DELAY = 900
+"""Seconds for which SQS keeps a message back at most."""
+_SPARE = 0.5
+"""Seconds for which the lock in SQS stands at least when ours has ended: for a settlement's way there."""
+_EARLY = 0.5
+"""A message that is due within so many seconds is served at once."""
+_FEW = 100
+_UNREAD = Message(id="unread")
+
+
+def visibility_of(lock_duration: float) -> int:
+    """For how many whole seconds SQS is asked to lock: a little longer than our own lock."""
+    return min(math.ceil(lock_duration + _SPARE), LONGEST_LOCK)
+
+
+def delay_of(seconds: float) -> int:
+    """For how many whole seconds SQS is asked to keep a message back that has *seconds* to wait."""
+    return max(0, min(math.ceil(seconds), LONGEST_DELAY))
+
+
+class Held(msgspec.Struct, gc=False):
+    """How a delivery is settled: in which queue of SQS (its *url*), and by which *handle*.
+
+    *is_copied*: its copy has been sent already, and only the deletion failed. *is_unsure*: nobody knows whether it was
+    deleted.
+    """
+
+    url: str
+    handle: str
+    is_copied: bool = False
+    is_unsure: bool = False
+
+
+class Holding:
+    """What one broker object holds. *deliveries_of* reads envelopes, and dead-letters those that cannot be read."""
+
+    def __init__(
+        self,
+        api: Api,
+        queues: Queues,
+        *,
+        lock_duration: float,
+        deliveries_of: Callable[[str, list[Received]], Awaitable[list[Delivery]]],
+    ) -> None:
+        self._api = api
+        self._queues = queues
+        self._limit = api.location.max_message_size
+        self._lock_duration = lock_duration
+        self._visibility = visibility_of(lock_duration)
+        self._deliveries_of = deliveries_of
+        self._owner = secrets.token_hex(6)
+        self._count = 0
+        self._leases: Leases[Held] = Leases(ended=self._on_ended)
+        self._of_id: dict[str, Lease[Held]] = {}
+        self._beside: set[asyncio.Task[Any]] = set()
+
+    # --- taking over ---
+
+    async def accept(self, queue: str, came: Sequence[tuple[Arrived, str, float]]) -> list[Delivery]:
+        """Hold what *came* from *queue*: each with the URL that it came from, and since when it is locked at least.
+
+        What is not due yet is sent on its way again, and what may be with others by now is left alone.
+        """
+        received: list[Received] = []
+        early: list[tuple[Arrived, str]] = []
+        leases: dict[str, Lease[Held]] = {}
+        for arrived, url, since in came:
+            if arrived.due > time.time() + _EARLY:
+                early.append((arrived, url))
+                continue
+            if self._is_double(arrived):
+                continue
+            one = self._received(arrived, since)
+            lease = Lease(_unread(queue, one), Held(url, arrived.handle), own_lock=None, alive_at=since)
+            if lease.is_valid(time.monotonic()):
+                received.append(one)
+                # Held before it is read: what cannot be read is dead-lettered under the same lease.
+                leases[one.lock_token] = self._of_id[arrived.id] = lease
+                self._leases.hold(lease)
+        if early:
+            self.spawn(self._hop(queue, early))
+        deliveries = await self._deliveries_of(queue, received)
+        for delivery in deliveries:
+            leases[delivery.lock_token].delivery = delivery
+        return deliveries
+
+    def _received(self, arrived: Arrived, since: float) -> Received:
+        self._count += 1
+        return Received(
+            attributes=arrived.attributes,
+            body=arrived.body,
+            id=arrived.id,
+            lock_token=f"{self._owner}.{self._count:x}",
+            locked_until=since + self._lock_duration,
+            delivery_count=arrived.delivery_count,
+            fault=arrived.fault,
+        )
+
+    def _is_double(self, arrived: Arrived) -> bool:
+        """Whether SQS has handed out once more what is held here, as it may; then only its new handle matters."""
+        lease = self._of_id.get(arrived.id)
+        if lease is not None and self._leases.find([lease.delivery])[0]:
+            lease.held.handle = arrived.handle
+            return True
+        if len(self._of_id) > 2 * len(self._leases) + _FEW:
+            held = {id_: one for id_, one in self._of_id.items() if self._leases.find([one.delivery])[0]}
+            self._of_id = held
+        return False
+
+    async def _hop(self, queue: str, early: Sequence[tuple[Arrived, str]]) -> None:
+        """Have SQS keep messages back for another while, whose delay is longer than it keeps one."""
+        for url in {url for _, url in early}:
+            ours = [arrived for arrived, its in early if its == url]
+            now = time.time()
+            entries = [
+                entry_of(message_of(one), count=one.count, due=one.due, delay=delay_of(one.due - now)) for one in ours
+            ]
+            failed = await self._queues.send(url, entries, queue=queue)
+            sent = [one for i, one in enumerate(ours) if i not in failed]
+            await self._api.batch("delete_message_batch", url, [{"ReceiptHandle": one.handle} for one in sent])
+
+    # --- settling ---
+
+    async def complete(self, deliveries: Sequence[Delivery]) -> None:
+        """As the contract says."""
+        leases, lost = self._leases.take(deliveries, for_good=True)
+        lost += await self._delete(leases)
+        if lost:
+            raise LockLostError(lost)
+
+    async def dead_letter(self, deliveries: Sequence[Delivery], reason: str, detail: str) -> None:
+        """As the contract says."""
+        leases, lost = self._leases.take(deliveries, for_good=True)
+        messages = {delivery.lock_token: delivery.message for delivery in deliveries}
+        for lease in leases:
+            # What was received may be no envelope; what is buried is the part of it that can be read.
+            lease.delivery = msgspec.structs.replace(lease.delivery, message=messages[lease.delivery.lock_token])
+
+        def burial(lease: Lease[Held]) -> dict[str, Any]:
+            note = Note(reason=reason, detail=detail, count=lease.delivery.delivery_count)
+            return burial_of(lease.delivery.message, note, self._limit)
+
+        with self._restoring(leases):
+            for queue in {lease.delivery.queue for lease in leases}:
+                dead = await self._queues.url(queue, DEAD)
+                await self._copy([lease for lease in leases if lease.delivery.queue == queue], burial, to=dead)
+        lost += await self._delete(leases)
+        if lost:
+            raise LockLostError(lost)
+
+    async def abandon(self, deliveries: Sequence[Delivery], delay: float, *, counted: bool) -> None:
+        """As the contract says."""
+        leases, lost = self._leases.take(deliveries, for_good=False)
+        lost += await self._hand_back(leases, delay, counted=counted)
+        if lost:
+            raise LockLostError(lost)
+
+    async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """As the contract says."""
+        leases, lost = self._leases.find(deliveries)
+        asked_at = time.monotonic()
+        gone = {id(one) for one in await self._change_visibility(leases, self._visibility)}
+        renewed: dict[str, Delivery] = {}
+        until = asked_at + self._lock_duration
+        for lease in leases:
+            delivery = None if id(lease) in gone else self._leases.renew(lease, until)
+            if delivery is None:
+                lost.append(lease.delivery)
+            else:
+                renewed[delivery.lock_token] = delivery
+        kept = [renewed[delivery.lock_token] for delivery in deliveries if delivery.lock_token in renewed]
+        if lost:
+            raise LockLostError(lost, kept)
+        return kept
+
+    def give_back_later(self, deliveries: list[Delivery]) -> None:
+        """Hand *deliveries* back, which came for nobody, while others go on."""
+        self.spawn(self.abandon(deliveries, 0.0, counted=True))
+
+    async def release(self, url: str, came: Sequence[Arrived]) -> None:
+        """Hand back at once what nobody holds."""
+        entries = [{"ReceiptHandle": one.handle, "VisibilityTimeout": 0} for one in came]
+        await self._api.batch("change_message_visibility_batch", url, entries)
+
+    async def close(self) -> None:
+        """Hand back what is held, uncounted, as far as SQS can be reached."""
+        if self._beside:
+            await asyncio.wait(self._beside)
+        with contextlib.suppress(BrokerError):  # their locks run out
+            await self._hand_back(self._leases.release(), 0.0, counted=False)
+        self._leases.lose()
+
+    async def _hand_back(self, leases: list[Lease[Held]], delay: float, *, counted: bool) -> list[Delivery]:
+        """Hand the messages of *leases* back. Returns the deliveries that are lost."""
+        plain = [lease for lease in leases if self._is_plain(lease, delay, counted=counted)]
+        copied = [lease for lease in leases if not self._is_plain(lease, delay, counted=counted)]
+        due = time.time() + delay if delay > LONGEST_DELAY else None
+
+        def again(lease: Lease[Held]) -> dict[str, Any]:
+            count = lease.delivery.delivery_count - (0 if counted else 1)
+            return entry_of(lease.delivery.message, count=count, due=due, delay=delay_of(delay))
+
+        with self._restoring(plain):
+            with self._restoring(copied):
+                for url in {lease.held.url for lease in copied}:
+                    await self._copy([lease for lease in copied if lease.held.url == url], again, to=url)
+            lost = await self._delete(copied)
+            gone = await self._change_visibility(plain, min(math.ceil(delay), LONGEST_LOCK // 2))
+        return lost + [lease.delivery for lease in gone]
+
+    def _is_plain(self, lease: Lease[Held], delay: float, *, counted: bool) -> bool:
+        """Whether SQS can hand it back itself; or must, for there may be nothing to copy, or no room for a copy."""
+        if (counted and delay <= 0) or lease.held.is_unsure:
+            return True
+        delivery = lease.delivery
+        return entry_nbytes(entry_of(delivery.message, count=delivery.delivery_count, due=1.0)) > self._limit
+
+    async def _copy(
+        self, leases: list[Lease[Held]], entry: Callable[[Lease[Held]], dict[str, Any]], *, to: str
+    ) -> None:
+        """Send copies of those of *leases* that have none yet. Raises BrokerUnavailableError when one was not taken."""
+        missing = [lease for lease in leases if not lease.held.is_copied]
+        if not missing:
+            return
+        failed = await self._queues.send(to, list(map(entry, missing)), queue=missing[0].delivery.queue)
+        for i, lease in enumerate(missing):
+            lease.held.is_copied = i not in failed
+        if failed:
+            raise BrokerUnavailableError(f"SQS took {len(missing) - len(failed)} of {len(missing)} messages; try again")
+
+    async def _delete(self, leases: list[Lease[Held]]) -> list[Delivery]:
+        """Delete the messages of *leases* for good. Returns the deliveries that are lost."""
+        with self._restoring(leases, unsure=True):
+            gone = await self._batch("delete_message_batch", leases, {})
+        return [lease.delivery for lease in gone]
+
+    async def _change_visibility(self, leases: Sequence[Lease[Held]], seconds: int) -> list[Lease[Held]]:
+        """Lock the messages of *leases* for so many seconds from now. Returns the leases that are lost."""
+        return await self._batch("change_message_visibility_batch", leases, {"VisibilityTimeout": seconds})
+
+    async def _batch(self, verb: str, leases: Sequence[Lease[Held]], more: dict[str, Any]) -> list[Lease[Held]]:
+        by_url: dict[str, list[Lease[Held]]] = {}
+        for lease in leases:
+            by_url.setdefault(lease.held.url, []).append(lease)
+
+        async def do(url: str, ours: list[Lease[Held]]) -> list[Failed | None]:
+            entries = [{"ReceiptHandle": lease.held.handle, **more} for lease in ours]
+            return await self._api.batch(verb, url, entries, queue=ours[0].delivery.queue)
+
+        outcomes = await asyncio.gather(*(do(url, ours) for url, ours in by_url.items()))
+        of_each = zip(itertools.chain(*by_url.values()), itertools.chain(*outcomes), strict=True)
+        lost: list[Lease[Held]] = []
+        for lease, failed in of_each:
+            if failed is not None and not failed.is_ours:
+                raise BrokerUnavailableError(f"SQS did not do all of a batch: {failed.code} {failed.text}".strip())
+            if failed is not None:
+                lost.append(lease)
+        return lost
+
+    @contextlib.contextmanager
+    def _restoring(self, leases: list[Lease[Held]], *, unsure: bool = False) -> Iterator[None]:
+        """Hold *leases* again when what follows fails. *unsure*: nobody knows then whether it was done."""
+        try:
+            yield
+        except BaseException:
+            for lease in leases:
+                lease.held.is_unsure |= unsure
+                self._leases.hold(lease)
+            raise
+
+    def _on_ended(self, leases: list[Lease[Held]]) -> None:
+        # Where this process was stopped meanwhile, the lock in SQS may be over as well, and others hold the message.
+        spare = self._visibility - self._lock_duration - _SPARE / 2
+        now = time.monotonic()
+        if ours := [lease for lease in leases if now < lease.delivery.locked_until + spare]:
+            self.spawn(self._change_visibility(ours, 0))
+
+    def spawn(self, work: Coroutine[Any, Any, object]) -> None:
+        """Let *work* run on, whoever leaves; close() waits for it. Locks that it cannot hand back run out."""
+
+        async def quietly() -> None:
+            with contextlib.suppress(BrokerError):
+                await work
+
+        task = asyncio.get_running_loop().create_task(quietly())
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
+
+
+def _unread(queue: str, received: Received) -> Delivery:
+    return Delivery(
+        message=_UNREAD,
+        queue=queue,
+        lock_token=received.lock_token,
+        locked_until=received.locked_until,
+        delivery_count=received.delivery_count,
+    )

@@ -1,0 +1,1 @@
+"""Here, so that the tests of all brokers find servers.py beside it."""

@@ -1,0 +1,28 @@
+"""The suite on a real nats-server, with each message on disk before it is confirmed."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from servers import NatsServer
+
+from dumbwaiter.testing import BrokerConformance, ServerHarness
+
+
+class NatsHarness(ServerHarness):
+    def __init__(self, server: NatsServer) -> None:
+        super().__init__(server.url, lock_duration=0.5)
+        self._server = server
+
+    async def stop_server(self) -> None:
+        await asyncio.to_thread(self._server.stop)
+
+    async def start_server(self) -> None:
+        await asyncio.to_thread(self._server.start)
+
+
+class TestNats(BrokerConformance):
+    @pytest.fixture
+    def harness(self, nats_server):
+        return NatsHarness(nats_server)

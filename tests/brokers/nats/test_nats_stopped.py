@@ -1,0 +1,116 @@
+"""A worker that was stopped for longer than its lock settles nothing: NATS itself would take it from anybody."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from dumbwaiter.brokers import open_broker
+from dumbwaiter.message import Message
+
+pytestmark = pytest.mark.anyio
+
+HOLDER = Path(__file__).with_name("nats_holder.py")
+LOCK = 2.0
+
+
+class Holder:
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+
+    async def hears(self) -> str:
+        async with asyncio.timeout(20.0):
+            return (await self.process.stdout.readline()).decode().strip()
+
+    async def told(self, verb: str) -> str:
+        self.process.stdin.write(f"{verb}\n".encode())
+        await self.process.stdin.drain()
+        return await self.hears()
+
+
+@contextlib.asynccontextmanager
+async def holding(url, queue):
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(HOLDER),
+        url,
+        queue,
+        str(LOCK),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        holder = Holder(process)
+        assert await holder.hears() == "waits"
+        yield holder
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+        await process.wait()
+
+
+@pytest.fixture
+async def broker(nats_server):
+    async with open_broker(nats_server.url, lock_duration=LOCK) as broker:
+        yield broker
+
+
+@pytest.fixture
+async def queue(broker):
+    queue = f"stopped-{secrets.token_hex(4)}"
+    await broker.create_queue(queue)
+    return queue
+
+
+async def take(broker, queue):
+    (delivery,) = await broker.receive(queue, max_messages=1, max_wait=LOCK + 10.0)
+    return delivery
+
+
+@pytest.mark.parametrize("verb", ["complete", "abandon", "renew"])
+async def test_a_holder_that_was_stopped_settles_nothing(nats_server, broker, queue, verb):
+    async with holding(nats_server.url, queue) as holder:
+        await broker.send(queue, [Message(id="one")])
+        assert await holder.hears() == "took"
+        holder.process.send_signal(signal.SIGSTOP)
+        again = await take(broker, queue)
+        assert (again.message.id, again.delivery_count) == ("one", 2)
+        holder.process.send_signal(signal.SIGCONT)
+        assert await holder.told(verb) == "LockLostError"
+        stats = await broker.stats(queue)
+        assert (stats.ready, stats.locked) == (0, 1)
+        await broker.complete(await broker.renew_lock([again]))
+        assert (await broker.stats(queue)).locked == 0
+
+
+async def test_what_came_while_a_receiver_was_stopped_is_not_its_own(nats_server, broker, queue):
+    """It lay unread in its socket until the server gave it to somebody else."""
+    async with holding(nats_server.url, queue) as holder:
+        holder.process.send_signal(signal.SIGSTOP)
+        await broker.send(queue, [Message(id="one")])
+        again = await take(broker, queue)
+        assert again.message.id == "one"
+        holder.process.send_signal(signal.SIGCONT)
+        await broker.complete(await broker.renew_lock([again]))
+        await broker.send(queue, [Message(id="two")])
+        assert await holder.hears() == "took"  # not "one", which would have been first
+        assert await holder.told("complete") == "done"
+        stats = await broker.stats(queue)
+        assert (stats.ready, stats.locked) == (0, 0)
+
+
+async def test_a_holder_that_only_works_for_long_keeps_its_lock(nats_server, broker, queue):
+    async with holding(nats_server.url, queue) as holder:
+        await broker.send(queue, [Message(id="one")])
+        assert await holder.hears() == "took"
+        for _ in range(3):
+            assert await broker.receive(queue, max_messages=1, max_wait=LOCK / 2) == []
+            assert await holder.told("renew") == "done"
+        assert await holder.told("complete") == "done"

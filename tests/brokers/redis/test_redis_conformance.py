@@ -1,0 +1,34 @@
+"""The suite on real servers: Redis and Valkey, with each write on disk before it is confirmed."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from servers import RedisServer
+
+from dumbwaiter.testing import BrokerConformance, ServerHarness
+
+
+class RedisHarness(ServerHarness):
+    def __init__(self, server: RedisServer, scheme: str = "redis") -> None:
+        super().__init__(server.url.replace("redis", scheme, 1), lock_duration=0.5)
+        self._server = server
+
+    async def stop_server(self) -> None:
+        await asyncio.to_thread(self._server.stop)
+
+    async def start_server(self) -> None:
+        await asyncio.to_thread(self._server.start)
+
+
+class TestRedis(BrokerConformance):
+    @pytest.fixture
+    def harness(self, redis_server):
+        return RedisHarness(redis_server)
+
+
+class TestValkey(BrokerConformance):
+    @pytest.fixture
+    def harness(self, valkey_server):
+        return RedisHarness(valkey_server, scheme="valkey")

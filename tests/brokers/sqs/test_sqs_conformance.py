@@ -1,0 +1,47 @@
+"""The suite on two emulators of SQS, each of which hides another fault.
+
+SQS itself lives on when a connection to it breaks, and the emulators keep all in memory. So "the server was killed"
+is here: the way to it is cut, and joined again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import ClassVar
+
+import pytest
+
+from dumbwaiter.testing import BrokerConformance, ServerHarness
+from dumbwaiter.testing.conformance.locking import LockingRules
+
+
+class SqsHarness(ServerHarness):
+    def __init__(self, emulator, **options: object) -> None:
+        super().__init__(emulator.url(**options), lock_duration=1.0)
+        self._wire = emulator.wire
+
+    async def stop_server(self) -> None:
+        await asyncio.to_thread(self._wire.cut)
+
+    async def start_server(self) -> None:
+        await asyncio.to_thread(self._wire.join)
+
+
+class TestMinistack(BrokerConformance):
+    """All rules. Ministack refuses receipt handles that are stale, which SQS does not."""
+
+    @pytest.fixture
+    def harness(self, ministack):
+        return SqsHarness(ministack)
+
+
+class TestMoto(LockingRules):
+    """The rules of locks, for moto takes stale receipt handles as SQS does. It is ten times slower, and hands a message
+    to several receives of one moment, so that it cannot keep all rules.
+    """
+
+    pytestmark: ClassVar = [pytest.mark.anyio]
+
+    @pytest.fixture
+    def harness(self, moto):
+        return SqsHarness(moto, max_message_size=1_048_576)

@@ -1,0 +1,110 @@
+"""Since when is a message locked that a long poll brought? Whoever was stopped cannot tell, and assumes the worst."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from dumbwaiter.brokers import open_broker
+from dumbwaiter.brokers.sqs.receiving import Liveliness
+from dumbwaiter.message import Message
+from dumbwaiter.testing import eventually
+
+pytestmark = pytest.mark.anyio
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_an_answer_came_when_it_was_read():
+    clock = Clock()
+    liveliness = Liveliness(tolerance=0.3, clock=clock)
+    number = liveliness.begin()
+    for _ in range(100):
+        clock.now += 0.1
+        liveliness.tick()
+    assert liveliness.end(number) == clock.now
+
+
+async def test_an_answer_that_was_read_after_a_stop_may_have_come_at_its_beginning():
+    clock = Clock()
+    liveliness = Liveliness(tolerance=0.3, clock=clock)
+    number = liveliness.begin()
+    clock.now += 0.1
+    liveliness.tick()
+    clock.now += 60.0
+    assert liveliness.end(number) == 100.1
+
+
+async def test_a_stop_that_was_seen_by_a_tick_counts_as_well_and_only_for_what_was_under_way():
+    clock = Clock()
+    liveliness = Liveliness(tolerance=0.3, clock=clock)
+    old = liveliness.begin()
+    clock.now += 60.0
+    liveliness.tick()
+    new = liveliness.begin()
+    clock.now += 0.1
+    assert liveliness.end(new) == clock.now
+    assert liveliness.end(old) == 100.0
+
+
+async def test_a_message_that_came_while_its_receiver_was_stopped_is_left_to_others(ministack):
+    url = ministack.url(prefix="stopped")
+    async with open_broker(url, lock_duration=30.0) as broker:
+        await broker.create_queue("q")
+        command = (sys.executable, str(Path(__file__).with_name("sqs_receiver.py")), url, "q", "1.0")
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        child = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, env=environment)
+        try:
+            assert await line_of(child) == "ready"
+            lost = await given_to_a_stopped_one(child, broker)
+            # SQS frees it, and somebody else takes it.
+            (held,) = await broker.receive("q", max_messages=1, max_wait=10.0)
+            assert held.message.id == lost.id
+            child.send_signal(signal.SIGCONT)
+            last = Message()
+            await broker.send("q", [last])
+            assert await line_of(child) == last.id, "the receiver that was stopped serves what another one holds"
+            await broker.complete([held])
+        finally:
+            child.kill()
+            await child.wait()
+
+
+async def line_of(child):
+    return (await child.stdout.readline()).decode().strip()
+
+
+async def given_to_a_stopped_one(child, broker):
+    """Stop *child* while its long poll stands, which nobody can see; so try until a message is given to it."""
+    while True:
+        child.send_signal(signal.SIGSTOP)
+        message = Message()
+        await broker.send("q", [message])
+        try:
+            await eventually(lambda: is_locked(broker), within=1.0)
+        except AssertionError:
+            child.send_signal(signal.SIGCONT)
+            assert await line_of(child) == message.id
+            await eventually(lambda: is_empty(broker), within=10.0)
+        else:
+            return message
+
+
+async def is_locked(broker):
+    return (await broker.stats("q")).locked == 1
+
+
+async def is_empty(broker):
+    stats = await broker.stats("q")
+    return stats.ready == stats.locked == 0

@@ -1,0 +1,257 @@
+"""Weights are fetched once for a node: whole or not at all, whoever dies and however many want them."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import io
+import os
+import re
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from store_servers import SERVERS
+
+from dumbwaiter.blobs import open_store
+from dumbwaiter.errors import ModelLoadError
+from dumbwaiter.models.progress import Progress, bar
+from dumbwaiter.models.weights import local_weights
+from dumbwaiter.testing import eventually
+
+SCRIPT = Path(__file__).with_name("download_process.py")
+NBYTES = 24 * 1024 * 1024
+
+
+class SlowStore(ThreadingHTTPServer):
+    """An object by GET, with ranges; it stops after *pause_after* bytes of an answer until *goes_on*."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), _SlowRequest)
+        self.body = os.urandom(NBYTES)
+        self.pause_after = None
+        self.goes_on = threading.Event()
+        self.sent = []
+
+    def replace(self):
+        self.body = os.urandom(NBYTES)
+
+
+class _SlowRequest(BaseHTTPRequestHandler):
+    def do_GET(self):
+        body, tag = self.server.body, f'"{hashlib.md5(self.server.body).hexdigest()}"'
+        if (wanted := self.headers.get("if-match")) not in {None, tag}:
+            self.send_response(412)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("range", ""))
+        start = int(asked[1]) if asked else 0
+        self.send_response(206 if asked else 200)
+        if asked:
+            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+        self.send_header("Content-Length", str(len(body) - start))
+        self.send_header("ETag", tag)
+        self.send_header("Last-Modified", "Wed, 01 Jan 2025 00:00:00 GMT")
+        self.end_headers()
+        stop = self.server.pause_after
+        try:
+            self.wfile.write(body[start:stop])
+            if stop is not None:
+                self.server.goes_on.wait(30)
+                self.wfile.write(body[max(start, stop) :])
+            self.server.sent.append(start)
+        except OSError:
+            pass  # whoever asked has died
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    server = SlowStore()
+    for name, value in {
+        "AWS_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_SKIP_SIGNATURE": "true",
+        "AWS_REGION": "local",
+    }.items():
+        monkeypatch.setenv(name, value)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.goes_on.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def fetching(tmp_path):
+    """Start processes that fetch into one folder; what still runs is killed after the test."""
+    children = []
+
+    def start(uri="s3://kitchen/net.bin"):
+        command = [sys.executable, str(SCRIPT), uri, str(tmp_path)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
+        children.append(subprocess.Popen(command, text=True, **pipes))
+        return children[-1]
+
+    yield start
+    for one in children:
+        one.kill()
+        one.communicate()
+
+
+def kept(tmp_path, pattern="[!.]*"):
+    return sorted((tmp_path / ".dumbwaiter/weights").glob(pattern))
+
+
+def unfinished_nbytes(tmp_path):
+    return sum(path.stat().st_size for path in kept(tmp_path, ".tmp-*"))
+
+
+async def kill_in_the_middle(slow, fetching, tmp_path):
+    slow.pause_after = NBYTES // 2
+    first = fetching()
+    await eventually(lambda: unfinished_nbytes(tmp_path) >= NBYTES // 4, what="a part of the weights")
+    first.kill()
+    first.wait()
+    assert kept(tmp_path) == []
+    slow.pause_after = None
+
+
+@pytest.mark.anyio
+async def test_who_comes_after_a_process_that_was_killed_reads_on_where_it_stopped(slow, fetching, tmp_path):
+    await kill_in_the_middle(slow, fetching, tmp_path)
+    there = unfinished_nbytes(tmp_path)
+    out, said = await asyncio.to_thread(fetching().communicate)
+    assert Path(out.strip()).read_bytes() == slow.body
+    assert slow.sent[-1] == there > 0
+    assert f"going on after {there:,} bytes that are there" in said
+    assert kept(tmp_path, ".tmp-*") == []
+
+
+@pytest.mark.anyio
+async def test_a_part_of_an_object_that_was_replaced_since_is_not_used(slow, fetching, tmp_path):
+    await kill_in_the_middle(slow, fetching, tmp_path)
+    slow.replace()
+    out, _ = await asyncio.to_thread(fetching().communicate)
+    assert Path(out.strip()).read_bytes() == slow.body
+
+
+@pytest.mark.anyio
+async def test_a_part_from_before_the_machine_was_started_anew_is_not_used(slow, fetching, tmp_path):
+    await kill_in_the_middle(slow, fetching, tmp_path)
+    [part] = kept(tmp_path, ".tmp-*")
+    part.rename(re.sub(r"\.tmp-\w+-", ".tmp-another0boot-", str(part)))
+    out, said = await asyncio.to_thread(fetching().communicate)
+    assert Path(out.strip()).read_bytes() == slow.body
+    assert "going on" not in said
+    assert kept(tmp_path, ".tmp-*") == []
+
+
+@pytest.mark.anyio
+async def test_workers_that_start_at_once_wait_for_one_download(slow, fetching, tmp_path):
+    slow.pause_after = NBYTES // 2
+    workers = [fetching() for _ in range(4)]
+    waiting = asyncio.gather(*(asyncio.to_thread(one.communicate) for one in workers))
+    await eventually(lambda: unfinished_nbytes(tmp_path) >= NBYTES // 4, what="a part of the weights")
+    slow.pause_after = None
+    slow.goes_on.set()
+    told = await waiting
+    [path] = kept(tmp_path)
+    assert {out.strip() for out, _ in told} == {str(path)}
+    assert path.read_bytes() == slow.body
+    assert sum("MB are here" in said for _, said in told) == 1
+
+
+def test_who_waits_for_another_process_says_so(slow, tmp_path, caplog):
+    caplog.set_level("INFO")
+    local_weights("s3://kitchen/net.bin", project=tmp_path)
+    [path] = kept(tmp_path)
+    path.unlink()
+    holder = path.with_name(f".lock-{path.name}").open("ab")
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    threading.Timer(0.3, holder.close).start()
+    assert local_weights("s3://kitchen/net.bin", project=tmp_path).read_bytes() == slow.body
+    assert "another process fetches it; waiting for that" in caplog.text
+
+
+def test_a_disk_that_is_full_keeps_no_part_and_is_named(slow, tmp_path):
+    limited = f"ulimit -f {NBYTES // 2048}; exec {sys.executable} {SCRIPT} s3://kitchen/net.bin {tmp_path}"
+    ended = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, check=False)
+    assert ended.returncode == 3
+    assert ended.stdout == "weights s3://kitchen/net.bin cannot be fetched: [Errno 27] File too large\n"
+    assert kept(tmp_path, "*[!k]*") == kept(tmp_path, ".lock-*")
+
+
+def test_a_digest_in_the_uri_is_checked_and_then_no_store_is_asked(slow, tmp_path, monkeypatch):
+    uri = f"s3://kitchen/net.bin#sha256={hashlib.sha256(slow.body).hexdigest()}"
+    path = local_weights(uri, project=tmp_path)
+    assert path.read_bytes() == slow.body
+    monkeypatch.setenv("AWS_ENDPOINT", "http://127.0.0.1:9")
+    assert local_weights(uri, project=tmp_path) == path
+
+
+def test_weights_of_another_digest_are_refused_and_thrown_away(slow, tmp_path):
+    said = f"its SHA-256 is {hashlib.sha256(slow.body).hexdigest()}; it was changed or damaged"
+    for _ in range(2):
+        with pytest.raises(ModelLoadError, match=said):
+            local_weights(f"s3://kitchen/net.bin#sha256={'0' * 64}", project=tmp_path)
+    assert kept(tmp_path) == kept(tmp_path, ".tmp-*") == []
+
+
+@pytest.mark.parametrize("fragment", ["", "md5=00", "sha256=", "sha256=xyz", f"sha256={'0' * 63}"])
+def test_a_fragment_that_is_no_digest_is_refused(tmp_path, fragment):
+    with pytest.raises(ModelLoadError, match="after # stands sha256= and 64 hex digits"):
+        local_weights(f"s3://kitchen/net.bin#{fragment}", project=tmp_path)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("name", list(SERVERS))
+async def test_weights_come_from_a_real_store_and_a_part_of_them_is_completed(
+    name, store_server, monkeypatch, tmp_path, fetching
+):
+    server = store_server(name)
+    for key, value in server.environment.items():
+        monkeypatch.setenv(key, value)
+    body, url = os.urandom(12 * 1024 * 1024), server.new_url()
+    await open_store(url).put("net.bin", body)
+    path = local_weights(f"{url}/net.bin", project=tmp_path)
+    assert path.read_bytes() == body
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")[:12]
+    path.with_name(f".tmp-{boot}-{path.name}").write_bytes(body[:5_000_000])
+    path.unlink()
+    out, said = await asyncio.to_thread(fetching(f"{url}/net.bin").communicate)
+    assert Path(out.strip()).read_bytes() == body
+    assert "going on after 5,000,000 bytes" in said
+
+
+@given(st.integers(0, 10**13), st.integers(0, 10**13), st.floats(0, 1e6))
+def test_a_bar_is_as_wide_whatever_it_shows(done, size, seconds):
+    assert re.fullmatch(r"\[#*\.*\] [\d,.]+ of [\d,.]+ MB, [\d,.]+ MB/s", bar(done, size, seconds))
+    assert len(bar(done, size, seconds).partition("]")[0]) == 31
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_person_sees_a_bar(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with Progress("s3://kitchen/net.bin", 2_000_000) as progress:
+        progress.show(2_000_000)
+    assert f"\rweights s3://kitchen/net.bin [{'#' * 30}] 2.0 of 2.0 MB, " in terminal.getvalue()
+    assert terminal.getvalue().endswith("\n")
