@@ -89,9 +89,9 @@ class Graveyard:
             entries = await self._pipeline.ask("XRANGE", keys.dead, start, "+", "COUNT", wanted)
             whys = await self._pipeline.ask("HMGET", keys.why, *(key for key, _ in entries)) if entries else []
             for (key, fields), why in zip(entries, whys, strict=True):
-                after = key.decode()
+                after = name = key.decode()
                 if why:  # otherwise it was taken away between the two looks
-                    letters.append(letter_of(queue, after, fields, why))
+                    letters.append(letter_of(queue, name, fields, why))
             if len(entries) < wanted:
                 break
             step = min(2 * step, LARGEST_STEP)

@@ -119,7 +119,7 @@ class CrashingRules:
 
 def _server_of(harness: Harness) -> ServerHarness:
     if not isinstance(harness, ServerHarness):
-        pytest.skip(f"RULE NOT CHECKED: the harness of {harness.url} has no server to stop (it is no ServerHarness)")
+        pytest.skip(f"RULE NOT CHECKED: the harness of {harness.place} has no server to stop (it is no ServerHarness)")
     return harness
 
 

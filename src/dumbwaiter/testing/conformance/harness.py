@@ -18,6 +18,7 @@ import pytest
 from dumbwaiter.brokers import open_broker
 from dumbwaiter.errors import ConfigError
 from dumbwaiter.testing.eventually import eventually
+from dumbwaiter.urls import shown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Sequence
@@ -56,6 +57,7 @@ class Harness:
         self.slack = slack
         self.quiet = quiet
         self.stats_age = stats_age
+        self.place = shown(url)
         self._beside: list[asyncio.Task[Any]] = []
         self._capabilities: Capabilities | None = None
 
@@ -140,7 +142,7 @@ class Harness:
     async def needs(self, capability: str) -> None:
         """Skip the running test, loudly, when the broker does not declare *capability*."""
         if not getattr(await self.capabilities(), capability):
-            pytest.skip(f"RULE NOT CHECKED: the adapter of {self.url} declares {capability}=False")
+            pytest.skip(f"RULE NOT CHECKED: the adapter of {self.place} declares {capability}=False")
 
     # --- what tests say over and over ---
 

@@ -159,7 +159,7 @@ class LookingRules:
 
     async def test_an_age_that_a_broker_cannot_tell_is_none_and_no_guess(self, harness: Harness) -> None:
         if (await harness.capabilities()).oldest_age:
-            pytest.skip(f"RULE NOT CHECKED: the adapter of {harness.url} declares oldest_age=True")
+            pytest.skip(f"RULE NOT CHECKED: the adapter of {harness.place} declares oldest_age=True")
         async with harness.connect_to_queue() as (broker, queue):
             assert (await broker.stats(queue)).oldest_age is None
             await broker.send(queue, [Message()])

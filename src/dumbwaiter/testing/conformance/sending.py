@@ -103,7 +103,7 @@ class SendingRules:
     async def test_a_message_over_the_limit_raises_and_nothing_of_its_batch_is_sent(self, harness: Harness) -> None:
         limit = (await harness.capabilities()).max_message_nbytes
         if limit is None:
-            pytest.skip(f"RULE NOT CHECKED: the adapter of {harness.url} declares max_message_nbytes=None: no limit")
+            pytest.skip(f"RULE NOT CHECKED: the adapter of {harness.place} declares max_message_nbytes=None: no limit")
         too_large = Message(body=bytes(limit + 1))
         async with harness.connect_to_queue() as (broker, queue):
             with pytest.raises(MessageTooLargeError) as caught:
@@ -136,7 +136,7 @@ class SendingRules:
     ) -> None:
         await harness.needs("priority")
         if (await harness.capabilities()).strict_priority:
-            pytest.skip(f"RULE NOT CHECKED: the adapter of {harness.url} declares strict_priority=True")
+            pytest.skip(f"RULE NOT CHECKED: the adapter of {harness.place} declares strict_priority=True")
         high, low = [Message(priority=9) for _ in range(60)], [Message(priority=-9) for _ in range(60)]
         async with harness.connect_to_queue() as (broker, queue):
             await broker.send(queue, [*low, *high])
@@ -178,7 +178,7 @@ class SendingRules:
         """The message is ready at once: handing back must not fail, and what waits for nothing must not be lost."""
         can = await harness.capabilities()
         if can.send_delay and can.abandon_delay:
-            pytest.skip(f"RULE NOT CHECKED: the adapter of {harness.url} declares send_delay=True, abandon_delay=True")
+            pytest.skip(f"RULE NOT CHECKED: the adapter of {harness.place} declares send_delay=True, abandon_delay=True")
         async with harness.connect_to_queue() as (broker, queue):
             await broker.send(queue, [Message()], delay=0.0 if can.send_delay else 1000.0)
             held = await harness.take(broker, queue)
