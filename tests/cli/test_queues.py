@@ -8,6 +8,8 @@ import json
 import pytest
 from msgspec.structs import replace
 
+from dumbwaiter.blobs import open_store
+from dumbwaiter.blobs.cards import ModelCard, save_card
 from dumbwaiter.brokers import ADAPTERS, open_broker
 from dumbwaiter.brokers.memory import MemoryBroker
 from dumbwaiter.cli import main
@@ -81,12 +83,16 @@ class Quiet(MemoryBroker):
     async def queues(self):
         raise AssertionError("nobody asks it")
 
+    async def has_queue(self, queue):
+        return queue in self._server.queues
+
     async def stats(self, queue):
         return replace(await super().stats(queue), locked=None)
 
 
 @pytest.fixture
-async def quiet(monkeypatch):
+async def quiet(monkeypatch, project):
+    monkeypatch.chdir(project)
     async with Quiet("memory://quiet") as broker:
         await broker.create_queue("busy")
         await broker.send("busy", [Message(body=b"x")])
@@ -95,10 +101,16 @@ async def quiet(monkeypatch):
         await broker.complete(await broker.receive("busy", max_messages=1, max_wait=1.0))
 
 
-@pytest.mark.parametrize("command", [["queues"], ["dead-letters", "list"]])
-async def test_a_broker_that_cannot_list_its_queues_wants_them_named(quiet, command, capsys):
-    assert await asyncio.to_thread(main, [*command, "--broker", "memory://quiet"]) == 2
-    assert "this broker cannot list its queues; name the QUEUE" in capsys.readouterr().err
+async def test_of_a_broker_that_cannot_list_its_queues_those_are_shown_whose_models_have_a_card(quiet, project, capsys):
+    store = open_store(f"file:{project}/.dumbwaiter/blobs")
+    where = ["--broker", "memory://quiet", "--blobs", f"file:{project}/.dumbwaiter/blobs"]
+    assert await asyncio.to_thread(main, ["queues", *where]) == 0
+    assert "no queues on memory://quiet yet" in capsys.readouterr().out
+    for name in ("busy", "gone"):
+        await save_card(store, ModelCard(name=name))
+    assert await asyncio.to_thread(main, ["queues", *where]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["queue", "busy"]
+    assert await asyncio.to_thread(main, ["dead-letters", "list", *where]) == 0
 
 
 async def test_of_such_a_broker_a_named_queue_is_shown_and_what_it_cannot_tell_is_no_zero(quiet, capsys):
@@ -108,4 +120,4 @@ async def test_of_such_a_broker_a_named_queue_is_shown_and_what_it_cannot_tell_i
 
 async def test_of_such_a_broker_an_unknown_queue_is_named_with_where_it_was_looked_for(quiet, capsys):
     assert await asyncio.to_thread(main, ["queues", "bsy", "--broker", "memory://quiet"]) == 1
-    assert "no queue named 'bsy' on memory://quiet; start a worker for it first" in capsys.readouterr().err
+    assert "no queue named 'bsy'; there are none yet on memory://quiet" in capsys.readouterr().err

@@ -194,7 +194,9 @@ async def test_where_a_broker_lists_no_queues_models_are_known_by_their_cards_an
     async with ListsNothing("memory:") as broker, serving(broker), gateway(broker, store) as running:
         assert (await running.http.get("/v1/models")).json()["models"] == []
         assert (await running.predict(content=b"x", headers={"content-type": "a/b"})).status_code == 200
-        await save_card(store, ModelCard(name="carded"))
+        await broker.create_queue("carded")
+        for name in ("carded", "gone"):
+            await save_card(store, ModelCard(name=name))
         names = [model["name"] for model in (await running.http.get("/v1/models")).json()["models"]]
         assert names == ["carded"]
         unknown = await running.predict("nobody", content=b"x")

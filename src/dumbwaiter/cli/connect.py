@@ -14,6 +14,7 @@ from dumbwaiter.brokers import open_broker, shown
 from dumbwaiter.config import Settings
 from dumbwaiter.errors import BlobError, ConfigError, QueueNotFoundError
 from dumbwaiter.message import SYSTEM_QUEUES
+from dumbwaiter.queue_names import queue_names
 from dumbwaiter.spelling import did_you_mean
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ async def connected_broker(settings: Settings) -> AsyncIterator[Broker]:
             yield broker
         except QueueNotFoundError as error:
             told = await _told_by_workers(settings, error.queue)
-            raise told or await _with_known(broker, error, settings.broker) from None
+            raise told or await _with_known(broker, error, settings) from None
 
 
 @asynccontextmanager
@@ -42,13 +43,6 @@ async def connected(settings: Settings) -> AsyncIterator[tuple[Broker, BlobStore
     """Broker and blob store, open."""
     async with connected_broker(settings) as broker:
         yield broker, open_store(settings.blobs)
-
-
-async def all_queues(broker: Broker) -> list[str]:
-    """The names of all queues. Raises click.UsageError where the broker cannot tell them."""
-    if not broker.capabilities.lists_queues:
-        raise click.UsageError("this broker cannot list its queues; name the QUEUE")
-    return await broker.queues()
 
 
 async def _told_by_workers(settings: Settings, model: str) -> click.ClickException | None:
@@ -65,15 +59,17 @@ async def _told_by_workers(settings: Settings, model: str) -> click.ClickExcepti
     return click.ClickException(f"model {model!r} has no queue yet: {why_silent(workers)}; try again soon")
 
 
-async def _with_known(broker: Broker, error: QueueNotFoundError, url: str) -> click.ClickException:
-    if not broker.capabilities.lists_queues:
-        return click.ClickException(f"no queue named {error.queue!r} on {shown(url)}; start a worker for it first")
+async def _with_known(broker: Broker, error: QueueNotFoundError, settings: Settings) -> click.ClickException:
     # The system's own queues are no models, and no help unless one of them was meant.
     is_own = error.queue.startswith(SYSTEM_QUEUES)
-    known = [queue for queue in await broker.queues() if is_own or not queue.startswith(SYSTEM_QUEUES)]
+    known = [
+        queue
+        for queue in await queue_names(broker, open_store(settings.blobs))
+        if is_own or not queue.startswith(SYSTEM_QUEUES)
+    ]
     if known:
         hint = f"there are: {', '.join(known)}{did_you_mean(error.queue, known)}"
     else:
         where = "go to the project's folder, name its --broker, or start a worker first"
-        hint = f"there are none yet on {shown(url)}; {where}"
+        hint = f"there are none yet on {shown(settings.broker)}; {where}"
     return click.ClickException(f"no queue named {error.queue!r}; {hint}")

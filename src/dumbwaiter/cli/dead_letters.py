@@ -12,7 +12,7 @@ import click
 
 from dumbwaiter.brokers import shown
 from dumbwaiter.cli.confirming import confirmed, nothing_deleted
-from dumbwaiter.cli.connect import all_queues, connected, connected_broker
+from dumbwaiter.cli.connect import connected, connected_broker
 from dumbwaiter.cli.options import Command, Group, current_settings, json_option, settings_options
 from dumbwaiter.cli.output import local_time, preview, print_json, print_table, shortened
 from dumbwaiter.dead_letters import find
@@ -20,6 +20,7 @@ from dumbwaiter.dead_letters import purge as purge_
 from dumbwaiter.dead_letters import redrive as redrive_
 from dumbwaiter.envelope import to_attributes
 from dumbwaiter.message import DeadLetter
+from dumbwaiter.queue_names import queue_names
 
 if TYPE_CHECKING:
     from dumbwaiter.config import Settings
@@ -149,9 +150,9 @@ def _report(verb: str, count: int, as_json: bool) -> None:
 
 
 async def _letters(settings: Settings, names: Sequence[str], limit: int) -> list[DeadLetter]:
-    async with connected_broker(settings) as broker:
+    async with connected(settings) as (broker, store):
         found = []
-        for queue in names or await all_queues(broker):
+        for queue in names or await queue_names(broker, store):
             found += await broker.dead_letters(queue, limit=limit)
         return found
 

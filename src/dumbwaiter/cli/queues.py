@@ -7,11 +7,12 @@ import asyncio
 import click
 
 from dumbwaiter.brokers import shown
-from dumbwaiter.cli.connect import all_queues, connected_broker
+from dumbwaiter.cli.connect import connected
 from dumbwaiter.cli.options import Command, current_settings, json_option, settings_options
 from dumbwaiter.cli.output import duration, print_json, print_table
 from dumbwaiter.config import Settings
 from dumbwaiter.message import SYSTEM_QUEUES, QueueStats
+from dumbwaiter.queue_names import queue_names
 
 
 @click.command(cls=Command)
@@ -54,8 +55,9 @@ def oldest(stats: QueueStats) -> str:
 
 
 async def _stats(settings: Settings, names: tuple[str, ...]) -> list[tuple[str, QueueStats]]:
-    async with connected_broker(settings) as broker:
-        found = [(name, await broker.stats(name)) for name in names or await all_queues(broker)]
+    async with connected(settings) as (broker, store):
+        wanted = names or await queue_names(broker, store)
+        found = [(name, await broker.stats(name)) for name in wanted]
     return [(name, one) for name, one in found if name in names or not name.startswith(SYSTEM_QUEUES) or _holds(one)]
 
 

@@ -41,6 +41,7 @@ from dumbwaiter.gateway.predictions.expiry import Expiry
 from dumbwaiter.gateway.predictions.keeping import Keeping
 from dumbwaiter.gateway.predictions.kept import KeptPredictions
 from dumbwaiter.gateway.predictions.lookup import Lookup
+from dumbwaiter.gateway.predictions.presigned import PresignedUploads
 from dumbwaiter.gateway.predictions.results import Results
 from dumbwaiter.gateway.predictions.standing import Standing
 from dumbwaiter.gateway.predictions.sweeping import sweep_for_ever
@@ -110,11 +111,14 @@ class Gateway:
         expiry = Expiry(store, options.results_kept_for)
         streams = EventStreams(store, self._results, expiry, self._stopping)
         keeping = Keeping(catalogue=self._catalogue, acceptor=acceptor, results=self._results, streams=streams)
+        uploads = Uploads(store, threshold=threshold, limit=options.body_limit)
+        presigned = self._presigned(signing, uploads)
         predictions = Predictions(
             access=self.access,
             catalogue=self._catalogue,
             budget=self._budget,
-            uploads=Uploads(store, threshold=threshold, limit=options.body_limit),
+            uploads=uploads,
+            presigned=presigned,
             waiting=Waiting(self._asker, store, self._catalogue),
             keeping=keeping,
             options=options,
@@ -131,11 +135,24 @@ class Gateway:
             route("/v1/models/{model}/predictions", POST=predictions.create),
             route("/v1/models/{model}/predictions/{key}", GET=kept.show_by_key, PUT=predictions.create_once),
             route("/v1/predictions/{id}", GET=kept.show),
+            route("/v1/uploads", POST=presigned.create),
+            route("/v1/uploads/{id}", PUT=presigned.receive),
             route("/v1/predictions/{id}/cancel", POST=kept.cancel),
             route("/v1/predictions/{id}/events", GET=kept.events),
             route("/v1/predictions/{id}/output", GET=kept.output),
             route("/v1/webhooks/default/secret", GET=WebhookSecret(self.access, signing).show),
         ]
+
+    def _presigned(self, signing: SigningKey, uploads: Uploads) -> PresignedUploads:
+        return PresignedUploads(
+            self._store,
+            signing,
+            access=self.access,
+            budget=self._budget,
+            uploads=uploads,
+            limit=self._options.body_limit,
+            public_url=self._options.public_url,
+        )
 
     def _describing(self) -> list[Route]:
         oip = Oip(self._asker, self._catalogue, self._store, self._options, access=self.access, budget=self._budget)

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from dumbwaiter.asking import Patience
-from dumbwaiter.blobs.cards import load_cards
 from dumbwaiter.blobs.presence import WorkerStatus, short_reason, why_failing, why_silent, workers_of
 from dumbwaiter.errors import BlobError, BrokerError
 from dumbwaiter.gateway.http.problems import ModelFailingError, NoAnswerError, Problem, ProblemError, one_line
 from dumbwaiter.message import SYSTEM_QUEUES, is_model_name, is_queue_name
 from dumbwaiter.policies.backpressure import Load, inputs_a_second, seconds_until_it_fits
+from dumbwaiter.queue_names import queue_names
 from dumbwaiter.spelling import did_you_mean
 from dumbwaiter.tasks import end
 
@@ -84,14 +84,9 @@ class Catalogue:
         """Their names, sorted."""
         # A flood of unknown names shares one look at the broker at a time.
         if self._lookup is None or self._lookup.done():
-            self._lookup = asyncio.get_running_loop().create_task(self._names())
+            self._lookup = asyncio.get_running_loop().create_task(queue_names(self._broker, self._store))
         queues = await asyncio.shield(self._lookup)
         return [queue for queue in queues if not queue.startswith(SYSTEM_QUEUES)]
-
-    async def _names(self) -> list[str]:
-        if self._broker.capabilities.lists_queues:
-            return await self._broker.queues()
-        return sorted(card.name for card in await load_cards(self._store))
 
     async def _exists(self, model: str) -> bool:
         """Whether *model* has a queue where the broker lists none, and where a model without a card has one too."""

@@ -14,6 +14,7 @@ from dumbwaiter.gateway.documents.predicting import ANY_MODEL, predict, predict_
 from dumbwaiter.gateway.documents.problems import ERROR, PROBLEM, responses
 from dumbwaiter.gateway.documents.routes import ROUTES, TAGS, parameters
 from dumbwaiter.gateway.documents.schemas import Components, Schema, Signature
+from dumbwaiter.gateway.documents.uploading import UPLOADS
 from dumbwaiter.prediction import Prediction
 
 VERSION = "3.1.1"
@@ -71,7 +72,7 @@ def prediction_schemas() -> dict[str, Schema]:
 
 def _generic(components: Components) -> dict[str, Any]:
     paths: dict[str, Any] = {"/v1/models/{model}/predictions": {"post": predict(ANY_MODEL, components)}}
-    for route in ROUTES:
+    for route in (*ROUTES, *UPLOADS):
         paths.setdefault(route.path, {})[route.method] = route.operation()
     paths["/v1/models/{model}/predictions/{key}"]["put"] = predict_with_key(ANY_MODEL, components)
     return paths
@@ -93,7 +94,7 @@ def _with_keys(document: dict[str, Any]) -> dict[str, Any]:
         "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     }
     document["security"] = [{"bearer": []}, {"key": []}]
-    for route in ROUTES:
+    for route in (*ROUTES, *UPLOADS):
         if route.open_to_all:
             document["paths"][route.path][route.method]["security"] = []
     return document

@@ -357,6 +357,7 @@ def parameters(models: Sequence[str]) -> dict[str, Any]:
         "Model": _parameter("path", "model", "a model's name", pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$", **known),
         "Version": _parameter("path", "version", "a version", examples=["1"]),
         "Id": _parameter("path", "id", "a prediction's id"),
+        "UploadId": _parameter("path", "id", "an upload's id"),
         "Key": _parameter(
             "path", "key", "an idempotency key of your own", minLength=1, maxLength=255, pattern="^[!-~]+$"
         ),

@@ -39,6 +39,7 @@ CODES: Mapping[str, Code] = {
     **dict.fromkeys(
         ("unknown-model", "unknown-prediction", "unknown-version", "no-output-yet", "not-found"), Code(404)
     ),
+    **dict.fromkeys(("unknown-upload", "no-upload-yet"), Code(404)),
     "method-not-allowed": Code(405),
     "too-slow": Code(408),
     "idempotency-conflict": Code(409),

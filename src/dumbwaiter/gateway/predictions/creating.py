@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from dumbwaiter.gateway.http.heads import Head
     from dumbwaiter.gateway.predictions.inputs import Input
     from dumbwaiter.gateway.predictions.keeping import Keeping
+    from dumbwaiter.gateway.predictions.presigned import PresignedUploads
     from dumbwaiter.gateway.predictions.uploads import Uploads
     from dumbwaiter.gateway.predictions.waiting import Waiting
 
@@ -53,6 +54,7 @@ class Predictions:
         catalogue: Catalogue,
         budget: Budget,
         uploads: Uploads,
+        presigned: PresignedUploads,
         waiting: Waiting,
         keeping: Keeping,
         options: GatewaySettings,
@@ -61,6 +63,7 @@ class Predictions:
         self._catalogue = catalogue
         self._budget = budget
         self._uploads = uploads
+        self._presigned = presigned
         self._waiting = waiting
         self._keeping = keeping
         self._options = options
@@ -90,6 +93,8 @@ class Predictions:
         with self._budget.hold() as hold, await self._access.place(caller, once=once) as place:
             given = await self._uploads.read(head, exchange.receive, hold, model=model, durable=keeps, digest=has_key)
             exchange.body_was_read = True
+            if given.upload is not None:
+                given = await self._presigned.claim(given, _tenant_of(caller, given))
             keeps = keeps or given.controls.webhook is not None or given.controls.stream
             patience = Patience(self._patience_of(head, given))
             try:
@@ -115,7 +120,6 @@ class Predictions:
         """The message; with *patience* it is worth nothing after that."""
         now = time.time()
         said = given.controls
-        tenant = caller.tenant if said.tenant is None else caller.as_tenant(said.tenant).tenant
         deadline = head.deadline if said is UNCONTROLLED else one_of(head.deadline, said.deadline, "deadline")
         priority = head.priority if said is UNCONTROLLED else one_of(head.priority, said.priority, "priority")
         if deadline is not None and deadline <= now:
@@ -133,7 +137,7 @@ class Predictions:
             deadline=deadline,
             trace_parent=head.trace_parent,
             priority=priority or 0,
-            tenant=tenant,
+            tenant=_tenant_of(caller, given),
             idempotency_key=head.key,
         )
 
@@ -164,3 +168,8 @@ class Predictions:
         if head.preferences.wait is not None:
             headers += applied(head.preferences, patience)
         await exchange.respond(200, headers, body)
+
+
+def _tenant_of(caller: Caller, given: Input) -> str | None:
+    named = given.controls.tenant
+    return caller.tenant if named is None else caller.as_tenant(named).tenant

@@ -42,7 +42,8 @@ UNCONTROLLED = Controls()
 
 class Input(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a body holds: a message's content type (None if unknown) and body, or the *data_ref* of one that was
-    streamed to the blob store. *digest* is the SHA-256 of all that was sent, where it is needed.
+    streamed to the blob store, or the id of an *upload* that holds it and is yet to be claimed. *digest* is the SHA-256
+    of all that was sent, where it is needed.
     """
 
     content_type: str | None
@@ -50,6 +51,7 @@ class Input(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     data_ref: str | None = None
     controls: Controls = UNCONTROLLED
     digest: str = ""
+    upload: str | None = None
 
 
 _NOT_SAID = msgspec.Raw(b"null")
@@ -68,6 +70,12 @@ class _Request(msgspec.Struct, forbid_unknown_fields=True):
     stream: bool = False
 
 
+class _Upload(msgspec.Struct, forbid_unknown_fields=True):
+    id: str = msgspec.field(name="$upload")
+    content_type: str | None = None
+
+
+_LONGEST_REFERENCE = 1024
 _MEMBERS = _Request.__struct_fields__
 _INPUT = _MEMBERS[0]
 #: What each member that is looked into must be.
@@ -81,6 +89,7 @@ _KINDS = {
 #: How msgspec ends its complaint of one of them.
 _WRONG_MEMBER = re.compile(rf"`\$\.({'|'.join(_KINDS)})`$")
 _decode_request = msgspec.json.Decoder(_Request).decode
+_decode_upload = msgspec.json.Decoder(_Upload).decode
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_filter = msgspec.json.Decoder(list[str] | None).decode
 _decode_text = msgspec.json.Decoder(str).decode
@@ -102,6 +111,8 @@ def read_input(content_type: str | None, body: bytes) -> Input:
     if (url := _data_url_in(value)) is not None:
         content_type, payload = _read_data_url(url)
         return Input(content_type=check_type(content_type), body=payload, controls=controls)
+    if (upload := _upload_in(value)) is not None:
+        return Input(content_type=check_type(upload.content_type), upload=upload.id, controls=controls)
     return Input(content_type=JSON, body=value, controls=controls)
 
 
@@ -260,6 +271,16 @@ def _data_url_in(value: bytes) -> str | None:
     if not _DATA_URL_BEGINS.match(value):
         return None
     return _decode_text(value)
+
+
+def _upload_in(value: bytes) -> _Upload | None:
+    """The reference to an upload that the JSON *value* is; an object that says more is an input like any other."""
+    if not value.startswith(b"{") or len(value) > _LONGEST_REFERENCE or b'"$upload"' not in value:
+        return None
+    try:
+        return _decode_upload(value)
+    except msgspec.ValidationError:
+        return None
 
 
 def _read_data_url(url: str) -> tuple[str | None, bytes]:

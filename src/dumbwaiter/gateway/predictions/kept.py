@@ -67,7 +67,10 @@ class KeptPredictions:
         await exchange.respond(200, *write_object(answer, id_=known.id, model=known.model, kept=known.kept))
 
     async def output(self, exchange: Exchange) -> None:
-        """``GET /v1/predictions/{id}/output``: the output as it is; for whoever waits, once it is there."""
+        """``GET /v1/predictions/{id}/output``: the output as it is; for whoever waits, once it is there.
+
+        With ``?redirect=true`` the blob store is named that has a large one (307), if it has a URL for it.
+        """
         known = await self._lookup.by_id(exchange)
         exchange.prediction_id = known.id
         head = read_head(exchange.scope)
@@ -78,6 +81,10 @@ class KeptPredictions:
         raise_for_failure(answer)
         nbytes = await self._results.nbytes(answer)
         headers = [*raw_headers(answer, id_=known.id, nbytes=nbytes), *applied(head.preferences, self._patience(head))]
+        if _wants_redirect(exchange) and (url := await self._results.url_of(answer)) is not None:
+            sent_on = [(b"location", url.encode()), (b"content-length", b"0"), (b"cache-control", b"no-store")]
+            await exchange.respond(307, [*sent_on, (b"x-prediction-id", known.id.encode())], b"")
+            return
         if answer.data_ref is None or exchange.scope["method"] == "HEAD":
             await exchange.respond(200, headers, answer.body)
             return
@@ -117,3 +124,7 @@ class KeptPredictions:
 
     def _patience(self, head: Head) -> float:
         return head.preferences.patience(default=0.0, maximum=self._max_patience, least=0.0)
+
+
+def _wants_redirect(exchange: Exchange) -> bool:
+    return parse_qs(exchange.scope["query_string"].decode("latin-1")).get("redirect") == ["true"]

@@ -120,6 +120,10 @@ class Results:
         """The size of the output of *answer*, wherever it lies. Raises BlobError."""
         return await result_body_nbytes(self._store, answer)
 
+    async def url_of(self, answer: Message) -> str | None:
+        """A URL of the blob store's own by which the body of *answer* can be fetched for a while, where there is one."""
+        return await result_body_url(self._store, answer, expires_in=READ_WITHIN)
+
     def stream(self, answer: Message) -> AsyncIterator[bytes]:
         """The output of *answer*, which lies in the store, piece by piece."""
         return stream_result_body(self._store, answer)
