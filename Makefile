@@ -7,14 +7,15 @@ PORT ?= 8080
 TESTS ?=
 # The broker of `make demo` and `make bench`: sqlite, redis, valkey, nats or rabbitmq; the last four are started there.
 BROKER ?= sqlite
+BENCH ?=
 # Most tests wait for processes, so two at a time finish in half of the time, also on two cores.
 PYTEST := -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check format bench docs clean
+.PHONY: help demo serve test test-faults check format bench docs clean
 
 help:  ## show this
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 $(VENV)/.installed-demo: pyproject.toml tools/install.sh
 	@tools/install.sh demo
@@ -39,8 +40,12 @@ demo: $(DEMO)  ## classify photographs through both doors, and stop (BROKER=redi
 serve: $(VENV)/.installed-demo  ## leave the classifier running (MODEL=, PORT= choose otherwise)
 	@$(BIN)/dumbwaiter serve $(MODEL) --port $(PORT)
 
-test: $(VENV)/.installed-dev  ## run the whole test suite (TESTS="tests/cli -x" runs a part)
-	@$(BIN)/python $(PYTEST) $(TESTS)
+test: $(VENV)/.installed-dev  ## run the test suite (TESTS="tests/cli -x" runs a part)
+	@$(BIN)/python $(PYTEST) -m "not trial" $(TESTS)
+
+# One at a time: they keep bounds of seconds, and bring processes enough of their own.
+test-faults: $(VENV)/.installed-dev  ## kill processes and real servers in the middle of work, on every broker (some minutes)
+	@$(BIN)/python -m pytest $(or $(TESTS),tests/faults tests/examples/test_demo.py)
 
 check: $(VENV)/.installed-dev  ## lint, types, layers, spelling, sizes
 	$(BIN)/ruff check
@@ -55,8 +60,8 @@ format: $(VENV)/.installed-dev  ## repair what ruff can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(VENV)/.installed-dev  ## measure, and write docs/benchmarks.md (some minutes)
-	@$(BIN)/python benchmarks/run.py
+bench: $(VENV)/.installed-dev  ## measure, and write docs/benchmarks.md; BROKER=redis: that broker (some minutes)
+	@$(BIN)/python $(if $(filter sqlite,$(BROKER)),benchmarks/run.py,benchmarks/brokers.py --broker $(BROKER)) $(BENCH)
 
 docs: $(VENV)/.installed-dev  ## run the examples that stand in the documentation
 	@$(BIN)/python -m pytest --doctest-glob='*.md' README.md docs

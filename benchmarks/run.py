@@ -283,15 +283,15 @@ def report(figures: Figures, repeats: int) -> str:
         .format(
             table="\n".join(target.row(figures) for target in TARGETS),
             bares=bares,
-            machine=machine(),
+            machine=machine(f"SQLite {apsw.sqlite_lib_version()}"),
             repeats=repeats,
             by_hand=figures.median("echo by hand p50 ms"),
         )
     )
 
 
-def machine() -> str:
-    """The machine in one paragraph."""
+def machine(*programs: str) -> str:
+    """The machine in one paragraph, with *programs* and their versions."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
     memory = int(Path("/proc/meminfo").read_text().split()[1]) / 1024 / 1024
@@ -299,7 +299,7 @@ def machine() -> str:
     revision = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HERE).stdout.strip()
     return (
         f"Machine: {len(names)} x {names[0] if names else platform.machine()}, {memory:.0f} GiB, {platform.system()} "
-        f"{platform.release()}; Python {platform.python_version()}, SQLite {apsw.sqlite_lib_version()}; "
+        f"{platform.release()}; {', '.join((f'Python {platform.python_version()}', *programs))}; "
         f"{dt.datetime.now(dt.UTC):%Y-%m-%d}, revision {revision or 'unknown'}."
     )
 

@@ -27,13 +27,16 @@ Check = Callable[[Message], bool]
 
 @contextlib.asynccontextmanager
 async def serving(kind: str, model: str) -> AsyncIterator[Asker]:
-    """Serve ``models:<model>`` over the *kind* of broker; sqlite by a worker process of its own, memory in this one."""
+    """Serve ``models:<model>`` over the *kind* of broker: memory in this process, others by a worker of its own.
+
+    *kind* is ``memory``, ``sqlite`` (a fresh file), or the URL of a server.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        broker_url = f"sqlite:///{folder}/queue.db" if kind == "sqlite" else "memory:"
+        broker_url = {"memory": "memory:", "sqlite": f"sqlite:///{folder}/queue.db"}.get(kind, kind)
         store_url = f"file://{folder}/blobs"
         async with open_broker(broker_url) as broker:
             store = open_store(store_url)
-            worker = _process(broker_url, store_url, model) if kind == "sqlite" else _task(broker, store, model)
+            worker = _task(broker, store, model) if kind == "memory" else _process(broker_url, store_url, model)
             async with worker, Asker(broker, store) as asker:
                 yield asker
 

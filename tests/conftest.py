@@ -9,6 +9,8 @@ from collections.abc import Callable, Generator
 
 import pytest
 from hypothesis import settings
+
+from dumbwaiter.testing.servers import MissingServerError
 from store_servers import SERVERS, StoreServer
 
 # The first example of a test pays for imports, and the machine may be busy with something else.
@@ -54,6 +56,25 @@ def imports_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> Generator[None, No
     for name in set(sys.modules) - before:
         if name.partition(".")[0] in {"network", "kitchen_models"}:
             del sys.modules[name]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None, None, None]:
+    """A server that is not on this machine skips the tests that start it."""
+    yield from _without_what_is_missing()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, None, None]:
+    """So does one that the test itself starts."""
+    yield from _without_what_is_missing()
+
+
+def _without_what_is_missing() -> Generator[None, None, None]:
+    try:
+        yield
+    except MissingServerError as error:
+        pytest.skip(str(error))
 
 
 @pytest.hookimpl(wrapper=True)

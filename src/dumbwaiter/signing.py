@@ -20,6 +20,8 @@ _TIME, _RANDOM, _SIGNATURE = 6, 8, 12
 _TOKEN_NCHARS = 42  # base32 of the three without padding: 26 bytes
 _ID = re.compile(rf"([0-9a-v]{{{_TOKEN_NCHARS}}})\.([A-Za-z0-9][A-Za-z0-9._-]*)")
 
+_UPLOAD_ID = re.compile(rf"[0-9a-v]{{{_TOKEN_NCHARS}}}")
+
 
 class PredictionId(msgspec.Struct, frozen=True):
     """What an id says: the *model* and *created_at* (seconds since the Unix epoch, to the millisecond)."""
@@ -54,9 +56,27 @@ class SigningKey:
             return None
         return PredictionId(model, int.from_bytes(head[:_TIME], "big") / 1000)
 
+    def new_upload_id(self, tenant: str | None, *, now: float) -> str:
+        """A fresh id of an upload by *tenant*, made at *now* (seconds since the Unix epoch)."""
+        head = round(now * 1000).to_bytes(_TIME, "big") + secrets.token_bytes(_RANDOM)
+        return encode(head + self._upload_signature(head, tenant))
+
+    def read_upload_id(self, id_: str, tenant: str | None) -> float | None:
+        """When this key made *id_* for an upload by *tenant*; None for any other text."""
+        if _UPLOAD_ID.fullmatch(id_) is None:
+            return None
+        raw = decode(id_)
+        head, signature = raw[: _TIME + _RANDOM], raw[_TIME + _RANDOM :]
+        if not hmac.compare_digest(signature, self._upload_signature(head, tenant)) or encode(raw) != id_:
+            return None
+        return int.from_bytes(head[:_TIME], "big") / 1000
+
     def webhook_secret(self, tenant: str | None) -> str:
         """The secret that signs webhooks to *tenant*, as Standard Webhooks writes one (``whsec_...``)."""
         return f"whsec_{base64.b64encode(self._digest(b'webhook', tenant)).decode()}"
+
+    def _upload_signature(self, head: bytes, tenant: str | None) -> bytes:
+        return self._digest(b"upload" + head, tenant)[:_SIGNATURE]
 
     def _signature(self, head: bytes, model: str, tenant: str | None) -> bytes:
         return self._digest(b"id" + head + model.encode() + b"/", tenant)[:_SIGNATURE]

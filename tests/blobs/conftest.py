@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from store_servers import SERVERS
 
 from dumbwaiter.blobs import open_store
+from store_servers import SERVERS
 
 SCRIPT = Path(__file__).with_name("blob_process.py")
 

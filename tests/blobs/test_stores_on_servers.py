@@ -9,10 +9,10 @@ import signal
 from collections.abc import AsyncIterator
 
 import pytest
-from store_servers import SERVERS
 
 from dumbwaiter.blobs import open_store
 from dumbwaiter.errors import BlobError, BlobNotFoundError
+from store_servers import SERVERS
 
 pytestmark = pytest.mark.anyio
 
@@ -48,6 +48,10 @@ async def random(mebibytes: int, digest=None, *, before=None) -> AsyncIterator[b
         if digest is not None:
             digest.update(chunk)
         yield chunk
+
+
+async def read_all(reading) -> list[bytes]:
+    return [chunk async for chunk in reading]
 
 
 async def verbs_fail(remote, words: str):
@@ -145,12 +149,10 @@ async def test_a_server_that_hangs_fails_in_bounded_time(server, url, monkeypatc
 async def test_a_server_killed_while_a_body_is_read_never_makes_it_look_whole(server, remote):
     await remote.put_stream("large", random(40))
     reading = remote.stream("large")
-    nbytes = len(await anext(reading))
+    await anext(reading)
     server.stop()
     with pytest.raises(BlobError, match="cannot read blob 'large'"):
-        while True:
-            nbytes += len(await anext(reading))
-    assert nbytes < 40 * MIB
+        await read_all(reading)
 
 
 async def test_a_server_killed_while_a_body_is_written_leaves_no_object(server, remote):
@@ -187,4 +189,3 @@ async def test_a_sweep_of_a_server_finds_what_is_old(remote):
     assert await sweep(remote, older_than=60, claims_older_than=60, now=now) == 0
     assert await sweep(remote, older_than=60, claims_older_than=60, now=now + 120) == 2
     assert await remote.list("") == []
-

@@ -7,10 +7,8 @@ from pathlib import Path
 
 from dumbwaiter.errors import ModelLoadError
 from dumbwaiter.models.weights import local_weights
-from dumbwaiter.observe import configure_logging
 
 if __name__ == "__main__":
-    configure_logging()
     try:
         sys.stdout.write(f"{local_weights(sys.argv[1], project=Path(sys.argv[2]))}\n")
     except ModelLoadError as error:

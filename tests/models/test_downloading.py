@@ -17,13 +17,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from store_servers import SERVERS
 
 from dumbwaiter.blobs import open_store
 from dumbwaiter.errors import ModelLoadError
+from dumbwaiter.models.downloading import _boot
 from dumbwaiter.models.progress import Progress, bar
 from dumbwaiter.models.weights import local_weights
 from dumbwaiter.testing import eventually
+from store_servers import SERVERS
 
 SCRIPT = Path(__file__).with_name("download_process.py")
 NBYTES = 24 * 1024 * 1024
@@ -48,7 +49,7 @@ class SlowStore(ThreadingHTTPServer):
 class _SlowRequest(BaseHTTPRequestHandler):
     def do_GET(self):
         body, tag = self.server.body, f'"{hashlib.md5(self.server.body).hexdigest()}"'
-        if (wanted := self.headers.get("if-match")) not in {None, tag}:
+        if self.headers.get("if-match") not in {None, tag}:
             self.send_response(412)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -120,6 +121,10 @@ def unfinished_nbytes(tmp_path):
     return sum(path.stat().st_size for path in kept(tmp_path, ".tmp-*"))
 
 
+def content(said):
+    return Path(said.strip()).read_bytes()
+
+
 async def kill_in_the_middle(slow, fetching, tmp_path):
     slow.pause_after = NBYTES // 2
     first = fetching()
@@ -135,7 +140,7 @@ async def test_who_comes_after_a_process_that_was_killed_reads_on_where_it_stopp
     await kill_in_the_middle(slow, fetching, tmp_path)
     there = unfinished_nbytes(tmp_path)
     out, said = await asyncio.to_thread(fetching().communicate)
-    assert Path(out.strip()).read_bytes() == slow.body
+    assert content(out) == slow.body
     assert slow.sent[-1] == there > 0
     assert f"going on after {there:,} bytes that are there" in said
     assert kept(tmp_path, ".tmp-*") == []
@@ -146,7 +151,7 @@ async def test_a_part_of_an_object_that_was_replaced_since_is_not_used(slow, fet
     await kill_in_the_middle(slow, fetching, tmp_path)
     slow.replace()
     out, _ = await asyncio.to_thread(fetching().communicate)
-    assert Path(out.strip()).read_bytes() == slow.body
+    assert content(out) == slow.body
 
 
 @pytest.mark.anyio
@@ -155,7 +160,7 @@ async def test_a_part_from_before_the_machine_was_started_anew_is_not_used(slow,
     [part] = kept(tmp_path, ".tmp-*")
     part.rename(re.sub(r"\.tmp-\w+-", ".tmp-another0boot-", str(part)))
     out, said = await asyncio.to_thread(fetching().communicate)
-    assert Path(out.strip()).read_bytes() == slow.body
+    assert content(out) == slow.body
     assert "going on" not in said
     assert kept(tmp_path, ".tmp-*") == []
 
@@ -175,8 +180,7 @@ async def test_workers_that_start_at_once_wait_for_one_download(slow, fetching, 
     assert sum("MB are here" in said for _, said in told) == 1
 
 
-def test_who_waits_for_another_process_says_so(slow, tmp_path, caplog):
-    caplog.set_level("INFO")
+def test_who_waits_for_another_process_says_so(slow, tmp_path, capsys):
     local_weights("s3://kitchen/net.bin", project=tmp_path)
     [path] = kept(tmp_path)
     path.unlink()
@@ -184,7 +188,7 @@ def test_who_waits_for_another_process_says_so(slow, tmp_path, caplog):
     fcntl.flock(holder, fcntl.LOCK_EX)
     threading.Timer(0.3, holder.close).start()
     assert local_weights("s3://kitchen/net.bin", project=tmp_path).read_bytes() == slow.body
-    assert "another process fetches it; waiting for that" in caplog.text
+    assert "another process fetches it; waiting for that" in capsys.readouterr().err
 
 
 def test_a_disk_that_is_full_keeps_no_part_and_is_named(slow, tmp_path):
@@ -229,18 +233,17 @@ async def test_weights_come_from_a_real_store_and_a_part_of_them_is_completed(
     await open_store(url).put("net.bin", body)
     path = local_weights(f"{url}/net.bin", project=tmp_path)
     assert path.read_bytes() == body
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")[:12]
-    path.with_name(f".tmp-{boot}-{path.name}").write_bytes(body[:5_000_000])
+    path.with_name(f".tmp-{_boot()}-{path.name}").write_bytes(body[:5_000_000])
     path.unlink()
     out, said = await asyncio.to_thread(fetching(f"{url}/net.bin").communicate)
-    assert Path(out.strip()).read_bytes() == body
+    assert content(out) == body
     assert "going on after 5,000,000 bytes" in said
 
 
-@given(st.integers(0, 10**13), st.integers(0, 10**13), st.floats(0, 1e6))
-def test_a_bar_is_as_wide_whatever_it_shows(done, size, seconds):
-    assert re.fullmatch(r"\[#*\.*\] [\d,.]+ of [\d,.]+ MB, [\d,.]+ MB/s", bar(done, size, seconds))
-    assert len(bar(done, size, seconds).partition("]")[0]) == 31
+@given(st.integers(0, 10**13), st.integers(0, 10**13), st.floats(0, 1e12))
+def test_a_bar_is_as_wide_whatever_it_shows(done, size, rate):
+    assert re.fullmatch(r"\[#*\.*\] [\d,.]+ of [\d,.]+ MB, [\d,.]+ MB/s", bar(done, size, rate))
+    assert len(bar(done, size, rate).partition("]")[0]) == 31
 
 
 class Terminal(io.StringIO):

@@ -62,6 +62,21 @@ async def check_in_stream(
     return _SCHEME + key, nbytes
 
 
+async def check_in_upload(store: BlobStore, upload_id: str) -> str:
+    """Copy what was uploaded under *upload_id* into a claim that its uploader cannot touch; the data_ref.
+
+    The id is believed: whoever calls has checked whose it is. Raises BlobNotFoundError when nothing was uploaded.
+    """
+    key = _new_key(upload_id)
+    await store.copy(upload_key(upload_id), key)
+    return _SCHEME + key
+
+
+def upload_key(upload_id: str) -> str:
+    """Where an upload lies until a prediction names it."""
+    return f"uploads/{safe_segment(upload_id)}"
+
+
 async def check_out(store: BlobStore, message: Message) -> Message:
     """The message with its body in hand; *message* itself when it carries no reference.
 

@@ -8,8 +8,9 @@ import secrets
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
@@ -126,6 +127,21 @@ class ObjectBlobStore(BlobStore):
     async def delete(self, key: str) -> None:
         with self._naming("delete", key), contextlib.suppress(FileNotFoundError):
             await _in_thread(lambda: obstore.delete(self._store, key))
+
+    async def copy(self, source: str, target: str) -> None:
+        check_key(target)
+        with self._naming("read", source):
+            await _in_thread(lambda: obstore.copy(self._store, source, target))
+
+    async def sign(self, method: Literal["GET", "PUT"], key: str, *, expires_in: float) -> str | None:
+        store = self._store
+        if isinstance(store, MemoryStore):
+            return await super().sign(method, key, expires_in=expires_in)
+        with self._naming("sign a URL of", key):
+            # It may have to ask for credentials first.
+            return await _in_thread(
+                lambda: obstore.sign(cast(Any, store), method, key, expires_in=timedelta(seconds=expires_in))
+            )
 
     async def remove_leftovers(self, *, before: float) -> int:  # noqa: ARG002 - see the class
         return 0

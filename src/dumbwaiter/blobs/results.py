@@ -111,6 +111,16 @@ async def stream_result_body(store: BlobStore, answer: Message) -> AsyncIterator
         raise _lost(answer.correlation_id, error) from error
 
 
+async def result_body_url(store: BlobStore, answer: Message, *, expires_in: float) -> str | None:
+    """A URL by which anybody reads the body of *answer*, which came from head_of_result(), for *expires_in* seconds.
+
+    None where the body is in the answer itself, and where no URL leads into *store*. Raises BlobError.
+    """
+    if not is_result_body(answer):
+        return None
+    return await store.sign("GET", _body_key(answer.data_ref or ""), expires_in=expires_in)
+
+
 def is_result_body(answer: Message) -> bool:
     """Whether the body of *answer* is that of a kept result, which stays there for whoever asks."""
     return answer.data_ref is not None and answer.data_ref.startswith(_SCHEME + _BODIES)

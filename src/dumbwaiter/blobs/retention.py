@@ -18,6 +18,9 @@ MOST = 10_000
 GRACE = 3600.0
 """What belongs to a result is written before it, and stays for so many seconds longer."""
 
+UPLOADS_KEPT_FOR = 7200.0
+"""Seconds after which an upload goes: longer than it can be begun, and then named by a prediction."""
+
 _FOLDERS = (("acceptances/", 0.0), ("results/", 0.0), ("result-bodies/", GRACE), ("events/", GRACE))
 _AT_ONCE = 16
 
@@ -28,11 +31,13 @@ async def sweep(store: BlobStore, *, older_than: float, claims_older_than: float
     At most *limit* objects, so that a call ends in bounded time; a return of *limit* means that there may be more. Any
     number of processes may sweep at once. Raises BlobError when the store fails; the next call goes on from there.
 
-    Claimed bodies go when they are *claims_older_than* seconds old. Choose that longer than any request waits: one that
-    has waited for longer, and a dead letter that is older, has lost its body.
+    Uploads go when they are UPLOADS_KEPT_FOR seconds old, and claimed bodies when they are *claims_older_than* seconds
+    old. Choose that longer than any request waits: one that has waited for longer, and a dead letter that is older, has
+    lost its body.
     """
     count = 0
     ages = [*((folder, older_than + grace) for folder, grace in _FOLDERS), ("claims/", claims_older_than)]
+    ages.append(("uploads/", UPLOADS_KEPT_FOR))
     for folder, age in ages:
         count += await _sweep(store, folder, before=now - age, limit=limit - count)
         if count >= limit:

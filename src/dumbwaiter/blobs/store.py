@@ -11,8 +11,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
+from typing import Literal
 
 import msgspec
+
+from dumbwaiter.blobs.keys import check_key
 
 CHUNK_NBYTES = 256 * 1024
 """So much of an object is read at a time, unless told otherwise."""
@@ -84,6 +87,21 @@ class BlobStore(ABC):
     @abstractmethod
     async def delete(self, key: str) -> None:
         """Remove the object. Removing one that is gone already is no error."""
+
+    async def copy(self, source: str, target: str) -> None:
+        """Write what is under *source* under *target* too, durably. Raises BlobNotFoundError.
+
+        A service does it by itself, whatever the size. What happens to *source* later does not touch *target*.
+        """
+        await self.put_stream(target, self.stream(source))
+
+    async def sign(self, method: Literal["GET", "PUT"], key: str, *, expires_in: float) -> str | None:  # noqa: ARG002
+        """A URL by which anybody can do *method* to the object for *expires_in* seconds; None where no URL leads there.
+
+        Nothing bounds what is put by one. Raises BlobError where the store's credentials cannot sign.
+        """
+        check_key(key)
+        return None
 
     @abstractmethod
     async def remove_leftovers(self, *, before: float) -> int:

@@ -129,7 +129,7 @@ def _receive(store: ObjectStore, name: str, found: GetResult, file: Any, progres
         progress.say(f"going on after {have:,} bytes that are there")
     if have < size:
         chunks = found if not have else _get(store, name, {"range": {"offset": have}, "if_match": e_tag})
-        with progress:
+        with progress.after(have):
             for chunk in chunks.stream(min_chunk_size=_CHUNK_NBYTES):
                 file.write(chunk)
                 digest.update(chunk)

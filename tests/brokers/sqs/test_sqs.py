@@ -6,7 +6,8 @@ import asyncio
 import json
 import secrets
 import time
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 
 import pytest
 from aiobotocore.session import get_session
@@ -17,6 +18,7 @@ from dumbwaiter.brokers.findings import worst
 from dumbwaiter.brokers.served import BAD_ENVELOPE
 from dumbwaiter.brokers.sqs import inbox as inboxes
 from dumbwaiter.errors import (
+    BrokerClosedError,
     BrokerUnavailableError,
     InboxGoneError,
     LockLostError,
@@ -103,6 +105,26 @@ async def test_an_envelope_that_cannot_be_read_becomes_a_dead_letter(broker, cli
     await eventually(both_are_dead, within=10.0)
     letters = {letter.message.body: letter.reason for letter in await broker.dead_letters("q")}
     assert letters == {b"bad": BAD_ENVELOPE, b"worse": BAD_ENVELOPE}
+
+
+async def test_an_envelope_that_cannot_be_dead_lettered_now_is_kept_with_all_that_came_with_it(
+    broker, client, monkeypatch
+):
+    url = await url_of(client, broker)
+    bad = {"priority": {"DataType": "String", "StringValue": "very"}}
+    await client.send_message(QueueUrl=url, MessageBody="bad", MessageAttributes=bad)
+    await client.send_message(QueueUrl=url, MessageBody="good")
+
+    async def fails(*_, **__):
+        raise BrokerUnavailableError("busy")
+
+    monkeypatch.setattr(broker._queues, "send", fails)
+    with pytest.raises(BrokerUnavailableError):
+        await broker.receive("q", max_messages=2, max_wait=10.0)
+    await _expect_counts(broker, ready=2)
+    monkeypatch.undo()
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    assert (await take(broker))[0].message.body == b"good"
 
 
 async def test_other_consumers_find_the_text_as_it_is(broker, client):
@@ -198,6 +220,47 @@ async def test_a_message_that_sqs_hands_out_twice_at_once_is_one_delivery(broker
         await _expect_counts(broker)
 
 
+# --- waiting ---
+
+
+async def test_what_comes_for_somebody_who_has_left_goes_to_others_uncounted(emulator, broker):
+    """Each of them still asks SQS, which gives the message to one after the other."""
+    message = Message()
+    async with AsyncExitStack() as stack:
+        for _ in range(3):
+            leaving = await stack.enter_async_context(open_broker(broker.url))
+            receiving = asyncio.create_task(leaving.receive("q", max_messages=1, max_wait=60.0))
+            await eventually(partial(_has_long_polls, leaving), within=10.0)
+            receiving.cancel()
+            await asyncio.gather(receiving, return_exceptions=True)
+        await broker.send("q", [message])
+        (delivery,) = await take(broker)
+        assert (delivery.message, delivery.delivery_count) == (message, 1)
+        await broker.complete([delivery])
+        await _expect_counts(broker)
+
+
+async def test_a_broker_that_is_closed_while_it_waits_takes_nothing_with_it(emulator, broker):
+    async with open_broker(broker.url) as leaving:
+        receiving = asyncio.create_task(leaving.receive("q", max_messages=1, max_wait=60.0))
+        await eventually(partial(_has_long_polls, leaving), within=10.0)
+    with pytest.raises(BrokerClosedError):
+        await receiving
+    await broker.send("q", [Message()])
+    assert (await take(broker))[0].delivery_count == 1
+
+
+async def test_a_close_ends_although_sqs_does_not_answer(emulator, monkeypatch):
+    monkeypatch.setattr("dumbwaiter.brokers.sqs.broker._CLOSE_WITHIN", 0.3)
+    async with open_broker(emulator.url(prefix=f"p{secrets.token_hex(4)}")) as broker:
+        await broker.create_queue("q")
+        await broker.send("q", [Message()])
+        await take(broker)
+        monkeypatch.setattr(broker._api, "batch", lambda *_, **__: asyncio.sleep(60.0))
+        async with asyncio.timeout(10.0):
+            await broker.close()
+
+
 # --- what others do to our queues ---
 
 
@@ -221,12 +284,14 @@ async def test_many_dead_letters_are_read_page_by_page(broker):
 
 
 async def test_a_look_at_dead_letters_that_is_cancelled_hands_all_of_them_back(broker):
+    """Whenever that is: also while SQS answers."""
     await broker.send("q", [Message() for _ in range(5)])
     await broker.dead_letter(await take(broker, 5), reason="over")
-    looking = asyncio.create_task(broker.dead_letters("q"))
-    await asyncio.sleep(0.3)
-    looking.cancel()
-    await asyncio.gather(looking, return_exceptions=True)
+    for pause in (0.0, 0.002, 0.004, 0.006, 0.01, 0.02, 0.3):
+        looking = asyncio.create_task(broker.dead_letters("q"))
+        await asyncio.sleep(pause)
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
     assert len(await broker.dead_letters("q")) == 5
 
 
@@ -425,6 +490,10 @@ async def refusing_server(only=b""):
     server = await asyncio.start_server(quietly, "127.0.0.1", 0)
     async with server:
         yield server.sockets[0].getsockname()[1]
+
+
+def _has_long_polls(broker):
+    return "q" in broker._receptions and len(broker._receptions["q"].polls) == 3
 
 
 async def _expect_counts(broker, **counts):

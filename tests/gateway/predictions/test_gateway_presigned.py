@@ -9,13 +9,13 @@ import httpx
 import pytest
 from gateway_running import gateway
 from problems_seen import problem
-from store_servers import SERVERS
 
 from dumbwaiter.blobs import open_store
 from dumbwaiter.blobs.keyring import mint, save_key
 from dumbwaiter.blobs.retention import sweep
 from dumbwaiter.gateway.predictions import presigned
 from echo_worker import serving
+from store_servers import SERVERS
 
 pytestmark = pytest.mark.anyio
 
@@ -210,3 +210,26 @@ async def test_a_caller_who_hangs_up_in_the_middle_leaves_no_upload(broker, stor
         with pytest.raises(ConnectionResetError):
             await running.http.put(upload["url"], content=broken())
         assert await store.list("uploads/") == []
+
+
+@pytest.mark.parametrize("store", KINDS, indirect=True)
+async def test_a_large_output_is_fetched_from_the_store_by_who_asks_for_that(broker, store):
+    async with serving(broker, store=store), gateway(broker, store) as running:
+        predict = "/v1/models/echo/predictions"
+        headers = {"prefer": "respond-async", "content-type": "a/b"}
+        picture = PICTURE * 4
+        ids = [(await running.http.post(predict, content=b, headers=headers)).json()["id"] for b in (picture, b"small")]
+        large, small = (f"/v1/predictions/{id_}/output" for id_ in ids)
+        patient = {"prefer": "wait=20"}
+        assert (await running.http.get(large, headers=patient)).content == picture
+        assert (await running.http.get(f"{small}?redirect=true", headers=patient)).content == b"small"
+        told = await running.http.get(f"{large}?redirect=true")
+        if not store.url.startswith(("s3:", "az:")):
+            assert (told.status_code, told.content) == (200, picture)
+            return
+        assert (told.status_code, told.content, told.headers["cache-control"]) == (307, b"", "no-store")
+        async with httpx.AsyncClient() as http:
+            assert (await http.get(told.headers["location"])).content == picture
+            put = await http.put(told.headers["location"], content=b"1", headers={"x-ms-blob-type": "BlockBlob"})
+            assert put.status_code == 403
+        assert (await running.http.get(f"{large}?redirect=1")).status_code == 200

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from dumbwaiter.brokers.findings import Finding
     from dumbwaiter.message import DeadLetter, Delivery, Message, QueueStats
 
+_CLOSE_WITHIN = 10.0
+"""Seconds that close() takes at most to hand back what is held."""
+
 #: Brokers that are closed, and whose last long polls hand back what they bring.
 _leaving: set[asyncio.Task[None]] = set()
 
@@ -102,19 +105,25 @@ class SqsBroker(ServedBroker):
             await self._api.ask("get_queue_url", QueueName=f"{all_of(self._location.prefix)}_check")
 
     async def _disconnect(self) -> None:
-        await end([self._sweeping])
-        closing = [reception.close(BrokerClosedError()) for reception in self._receptions.values()]
-        polls = [poll for some in await asyncio.gather(*closing) for poll in some]
-        await asyncio.gather(*(self._close_inbox(inbox) for inbox in self._inboxes))
-        await self._holding.close()
-        self._receptions.clear()
-        self._inboxes.clear()
-        leaving = spawn_end(polls, self._api.close)
-        if polls:
+        try:
+            with contextlib.suppress(TimeoutError):  # what could not be handed back is free when its lock ends
+                async with asyncio.timeout(_CLOSE_WITHIN):
+                    await self._hand_all_back()
+        finally:
+            polls = [poll for reception in self._receptions.values() for poll in reception.polls]
+            leaving = spawn_end(polls, self._api.close)
             _leaving.add(leaving)
             leaving.add_done_callback(_leaving.discard)
-        else:
-            await leaving
+            self._receptions.clear()
+            self._inboxes.clear()
+        if not polls:
+            await asyncio.shield(leaving)
+
+    async def _hand_all_back(self) -> None:
+        await end([self._sweeping])
+        await asyncio.gather(*(reception.close(BrokerClosedError()) for reception in self._receptions.values()))
+        await asyncio.gather(*(self._close_inbox(inbox) for inbox in self._inboxes))
+        await self._holding.close()
 
     async def _close_inbox(self, inbox: SqsInbox) -> None:
         with contextlib.suppress(BrokerError):  # others sweep it

@@ -18,12 +18,13 @@ from dumbwaiter.errors import BrokerUnavailableError, DeadLetterNotFoundError
 from dumbwaiter.message import DeadLetter
 from dumbwaiter.policies.lanes import LANES, lane_of
 
-_LOOK_LOCK = 60
+_LOOK_LOCK = 300
 """Seconds for which a look hides what it has seen, should its process die."""
 _WAIT = 1
 """Seconds. A receive that waits asks all servers of SQS, so that nothing found means that there is nothing."""
 
 
+Each: TypeAlias = "Callable[[Look, list[Arrived]], Coroutine[Any, Any, bool]]"
 First: TypeAlias = Callable[[str, list[Arrived]], Coroutine[Any, Any, None]]
 
 
@@ -105,20 +106,29 @@ class DeadLetters:
                 # They are dead letters still, also those that were taken; a message that comes twice is no harm.
                 raise BrokerUnavailableError(f"SQS took not all dead letters of {queue!r}; redrive again")
 
-    async def _look(self, queue: str, each: Callable[[Look, list[Arrived]], Coroutine[Any, Any, bool]]) -> None:
-        """Call *each* with all dead letters, some at a time, while it returns True; and hand back what is left."""
+    async def _look(self, queue: str, each: Each) -> None:
+        """Call *each* with all dead letters, some at a time, while it returns True; and hand back what is left.
+
+        A look is not cut short, for what SQS answered to a request that was cancelled would stay locked. Whoever is
+        cancelled leaves, and the look ends after the request that is under way.
+        """
         url = await self._queues.url(queue, DEAD)
+        look = Look()
+        looking = asyncio.get_running_loop().create_task(self._look_through(queue, url, look, each))
+        self._spawn(_finish(looking))
+        try:
+            await asyncio.shield(looking)
+        finally:
+            look.is_over = True
+
+    async def _look_through(self, queue: str, url: str, look: Look, each: Each) -> None:
         async with self._looking.setdefault(queue, asyncio.Lock()):
-            look = Look()
             try:
-                while fresh := look.see(await self._receive(queue, url)):
-                    if not await each(look, fresh):
+                while not look.is_over and (fresh := look.see(await self._receive(queue, url))):
+                    if look.is_over or not await each(look, fresh):
                         break
             finally:
-                if look.handles:
-                    releasing = asyncio.get_running_loop().create_task(self._release(url, look))
-                    self._spawn(_finish(releasing))
-                    await asyncio.shield(releasing)
+                await self._release(url, look)
 
     async def _receive(self, queue: str, url: str) -> list[Arrived]:
         answer = await self._api.ask(
@@ -139,9 +149,10 @@ class DeadLetters:
 
 
 class Look:
-    """What one look has seen: *handles* is what it must hand back, by message id."""
+    """What one look has seen: *handles* is what it must hand back, by message id. *is_over*: nobody wants it more."""
 
     def __init__(self) -> None:
+        self.is_over = False
         self.handles: dict[str, str] = {}
         self._seen: set[str] = set()
 
@@ -160,3 +171,5 @@ class Look:
 
 async def _finish(task: asyncio.Task[None]) -> None:
     await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()  # whoever waits for it sees it

@@ -112,7 +112,12 @@ class Holding:
                 self._leases.hold(lease)
         if early:
             self.spawn(self._hop(queue, early))
-        deliveries = await self._deliveries_of(queue, received)
+        try:
+            deliveries = await self._deliveries_of(queue, received)
+        except BrokerError:
+            # Counted, for that needs no copy: who could not be buried may not be copied now either.
+            self.spawn(self.abandon([lease.delivery for lease in leases.values()], 0.0, counted=True))
+            raise
         for delivery in deliveries:
             leases[delivery.lock_token].delivery = delivery
         return deliveries
@@ -208,12 +213,18 @@ class Holding:
 
     def give_back_later(self, deliveries: list[Delivery]) -> None:
         """Hand *deliveries* back, which came for nobody, while others go on."""
-        self.spawn(self.abandon(deliveries, 0.0, counted=True))
+        self.spawn(self.abandon(deliveries, 0.0, counted=False))
 
     async def release(self, url: str, came: Sequence[Arrived]) -> None:
-        """Hand back at once what nobody holds."""
-        entries = [{"ReceiptHandle": one.handle, "VisibilityTimeout": 0} for one in came]
-        await self._api.batch("change_message_visibility_batch", url, entries)
+        """Hand back at once what nobody holds, uncounted: it may come to one that waits no more again and again."""
+        copies = [(one, entry_of(message_of(one), count=one.delivery_count - 1, due=one.due or None)) for one in came]
+        copies = [(one, copy) for one, copy in copies if not one.fault and entry_nbytes(copy) <= self._limit]
+        failed = await self._queues.send(url, [copy for _, copy in copies])
+        gone = [one.handle for i, (one, _) in enumerate(copies) if i not in failed]
+        await self._api.batch("delete_message_batch", url, [{"ReceiptHandle": handle} for handle in gone])
+        left = [one.handle for one in came if one.handle not in gone]
+        again = [{"ReceiptHandle": handle, "VisibilityTimeout": 0} for handle in left]
+        await self._api.batch("change_message_visibility_batch", url, again)
 
     async def close(self) -> None:
         """Hand back what is held, uncounted, as far as SQS can be reached."""
@@ -243,9 +254,9 @@ class Holding:
 
     def _is_plain(self, lease: Lease[Held], delay: float, *, counted: bool) -> bool:
         """Whether SQS can hand it back itself; or must, for there may be nothing to copy, or no room for a copy."""
-        if (counted and delay <= 0) or lease.held.is_unsure:
-            return True
         delivery = lease.delivery
+        if (counted and delay <= 0) or lease.held.is_unsure or delivery.message is _UNREAD:
+            return True
         return entry_nbytes(entry_of(delivery.message, count=delivery.delivery_count, due=1.0)) > self._limit
 
     async def _copy(

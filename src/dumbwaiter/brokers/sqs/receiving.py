@@ -71,10 +71,13 @@ class Reception:
         """As the contract says of a broker that is open."""
         return await self._receivers.wait(max_messages, max_wait)
 
-    async def close(self, error: BrokerError) -> list[asyncio.Task[None]]:
-        """Give *error* to those who wait. Returns the long polls that stand still: what they bring is handed back, as
-        long as somebody lets them.
-        """
+    @property
+    def polls(self) -> list[asyncio.Task[None]]:
+        """The long polls that stand: what they bring is handed back, as long as somebody lets them."""
+        return list(self._polls.values())
+
+    async def close(self, error: BrokerError) -> None:
+        """Give *error* to those who wait."""
         self._is_closed = True
         self._receivers.fail(error)
         self._news.set()
@@ -82,7 +85,6 @@ class Reception:
         if self._serving is not None:
             await asyncio.wait([self._serving])
         await self._release_arrived()
-        return list(self._polls.values())
 
     def _on_change(self) -> None:
         """A receiver came, left or runs out of patience."""

@@ -186,8 +186,11 @@ PREDICTIONS: Sequence[Operation] = (
         id="getOutput",
         tag="predictions",
         summary="The output of a kept prediction, as it is",
-        parameters=("Id", "Prefer"),
-        answers={"200": {"description": "The output, with its own content type.", "content": {"*/*": {}}}},
+        parameters=("Id", "Redirect", "Prefer"),
+        answers={
+            "200": {"description": "The output, with its own content type.", "content": {"*/*": {}}},
+            "307": {"description": "It is in the blob store, at `Location`."},
+        },
         problems=(*_OF_KEPT, 409, 422, 500, 502, 504),
     ),
 )
@@ -358,6 +361,7 @@ def parameters(models: Sequence[str]) -> dict[str, Any]:
         "Version": _parameter("path", "version", "a version", examples=["1"]),
         "Id": _parameter("path", "id", "a prediction's id"),
         "UploadId": _parameter("path", "id", "an upload's id"),
+        "Redirect": _parameter("query", "redirect", "`true`: a large output may be fetched from the blob store itself"),
         "Key": _parameter(
             "path", "key", "an idempotency key of your own", minLength=1, maxLength=255, pattern="^[!-~]+$"
         ),

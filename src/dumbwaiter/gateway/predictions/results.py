@@ -11,7 +11,14 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from dumbwaiter.asking import Patience, Polling, cancel
-from dumbwaiter.blobs.results import has_result, head_of_result, load_result, result_body_nbytes, stream_result_body
+from dumbwaiter.blobs.results import (
+    has_result,
+    head_of_result,
+    load_result,
+    result_body_nbytes,
+    result_body_url,
+    stream_result_body,
+)
 from dumbwaiter.errors import BlobNotFoundError, BrokerUnavailableError, DumbwaiterError
 from dumbwaiter.gateway.http.bodies import CallerGoneError
 from dumbwaiter.gateway.http.problems import ModelFailingError, ShuttingDownError
@@ -34,6 +41,8 @@ SEND_WITHIN = 30.0
 """How long handing a request to the broker may take."""
 SEND_AT_LEAST = 1.0
 """So long it may take for a caller of less patience too: what was accepted is not refused for a moment."""
+READ_WITHIN = 900.0
+"""Seconds for which a presigned URL of an output is good."""
 LISTEN_FOR = 86400.0
 """Nobody waits for longer than that."""
 
@@ -121,7 +130,7 @@ class Results:
         return await result_body_nbytes(self._store, answer)
 
     async def url_of(self, answer: Message) -> str | None:
-        """A URL of the blob store's own by which the body of *answer* can be fetched for a while, where there is one."""
+        """A URL of the blob store's own by which the body of *answer* can be read for a while, where there is one."""
         return await result_body_url(self._store, answer, expires_in=READ_WITHIN)
 
     def stream(self, answer: Message) -> AsyncIterator[bytes]:
