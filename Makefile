@@ -55,6 +55,7 @@ check: $(VENV)/.installed-dev  ## lint, types, layers, spelling, sizes
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 	$(BIN)/python tools/check_sizes.py src
+	$(BIN)/python tools/brokers_page.py --check
 
 format: $(VENV)/.installed-dev  ## repair what ruff can
 	$(BIN)/ruff check --fix

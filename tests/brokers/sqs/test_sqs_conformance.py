@@ -36,8 +36,8 @@ class TestMinistack(BrokerConformance):
 
 
 class TestMoto(LockingRules):
-    """The rules of locks, for moto takes stale receipt handles as SQS does. It is too slow for the whole suite, and hands
-    a message to several receives of one moment.
+    """The rules of locks, for moto takes stale receipt handles as SQS does. It is too slow for the whole suite, and
+    hands a message to several receives of one moment.
     """
 
     pytestmark: ClassVar = [pytest.mark.anyio]
