@@ -7,6 +7,7 @@ PORT ?= 8080
 TESTS ?=
 # The broker of `make demo` and `make bench`: sqlite, redis, valkey, nats or rabbitmq; the last four are started there.
 BROKER ?= sqlite
+# Options of `make bench`, such as --quick.
 BENCH ?=
 # Most tests wait for processes, so two at a time finish in half of the time, also on two cores.
 PYTEST := -m pytest -n 2 --dist loadfile

@@ -6,11 +6,14 @@ Usage: python benchmarks/brokers.py --broker redis|valkey|nats|rabbitmq [--repea
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -85,6 +88,18 @@ async def measure(figures: Figures, broker: str, setting: str, server: LocalServ
     figures.add(f"batchable, {setting} /s", rate)
 
 
+def synced_write(folder: Path) -> float:
+    """Milliseconds that the disk takes for 1 KiB: what is durable cannot be faster, and neighbours make it slower."""
+    took = []
+    with (folder / "synced").open("wb", buffering=0) as file:
+        for _ in range(100):
+            started = time.perf_counter()
+            file.write(BODY)
+            os.fdatasync(file.fileno())
+            took.append(time.perf_counter() - started)
+    return statistics.median(took) * 1e3
+
+
 async def through_dumbwaiter(
     server: LocalServer, model: str, requests: int, in_flight: int
 ) -> tuple[float, list[float]]:
@@ -127,10 +142,9 @@ def section(broker: str, product: str, figures: Figures, repeats: int) -> str:
     """What was measured of *broker*, as Markdown."""
     clients = [f"{name} {version(name)}" for name in CLIENTS[broker]]
     rows = [target.row(figures) for setting in SETTINGS[broker] for target in targets(broker, setting)]
+    rows.append(Target("the disk: a synced write of 1 KiB", "synced write ms", "p50 {0:.2f} ms").row(figures))
     how = f"{machine(product, *clients)} Medians of {repeats}."
-    return "\n".join(
-        (f"## {broker}", "", how, "", "| what | measured | target | met |", "|---|---|---|---|", *rows, "")
-    )
+    return "\n".join((f"## {broker}", "", how, "", "| what | measured | target | met |", "|---|---|---|---|", *rows))
 
 
 def product_of(server: LocalServer) -> str:
@@ -164,6 +178,7 @@ def run(broker: str, repeats: int, scale: float) -> tuple[str, Figures]:
                 server = start(Path(folder))
                 try:
                     server.start()
+                    figures.add("synced write ms", synced_write(Path(folder)))
                     product = product or product_of(server)
                     uvloop.run(measure(figures, broker, setting, server, scale))
                 finally:
@@ -179,11 +194,16 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a tenth of the requests: to see that it works")
     parser.add_argument("--out", type=Path, default=HERE.parent / "docs" / "benchmarks-brokers.md")
     options = parser.parse_args()
+    # However it is ended, also in the background of a shell, no process stays behind.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         product, figures = run(options.broker, options.repeats, 0.1 if options.quick else 1.0)
     except (MissingServerError, MissingExtraError) as error:
         print(f"cannot measure {options.broker}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     write(options.out, options.broker, section(options.broker, product, figures, options.repeats))
     console.print(f"written to {options.out}")
     return 0

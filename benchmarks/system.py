@@ -90,14 +90,14 @@ async def drive(
 
 async def warm(asker: Asker, queue: str, body: bytes, content_type: str, *, requests: int, in_flight: int) -> None:
     """Wait until the queue exists and the model is ready, then let some requests through."""
-    from dumbwaiter.errors import QueueNotFoundError  # noqa: PLC0415
+    from dumbwaiter.errors import BrokerUnavailableError, QueueNotFoundError  # noqa: PLC0415
 
     give_up_at = time.monotonic() + 60.0
     while True:
         try:
             await asker.ask(queue, Message(body=body, content_type=content_type), timeout=60.0)
             break
-        except QueueNotFoundError:
+        except (QueueNotFoundError, BrokerUnavailableError):  # the latter while a server still makes the queue
             if time.monotonic() > give_up_at:
                 raise
             await asyncio.sleep(0.05)

@@ -17,7 +17,7 @@ from dumbwaiter.blobs import open_store
 from dumbwaiter.blobs.results import load_result
 from dumbwaiter.brokers import open_broker
 from dumbwaiter.brokers.contract import Broker
-from dumbwaiter.errors import BlobNotFoundError
+from dumbwaiter.errors import BlobNotFoundError, BrokerUnavailableError, QueueNotFoundError
 from dumbwaiter.message import Message
 from dumbwaiter.testing import eventually
 from dumbwaiter.testing.servers import SERVERS, LocalServer
@@ -110,12 +110,24 @@ def a_sleep_of(seconds: float, **attributes: str) -> Message:
     return Message(body=str(seconds).encode(), content_type="text/plain", **attributes)
 
 
+async def send(broker: Broker, message: Message) -> None:
+    """A queue that a worker has just made may have no leader yet, and then refuses what is sent."""
+
+    async def is_sent() -> bool:
+        try:
+            await broker.send("model", [message])
+        except (QueueNotFoundError, BrokerUnavailableError):
+            return False
+        return True
+
+    await eventually(is_sent, within=15.0, every=0.1, what="a queue that takes messages")
+
+
 async def test_a_run_of_three_times_the_lock_runs_once_and_is_answered_once(node: Node) -> None:
     await two_workers(node)
     async with open_broker(node.broker_url, lock_duration=LOCK) as broker:
         inbox = await broker.open_inbox()
-        await eventually(lambda: broker.has_queue("model"), within=10.0)
-        await broker.send("model", [a_sleep_of(3.5 * LOCK, reply_to=inbox.address)])
+        await send(broker, a_sleep_of(3.5 * LOCK, reply_to=inbox.address))
         replies = await inbox.receive(max_messages=10, max_wait=3.5 * LOCK + 15.0)
         assert [reply.body for reply in replies] == [f"slept {3.5 * LOCK} s".encode()]
         await eventually(lambda: is_empty(broker), within=5.0)
@@ -128,8 +140,7 @@ async def test_when_a_worker_is_killed_another_answers_soon_after_its_lock_has_e
     store = open_store(node.store_url)
     async with open_broker(node.broker_url, lock_duration=LOCK) as broker:
         request = a_sleep_of(60.0)
-        await eventually(lambda: broker.has_queue("model"), within=10.0)
-        await broker.send("model", [request])
+        await send(broker, request)
         (victim,) = await eventually(lambda: noted(node, "runs"), within=15.0, what="a run")
         os.kill(victim, signal.SIGKILL)
 
