@@ -11,10 +11,13 @@ import httpx
 import psutil
 import pytest
 
+from dumbwaiter.brokers import ADAPTERS
 from dumbwaiter.testing import eventually
 from processes import environment, gone
 
 pytestmark = pytest.mark.anyio
+
+SCHEMES = [f"{scheme}:" for scheme in sorted(ADAPTERS)]
 
 
 class Runtime:
@@ -128,7 +131,7 @@ def test_an_unknown_broker_is_told_with_those_that_there_are(run, command):
     shown = run(*command, "--broker", "rabbit://x")
     assert shown.returncode == 2
     assert shown.stderr == (
-        "dumbwaiter: error: no broker for 'rabbit://x': its scheme must be one of memory:, sqlite:\n"
+        f"dumbwaiter: error: no broker for 'rabbit://x': its scheme must be one of {', '.join(SCHEMES)}\n"
     )
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 
 from dumbwaiter import AsyncClient, Client
+from dumbwaiter.brokers import ADAPTERS
 from dumbwaiter.brokers.memory import MemoryBroker
 from dumbwaiter.errors import ConfigError, QueueNotFoundError
+
+BROKERS = ", ".join(f"{scheme}:…" for scheme in sorted(ADAPTERS))
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8096", "localhost:8080", "models.example.com:443/base"])
@@ -14,14 +17,14 @@ def test_a_gateway_without_its_scheme_is_told_how_it_is_written(url):
     with pytest.raises(ConfigError) as caught:
         Client(url)
     assert str(caught.value) == (
-        f"{url!r} names neither a gateway (http://…, https://…) nor a broker (memory:…, sqlite:…);"
+        f"{url!r} names neither a gateway (http://…, https://…) nor a broker ({BROKERS});"
         f" if you mean a gateway, say http://{url}"
     )
 
 
 @pytest.mark.parametrize("url", ["rabbit://user:s3cret@host/x", "queue.db", ""])
 def test_what_names_no_way_is_told_which_there_are_without_its_password(url):
-    with pytest.raises(ConfigError, match=r"neither a gateway .* nor a broker \(memory:…, sqlite:…\)$") as caught:
+    with pytest.raises(ConfigError, match=rf"neither a gateway .* nor a broker \({BROKERS}\)$") as caught:
         AsyncClient(url)
     assert "s3cret" not in str(caught.value)
 

@@ -35,6 +35,7 @@ class TestMinistack(BrokerConformance):
         return SqsHarness(ministack)
 
 
+@pytest.mark.trial
 class TestMoto(LockingRules):
     """The rules of locks, for moto takes stale receipt handles as SQS does. It is too slow for the whole suite, and
     hands a message to several receives of one moment.

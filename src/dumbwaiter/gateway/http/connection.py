@@ -229,7 +229,9 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         # Nobody asks for the rest of the request any more, and the connection may rest for long.
-        self._owed.popleft().body = bytearray()
+        answered = self._owed.popleft()
+        answered.body = bytearray()
+        cast("dict[str, Any]", answered.scope).pop(HANG_UPS, None)  # through it the answer could be reached
         self._go_on()
         if not self._owed and self.phase is Phase.OURS:
             self._rest()
