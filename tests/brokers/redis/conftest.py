@@ -27,7 +27,7 @@ def valkey_server(tmp_path_factory):
     server.stop()
 
 
-@pytest.fixture(params=["redis", "valkey"])
+@pytest.fixture(params=["redis", pytest.param("valkey", marks=pytest.mark.trial)])
 def server(request):
     """Each test on both products."""
     return request.getfixturevalue(f"{request.param}_server")
