@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from dumbwaiter.brokers.url_options import read_options
 from dumbwaiter.errors import ConfigError
-from dumbwaiter.spelling import did_you_mean
 from dumbwaiter.urls import shown
 
 DEFAULT_PORT = 4222
@@ -66,16 +66,12 @@ def read_url(url: str) -> Address:
 
 
 def _options(url: str, query: str) -> dict[str, str]:
-    options: dict[str, str] = {}
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        if name not in _OPTIONS:
-            hint = did_you_mean(name, _OPTIONS)
-            raise ConfigError(f"unknown option {name!r} in {shown(url)!r}{hint}; there are: {', '.join(_OPTIONS)}")
+    options = read_options(query, _OPTIONS, url)
+    for name, value in options.items():
         if not value:
             raise ConfigError(f"option {name!r} in {shown(url)!r} has no value")
         if name in ("prefix", "domain") and not _NAME.fullmatch(value):
             raise ConfigError(f"{name} must be 1 to 64 letters, digits, '_' and '-', not {value!r}, in {shown(url)!r}")
-        options[name] = value
     return options
 
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from dumbwaiter.brokers.url_options import read_flag, read_options
 from dumbwaiter.errors import ConfigError
-from dumbwaiter.spelling import did_you_mean
 from dumbwaiter.urls import shown
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 PORTS = {"amqp": 5672, "amqps": 5671}
 OPTIONS = ("prefix", "heartbeat", "ca_certs", "verify")
@@ -58,7 +54,7 @@ def location_of(url: str) -> Location:
         raise ConfigError(f"not the address of a RabbitMQ server: {shown(url)!r}; write {_FORM}")
     if "/" in parts.path[1:]:
         raise ConfigError(f"the virtual host in {shown(url)!r} holds a slash; write it as %2F")
-    options = _options(parts.query, url)
+    options = read_options(parts.query, OPTIONS, url)
     prefix = options.get("prefix", DEFAULT_PREFIX)
     if not _PREFIX.fullmatch(prefix):
         raise ConfigError(
@@ -78,23 +74,9 @@ def location_of(url: str) -> Location:
         prefix=prefix,
         heartbeat=_heartbeat(options.get("heartbeat"), url),
         ca_certs=options.get("ca_certs"),
-        verify=_flag("verify", options.get("verify", "true"), url),
+        verify=read_flag("verify", options.get("verify", "true"), url),
         shown=shown(url),
     )
-
-
-def _options(query: str, url: str) -> Mapping[str, str]:
-    options: dict[str, str] = {}
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        if name not in OPTIONS:
-            known = ", ".join(OPTIONS)
-            raise ConfigError(
-                f"unknown option {name!r} in {shown(url)!r}{did_you_mean(name, OPTIONS)}; there are {known}"
-            )
-        if name in options:
-            raise ConfigError(f"option {name!r} stands twice in {shown(url)!r}")
-        options[name] = value
-    return options
 
 
 def _heartbeat(text: str | None, url: str) -> int:
@@ -103,9 +85,3 @@ def _heartbeat(text: str | None, url: str) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= 3600):
         raise ConfigError(f"heartbeat={text!r} in {shown(url)!r} must be whole seconds from 1 to 3600")
     return int(text)
-
-
-def _flag(name: str, text: str, url: str) -> bool:
-    if text not in ("true", "false"):
-        raise ConfigError(f"{name}={text!r} in {shown(url)!r} must be true or false")
-    return text == "true"

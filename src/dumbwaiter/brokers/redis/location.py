@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from dumbwaiter.brokers.url_options import read_flag, read_options
 from dumbwaiter.errors import ConfigError
-from dumbwaiter.spelling import did_you_mean
 from dumbwaiter.urls import shown
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 SCHEMES = ("redis", "rediss", "valkey")
 OPTIONS = ("prefix", "ca_certs", "verify")
@@ -51,7 +47,7 @@ def location_of(url: str) -> Location:
         raise ConfigError(f"cannot read the address {shown(url)!r}: {error}; write {_FORM}") from None
     if parts.scheme not in SCHEMES or not url.startswith(f"{parts.scheme}://") or parts.fragment:
         raise ConfigError(f"not the address of a Redis or Valkey server: {shown(url)!r}; write {_FORM}")
-    options = _options(parts.query, url)
+    options = read_options(parts.query, OPTIONS, url)
     prefix = options.get("prefix", DEFAULT_PREFIX)
     if not _PREFIX.fullmatch(prefix):
         raise ConfigError(
@@ -69,23 +65,9 @@ def location_of(url: str) -> Location:
         is_encrypted=is_encrypted,
         prefix=prefix,
         ca_certs=options.get("ca_certs"),
-        verify=_flag("verify", options.get("verify", "true"), url),
+        verify=read_flag("verify", options.get("verify", "true"), url),
         shown=shown(url),
     )
-
-
-def _options(query: str, url: str) -> Mapping[str, str]:
-    options: dict[str, str] = {}
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        if name not in OPTIONS:
-            known = ", ".join(OPTIONS)
-            raise ConfigError(
-                f"unknown option {name!r} in {shown(url)!r}{did_you_mean(name, OPTIONS)}; there are {known}"
-            )
-        if name in options:
-            raise ConfigError(f"option {name!r} stands twice in {shown(url)!r}")
-        options[name] = value
-    return options
 
 
 def _database(path: str, url: str) -> int:
@@ -93,9 +75,3 @@ def _database(path: str, url: str) -> int:
     if text and not (text.isascii() and text.isdigit() and len(text) < 10):
         raise ConfigError(f"{text!r} in {shown(url)!r} is no number of a database; write {_FORM}")
     return int(text or 0)
-
-
-def _flag(name: str, text: str, url: str) -> bool:
-    if text not in ("true", "false"):
-        raise ConfigError(f"{name}={text!r} in {shown(url)!r} must be true or false")
-    return text == "true"

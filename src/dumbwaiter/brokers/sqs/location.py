@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 
+from dumbwaiter.brokers.url_options import read_options
 from dumbwaiter.errors import ConfigError
-from dumbwaiter.spelling import did_you_mean
 from dumbwaiter.urls import shown
 
 OPTIONS = ("endpoint", "prefix", "max_message_size")
@@ -45,7 +45,7 @@ def location_of(url: str) -> Location:
         )
     if region and not _REGION.fullmatch(region):
         raise ConfigError(f"{region!r} in {shown(url)!r} is no name of a region; write {_FORM}")
-    options = _options(url, query)
+    options = read_options(query, OPTIONS, url)
     prefix = options.get("prefix", DEFAULT_PREFIX)
     if not _PREFIX.fullmatch(prefix):
         raise ConfigError(
@@ -58,18 +58,6 @@ def location_of(url: str) -> Location:
         max_message_size=_size(url, options.get("max_message_size")),
         shown=shown(url),
     )
-
-
-def _options(url: str, query: str) -> dict[str, str]:
-    options: dict[str, str] = {}
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        if name not in OPTIONS:
-            hint = did_you_mean(name, OPTIONS)
-            raise ConfigError(f"unknown option {name!r} in {shown(url)!r}{hint}; there are {', '.join(OPTIONS)}")
-        if name in options:
-            raise ConfigError(f"option {name!r} stands twice in {shown(url)!r}")
-        options[name] = value
-    return options
 
 
 def _endpoint(url: str, endpoint: str | None) -> str | None:
