@@ -1,4 +1,4 @@
-"""Servers for tests of brokers: those of dumbwaiter.testing.servers, emulators of SQS, and a wire that can be cut.
+"""Servers for tests of brokers: those of dumbwaiter.testing.servers, and a wire that can be cut.
 
 A missing one raises MissingServerError: the test is skipped at home, and fails where all must be there (conftest.py).
 """
@@ -6,20 +6,15 @@ A missing one raises MissingServerError: the test is skipped at home, and fails 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import socket
 import threading
-from pathlib import Path
 
 from dumbwaiter.testing.servers import (
     HOST,
-    LocalServer,
     NatsServer,
     RabbitmqServer,
     RedisServer,
+    SqsServer,
     free_port,
-    program_beside,
     redis_program,
     valkey_program,
 )
@@ -37,30 +32,6 @@ __all__ = [
 ]
 
 START_SECONDS = 20.0
-
-
-class SqsServer(LocalServer):
-    """An emulator of SQS, which keeps all in its memory: ``ministack`` or ``moto``."""
-
-    def __init__(self, program: str, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        port = free_port()
-        self.endpoint = self.url = f"http://{HOST}:{port}"
-        environment = os.environ.copy()
-        if program == "ministack":
-            command = [program_beside("ministack", "ministack")]
-            environment |= {"GATEWAY_PORT": str(port), "BIND_HOST": HOST, "SERVICES": "sqs"}
-            # In its answers a queue has the address under which it was asked for.
-            environment |= {"MINISTACK_REGION": "eu-central-1", "STATE_DIR": str(folder), "PERSIST_STATE": "0"}
-        else:
-            command = [program_beside("moto_server", "moto[server]"), "-H", HOST, "-p", str(port)]
-        super().__init__(command, port, folder / f"{program}-{port}.log")
-        self._environment = environment
-
-    def _answers(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection((HOST, self.port), timeout=1.0):
-            return True
-        return False
 
 
 class Wire:
