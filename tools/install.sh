@@ -15,6 +15,24 @@ find_python() {
     die "${PYTHON:-python3} is $("${PYTHON:-python3}" --version 2>&1 || true), but Python 3.11 or newer is needed (Debian 12: apt install python3; or name another: make PYTHON=/path/to/python ...)"
 }
 
+# What the tests need of the system: brokers, a browser, npm for Azure's blob store. On Debian, root gets it here.
+install_from_debian() {
+    missing=()
+    for program in sqlite3 curl chromium redis-server rabbitmq-server npm; do
+        PATH="$PATH:/usr/sbin" command -v "$program" >/dev/null || missing+=("$program")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+        say "installing ${missing[*]}"
+        apt-get update
+        DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${missing[@]}"
+    else
+        say "missing: ${missing[*]}; tests that need them will be skipped (Debian: sudo apt-get install ${missing[*]})"
+    fi
+}
+
+if [ "$extra" = dev ]; then install_from_debian; fi
+
 if ! { [ -x .venv/bin/python ] && is_new_enough .venv/bin/python && .venv/bin/python -m pip --version >/dev/null 2>&1; }; then
     python=$(find_python)
     "$python" -c 'import venv, ensurepip' 2>/dev/null ||
@@ -34,8 +52,6 @@ if [ "$extra" = dev ]; then
     # Azure's blob store for the tests: half a minute, 190 MB. Without npm they are skipped.
     if command -v npm >/dev/null; then
         npm install --prefix .venv --no-save --no-audit --no-fund --ignore-scripts azurite@3.35.0
-    else
-        say "npm is missing: the tests of Azure's blob store will be skipped (Debian: apt install npm)"
     fi
 fi
 touch ".venv/.installed-$extra"
