@@ -1,6 +1,10 @@
-"""How a process ended is said in words, with the meaning of a signal where its name says little."""
+"""Signals: how a process that was told to stop ends, and how an end is said in words."""
 
 from __future__ import annotations
+
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -20,3 +24,25 @@ from dumbwaiter.signals import describe_exit
 )
 def test_an_exit_is_described_in_words(code, words):
     assert describe_exit(code) == words
+
+
+IMPATIENCE = """
+import asyncio, os, signal
+from dumbwaiter.signals import told_to_stop
+
+async def main():
+    with told_to_stop() as (stop, hurry):
+        os.kill(os.getpid(), signal.SIGTERM)
+        await stop.wait()
+
+asyncio.run(main())
+os.kill(os.getpid(), getattr(signal, {name!r}))
+print("ended")
+"""
+
+
+@pytest.mark.parametrize(("name", "exit_code"), [("SIGTERM", 0), ("SIGINT", -signal.SIGINT)])
+def test_one_more_sigterm_after_the_last_work_does_not_kill_and_ctrl_c_does(name: str, exit_code: int) -> None:
+    done = subprocess.run([sys.executable, "-c", IMPATIENCE.format(name=name)], capture_output=True, check=False)
+    assert done.returncode == exit_code, done.stderr.decode()
+    assert (b"ended" in done.stdout) is (exit_code == 0)

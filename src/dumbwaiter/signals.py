@@ -35,6 +35,10 @@ def told_to_stop(
     finally:
         for number in _STOPPING:
             loop.remove_signal_handler(number)
+        if by_signal.is_set():
+            # It ends anyway. One more SIGTERM from an impatient supervisor must not make a death of a clean exit;
+            # Ctrl-C still breaks off what hangs.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def describe_exit(exit_code: int) -> str:
