@@ -45,8 +45,8 @@ test: $(VENV)/.installed-dev  ## run the test suite (TESTS="tests/cli -x" runs a
 	@$(BIN)/python $(PYTEST) -m "not trial" $(TESTS)
 
 # One at a time: they keep bounds of seconds, and bring processes enough of their own.
-test-faults: $(VENV)/.installed-dev  ## kill processes and real servers in the middle of work, on every broker (some minutes)
-	@$(BIN)/python -m pytest $(or $(TESTS),tests/faults tests/examples/test_demo.py tests/brokers/sqs/test_sqs_conformance.py tests/brokers/redis)
+test-faults: $(VENV)/.installed-dev  ## the long trials: kill processes and real servers in the middle of work, on every broker (some minutes)
+	@$(BIN)/python -m pytest -m trial $(TESTS)
 
 check: $(VENV)/.installed-dev  ## lint, types, layers, spelling, sizes
 	$(BIN)/ruff check

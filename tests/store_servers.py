@@ -238,3 +238,6 @@ class AzuriteServer(StoreServer):
 
 
 SERVERS = {"seaweedfs": SeaweedServer, "ministack": MiniStackServer, "azurite": AzuriteServer}
+
+#: Their names as parameters of tests. SeaweedFS is S3 in every run of the tests, and so ministack in the trials alone.
+SERVER_KINDS = [pytest.param(name, marks=[pytest.mark.trial] if name == "ministack" else []) for name in SERVERS]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dumbwaiter.blobs import open_store
-from store_servers import SERVERS
+from store_servers import SERVER_KINDS
 
 SCRIPT = Path(__file__).with_name("blob_process.py")
 
@@ -21,7 +21,7 @@ CONTRACTS = {"test_acceptances", "test_blob_store", "test_results", "test_stream
 
 def pytest_generate_tests(metafunc):
     if "store" in metafunc.fixturenames:
-        served = SERVERS if metafunc.module.__name__ in CONTRACTS else ()
+        served = SERVER_KINDS if metafunc.module.__name__ in CONTRACTS else ()
         metafunc.parametrize("store", ["file", "memory", *served], indirect=True)
 
 

@@ -12,14 +12,14 @@ import pytest
 
 from dumbwaiter.blobs import open_store
 from dumbwaiter.errors import BlobError, BlobNotFoundError
-from store_servers import SERVERS
+from store_servers import SERVER_KINDS
 
 pytestmark = pytest.mark.anyio
 
 MIB = 1 << 20
 
 
-@pytest.fixture(params=list(SERVERS))
+@pytest.fixture(params=SERVER_KINDS)
 def server(request, monkeypatch, store_server):
     """A running server of each kind, to which the environment leads; it runs again after the test."""
     server = store_server(request.param)

@@ -14,6 +14,7 @@ import httpx
 import psutil
 import pytest
 from gateway_running import gateway
+from msgspec.structs import replace
 
 from dumbwaiter.answers import succeeded
 from dumbwaiter.blobs import open_store
@@ -96,6 +97,20 @@ async def test_where_nobody_can_tell_how_long_it_takes_all_are_let_in(broker, st
     """No worker yet (scaled to zero, or still loading), or none that has measured."""
     await backlog(broker, 1000)
     await announced(store, *seconds_each, state=state)
+    async with gateway(broker, store) as running:
+        for _ in range(3):
+            response = await running.predict(content=b"1", headers=patient(1))
+            assert (response.status_code, response.json()["code"]) == (504, "no-answer-in-time")
+
+
+async def test_where_the_broker_cannot_count_all_are_let_in_and_nobody_asks_it(broker, store, monkeypatch):
+    async def counts_nothing(self, queue):
+        raise AssertionError("it declares that it does not count what is ready")
+
+    monkeypatch.setattr(MemoryBroker, "capabilities", replace(MemoryBroker.capabilities, counts_ready=False))
+    monkeypatch.setattr(MemoryBroker, "stats", counts_nothing)
+    await backlog(broker, 1000)
+    await announced(store, 100.0)
     async with gateway(broker, store) as running:
         for _ in range(3):
             response = await running.predict(content=b"1", headers=patient(1))
@@ -267,7 +282,7 @@ async def slow_worker(broker, *, each):
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("knows_its_workers", [True, False])
+@pytest.mark.parametrize("knows_its_workers", [True, pytest.param(False, marks=pytest.mark.trial)])
 async def test_memory_stays_flat_at_three_times_overload_and_those_too_many_are_told_so(tmp_path, knows_its_workers):
     """50 a second can be done and 3 times as many come, each with 200 KB; those too many are refused at once."""
     store = open_store(f"file:{tmp_path}/.dumbwaiter/blobs")

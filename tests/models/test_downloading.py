@@ -24,7 +24,7 @@ from dumbwaiter.models.downloading import _boot
 from dumbwaiter.models.progress import Progress, bar
 from dumbwaiter.models.weights import local_weights
 from dumbwaiter.testing import eventually
-from store_servers import SERVERS
+from store_servers import SERVER_KINDS
 
 SCRIPT = Path(__file__).with_name("download_process.py")
 NBYTES = 24 * 1024 * 1024
@@ -222,7 +222,7 @@ def test_a_fragment_that_is_no_digest_is_refused(tmp_path, fragment):
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("name", list(SERVERS))
+@pytest.mark.parametrize("name", SERVER_KINDS)
 async def test_weights_come_from_a_real_store_and_a_part_of_them_is_completed(
     name, store_server, monkeypatch, tmp_path, fetching
 ):

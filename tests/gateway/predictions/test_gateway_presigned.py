@@ -15,11 +15,11 @@ from dumbwaiter.blobs.keyring import mint, save_key
 from dumbwaiter.blobs.retention import sweep
 from dumbwaiter.gateway.predictions import presigned
 from echo_worker import serving
-from store_servers import SERVERS
+from store_servers import SERVER_KINDS
 
 pytestmark = pytest.mark.anyio
 
-KINDS = ["file", "memory", *SERVERS]
+KINDS = ["file", "memory", *SERVER_KINDS]
 PICTURE = bytes(range(256)) * 2000
 
 
