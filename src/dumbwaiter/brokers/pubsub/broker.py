@@ -1,0 +1,241 @@
+"""Google Cloud Pub/Sub: ``pubsub://my-project?option=value``; see location.py for all of it.
+
+Each queue is three topics with one exactly-once subscription each, one a lane of priority, and one more of both for its
+dead letters; see names.py. Whoever knows nothing of dumbwaiter publishes a body to the topic ``dumbwaiter.<queue>``.
+holding.py keeps locks, and polling.py waits for messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from google.pubsub_v1 import types
+
+from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Capabilities, Claim, Inbox
+from dumbwaiter.brokers.polling import Reception, spawn_end
+from dumbwaiter.brokers.pubsub.api import Api
+from dumbwaiter.brokers.pubsub.dead import DeadLetters
+from dumbwaiter.brokers.pubsub.examining import examine
+from dumbwaiter.brokers.pubsub.holding import Holding
+from dumbwaiter.brokers.pubsub.inbox import PubsubInbox, sweep
+from dumbwaiter.brokers.pubsub.location import location_of
+from dumbwaiter.brokers.pubsub.names import is_inbox
+from dumbwaiter.brokers.pubsub.settling import Settling
+from dumbwaiter.brokers.pubsub.source import PubsubSource
+from dumbwaiter.brokers.pubsub.topics import Topics, visibility_of
+from dumbwaiter.brokers.pubsub.wire import LARGEST_BODY, message_nbytes, outgoing
+from dumbwaiter.brokers.served import ServedBroker
+from dumbwaiter.errors import BrokerClosedError, BrokerError, InboxGoneError, QueueNotFoundError
+from dumbwaiter.policies.lanes import lane_of
+from dumbwaiter.tasks import end
+
+if TYPE_CHECKING:
+    from dumbwaiter.brokers.findings import Finding
+    from dumbwaiter.brokers.pubsub.wire import Arrived
+    from dumbwaiter.message import DeadLetter, Delivery, Message, QueueStats
+
+_CLOSE_WITHIN = 10.0
+"""Seconds that close() takes at most to hand back what is held."""
+
+#: Brokers that are closed, and whose last long polls hand back what they bring.
+_leaving: set[asyncio.Task[None]] = set()
+
+
+class PubsubBroker(ServedBroker):
+    """Queues in Pub/Sub. See the module text for *url*, and docs/brokers/pubsub.md for what it can and cannot do."""
+
+    capabilities = Capabilities(
+        durable=True,
+        multi_process=True,
+        ordered=False,
+        priority=True,
+        strict_priority=False,
+        abandon_delay=True,
+        send_delay=True,
+        uncounted_abandon=True,
+        deduplication=False,
+        forgets_purged=True,
+        portable_tokens=False,
+        lists_queues=True,
+        counts_ready=False,
+        counts_locked=False,
+        counts_dead=False,
+        knows_gone_inboxes=False,  # for a while after its deletion Pub/Sub may still take messages for a topic
+        oldest_age=False,
+        queue_position=False,
+        max_message_nbytes=LARGEST_BODY,
+        killed_holder="taken_back",
+    )
+
+    def __init__(self, url: str, *, lock_duration: float = DEFAULT_LOCK_DURATION) -> None:
+        self._location = location_of(url)
+        super().__init__(url, lock_duration=lock_duration)
+        self._receptions: dict[str, Reception[Arrived]] = {}
+        self._inboxes: list[PubsubInbox] = []
+        self._sweeping: asyncio.Task[None] | None = None
+
+    # --- open and close ---
+
+    async def _connect(self) -> None:
+        self._api = Api(self._location)
+        self._api.open()
+        self._topics = Topics(self._api)
+        settling = Settling(self._api, self._topics)
+        self._holding = Holding(
+            self._topics, settling, lock_duration=self.lock_duration, deliveries_of=self.deliveries_of
+        )
+        self._dead = DeadLetters(self._api, self._topics, settling, spawn=self._holding.spawn)
+        try:
+            await self._try()
+        except BaseException:
+            await self._api.close()
+            raise
+
+    async def _try(self) -> None:
+        """Ask for something that changes nothing."""
+        name = self._api.subscription(f"{self._location.prefix}~check")
+        with contextlib.suppress(QueueNotFoundError):
+            await self._api.ask("get_subscription", types.GetSubscriptionRequest.pb()(subscription=name))
+
+    async def _disconnect(self) -> None:
+        try:
+            with contextlib.suppress(TimeoutError):  # what could not be handed back is free when its lock ends
+                async with asyncio.timeout(_CLOSE_WITHIN):
+                    await self._hand_all_back()
+        finally:
+            polls = [poll for reception in self._receptions.values() for poll in reception.polls]
+            leaving = spawn_end(polls, self._api.close)
+            _leaving.add(leaving)
+            leaving.add_done_callback(_leaving.discard)
+            self._receptions.clear()
+            self._inboxes.clear()
+        if not polls:
+            await asyncio.shield(leaving)
+
+    async def _hand_all_back(self) -> None:
+        await end([self._sweeping])
+        await asyncio.gather(*(reception.close(BrokerClosedError()) for reception in self._receptions.values()))
+        await asyncio.gather(*(self._close_inbox(inbox) for inbox in self._inboxes))
+        await self._holding.close()
+
+    async def _close_inbox(self, inbox: PubsubInbox) -> None:
+        with contextlib.suppress(BrokerError):  # it expires
+            await inbox.close()
+
+    async def check(self) -> None:
+        self.require_open()
+        # Pub/Sub has no disk of ours that fills; so whoever can ask can send.
+        await self._try()
+
+    async def examine(self, *, longest_run: float | None = None) -> list[Finding]:
+        self.require_open()
+        return await examine(self._api, self._topics, lock=self.lock_duration, longest_run=longest_run)
+
+    # --- queues ---
+
+    async def _create_queue(self, queue: str) -> None:
+        self.require_open()
+        await self._topics.create(queue)
+
+    async def queues(self) -> list[str]:
+        self.require_open()
+        return await self._topics.names()
+
+    async def has_queue(self, queue: str) -> bool:
+        self.require_open()
+        return await self._topics.has(queue)
+
+    def nbytes_of(self, message: Message) -> int:
+        return message_nbytes(message)
+
+    async def _send(self, queue: str, messages: Sequence[Message], delay: float) -> None:
+        due = time.time() + delay if delay > 0 else 0.0
+        by_lane: dict[int, list[Any]] = {}
+        for message in messages:
+            by_lane.setdefault(lane_of(message.priority), []).append(outgoing(message, due=due))
+        if len(by_lane) == 1:
+            ((lane, sent),) = by_lane.items()
+            await self._topics.publish(queue, lane, sent)
+        else:
+            await asyncio.gather(*(self._topics.publish(queue, lane, sent) for lane, sent in by_lane.items()))
+
+    async def receive(self, queue: str, *, max_messages: int, max_wait: float) -> list[Delivery]:
+        self.require_open()
+        if max_messages <= 0:
+            return []
+        reception = self._receptions.get(queue)
+        if reception is None:
+            source = PubsubSource(self._api, self._topics, self._holding, queue)
+            tolerance = max(0.1, (visibility_of(self.lock_duration) - self.lock_duration) / 2)
+            reception = self._receptions[queue] = Reception(
+                source, tolerance=tolerance, give_back=self._holding.give_back_later
+            )
+        deliveries = await reception.receive(max_messages, max_wait)
+        self.require_open()
+        return deliveries
+
+    # --- settling ---
+
+    async def _complete(self, deliveries: Sequence[Delivery]) -> None:
+        await self._holding.complete(deliveries)
+
+    async def _abandon(self, deliveries: Sequence[Delivery], delay: float, counted: bool) -> None:
+        await self._holding.abandon(deliveries, delay, counted=counted)
+
+    async def _dead_letter(self, deliveries: Sequence[Delivery], reason: str, detail: str) -> None:
+        await self._holding.dead_letter(deliveries, reason, detail)
+
+    async def _renew_lock(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        return await self._holding.renew(deliveries)
+
+    def claim_of(self, delivery: Delivery) -> Claim | None:
+        return self._holding.claim_of(delivery)
+
+    async def _take_back(self, claims: Sequence[Claim]) -> int:
+        return await self._holding.take_back(claims)
+
+    # --- looking ---
+
+    async def stats(self, queue: str) -> QueueStats:
+        self.require_open()
+        return await self._topics.stats(queue)
+
+    async def dead_letters(self, queue: str, *, limit: int = 100, after: str | None = None) -> list[DeadLetter]:
+        self.require_open()
+        return await self._dead.page(queue, limit, after)
+
+    async def is_dead_letter(self, queue: str, key: str) -> bool:
+        self.require_open()
+        return await self._dead.has(queue, key)
+
+    async def redrive(self, queue: str, keys: Sequence[str] | None = None) -> int:
+        self.require_open()
+        return await self._dead.redrive(queue, keys)
+
+    async def purge(self, queue: str, keys: Sequence[str] | None = None) -> int:
+        self.require_open()
+        return await self._dead.purge(queue, keys)
+
+    # --- request-reply ---
+
+    async def open_inbox(self) -> Inbox:
+        self.require_open()
+        inbox = PubsubInbox(self._api, require_open=self.require_open)
+        await inbox.open()
+        self._inboxes.append(inbox)
+        if len(self._inboxes) == 1:
+            self._sweeping = asyncio.create_task(sweep(self._api, now=time.time()))
+        return inbox
+
+    async def _reply(self, address: str, messages: Sequence[Message]) -> None:
+        if not is_inbox(self._location.prefix, address):
+            await self._try()  # raises where nobody can be asked
+            raise InboxGoneError(address)
+        try:
+            await self._topics.publish_to(address, [outgoing(message) for message in messages])
+        except QueueNotFoundError:
+            raise InboxGoneError(address) from None
