@@ -1,0 +1,253 @@
+"""Azure Service Bus queues: ``servicebus://NAMESPACE.servicebus.windows.net?option=value``; see location.py.
+
+Each queue is three entities of Service Bus, one a lane of priority, each with its dead-letter queue; see names.py.
+Whoever knows nothing of dumbwaiter sends a body to ``dumbwaiter_<queue>``. holding.py keeps locks, and reception.py
+waits for messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+from azure.servicebus import ServiceBusMessage
+
+from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Capabilities, Claim, Inbox
+from dumbwaiter.brokers.served import ServedBroker
+from dumbwaiter.brokers.servicebus.api import Api
+from dumbwaiter.brokers.servicebus.dead import DeadLetters
+from dumbwaiter.brokers.servicebus.entities import Entities
+from dumbwaiter.brokers.servicebus.errors import NoEntityError, RightMissingError
+from dumbwaiter.brokers.servicebus.examining import examine
+from dumbwaiter.brokers.servicebus.holding import Holding
+from dumbwaiter.brokers.servicebus.inbox import ServicebusInbox
+from dumbwaiter.brokers.servicebus.location import location_of
+from dumbwaiter.brokers.servicebus.names import all_of, is_inbox, name_of
+from dumbwaiter.brokers.servicebus.queues import Queues
+from dumbwaiter.brokers.servicebus.reception import Reception
+from dumbwaiter.brokers.servicebus.wire import largest_body, message_nbytes, outgoing
+from dumbwaiter.errors import BrokerClosedError, BrokerError, InboxGoneError
+from dumbwaiter.policies.lanes import lane_of
+
+if TYPE_CHECKING:
+    from dumbwaiter.brokers.findings import Finding
+    from dumbwaiter.message import DeadLetter, Delivery, Message, QueueStats
+
+_CLOSE_WITHIN = 10.0
+"""Seconds that close() takes at most to hand back what is held."""
+
+
+class ServicebusBroker(ServedBroker):
+    """Queues in Azure Service Bus. See the module text for *url*, and docs/brokers/servicebus.md for what it can do."""
+
+    capabilities = Capabilities(
+        durable=True,
+        multi_process=True,
+        ordered=False,
+        priority=True,
+        strict_priority=False,
+        abandon_delay=True,
+        send_delay=True,
+        uncounted_abandon=True,
+        deduplication=False,
+        forgets_purged=True,
+        portable_tokens=False,
+        lists_queues=True,
+        counts_ready=True,
+        counts_locked=False,
+        ready_includes_locked=True,
+        counts_dead=True,
+        knows_gone_inboxes=True,
+        oldest_age=False,
+        queue_position=False,
+        max_message_nbytes=largest_body(),
+        killed_holder="taken_back",
+    )
+
+    def __init__(self, url: str, *, lock_duration: float = DEFAULT_LOCK_DURATION) -> None:
+        self._location = location_of(url, os.environ)
+        super().__init__(url, lock_duration=lock_duration)
+        self.capabilities = msgspec.structs.replace(
+            type(self).capabilities, max_message_nbytes=largest_body(self._location.max_message_size)
+        )
+        self._receptions: dict[str, Reception] = {}
+        self._inboxes: list[ServicebusInbox] = []
+
+    # --- open and close ---
+
+    async def _connect(self) -> None:
+        self._api = Api(self._location)
+        await self._api.open()
+        self._entities = Entities(self._api)
+        self._queues = Queues(self._api, self._entities, lock_duration=self.lock_duration)
+        self._holding = Holding(
+            self._entities,
+            self._location.prefix,
+            lock_duration=self.lock_duration,
+            deliveries_of=self.deliveries_of,
+        )
+        self._dead = DeadLetters(self._api, self._entities)
+        try:
+            await self._try()
+        except BaseException:
+            await self._api.close()
+            raise
+
+    async def _try(self) -> None:
+        """Ask for something that changes nothing, and that anybody with a valid key may ask for: it need not be there,
+        and who may not manage is told so only after the key was looked at.
+        """
+        name = f"{all_of(self._location.prefix)}check"
+        try:
+            await self._queues.properties(name)
+        except NoEntityError:
+            pass
+        except RightMissingError:
+            # It may be the right to manage that is missing, or all of them. Only a link tells.
+            outlet = self._entities.outlet(name)
+            with contextlib.suppress(NoEntityError):
+                await outlet.reach()
+
+    async def _disconnect(self) -> None:
+        try:
+            with contextlib.suppress(TimeoutError):  # what could not be handed back is free when its lock ends
+                async with asyncio.timeout(_CLOSE_WITHIN):
+                    await self._hand_all_back()
+        finally:
+            self._receptions.clear()
+            self._inboxes.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_WITHIN):
+                    await asyncio.gather(self._entities.close(), self._dead.close())
+            await self._api.close()
+
+    async def _hand_all_back(self) -> None:
+        closing = BrokerClosedError()
+        await asyncio.gather(*(reception.close(closing) for reception in self._receptions.values()))
+        await asyncio.gather(*(self._close_inbox(inbox) for inbox in self._inboxes), self._holding.close())
+
+    async def _close_inbox(self, inbox: ServicebusInbox) -> None:
+        with contextlib.suppress(BrokerError):  # it is deleted when it is idle
+            await inbox.close()
+
+    async def check(self) -> None:
+        self.require_open()
+        # Service Bus has no disk of ours that fills; so whoever can ask can send.
+        await self._try()
+
+    async def examine(self, *, longest_run: float | None = None) -> list[Finding]:
+        self.require_open()
+        return await examine(self._api, self._queues, longest_run=longest_run)
+
+    # --- queues ---
+
+    async def _create_queue(self, queue: str) -> None:
+        self.require_open()
+        await self._queues.create(queue)
+
+    async def queues(self) -> list[str]:
+        self.require_open()
+        return await self._queues.names()
+
+    async def has_queue(self, queue: str) -> bool:
+        self.require_open()
+        return await self._queues.has(queue)
+
+    def nbytes_of(self, message: Message) -> int:
+        return message_nbytes(message)
+
+    async def _send(self, queue: str, messages: Sequence[Message], delay: float) -> None:
+        due = time.time() + delay if delay > 0 else None
+        by_lane: dict[int, list[ServiceBusMessage]] = {}
+        for message in messages:
+            by_lane.setdefault(lane_of(message.priority), []).append(outgoing(message, due=due))
+        names = {lane: name_of(self._location.prefix, queue, lane) for lane in by_lane}
+        sends = (self._entities.send(queue, names[lane], some) for lane, some in by_lane.items())
+        for error in await asyncio.gather(*sends, return_exceptions=True):
+            if error is not None:
+                raise error
+
+    async def receive(self, queue: str, *, max_messages: int, max_wait: float) -> list[Delivery]:
+        self.require_open()
+        if max_messages <= 0:
+            return []
+        reception = self._receptions.get(queue)
+        if reception is None:
+            reception = self._receptions[queue] = Reception(
+                self._entities,
+                self._location.prefix,
+                queue,
+                accept=self._holding.accept,
+                give_back=self._holding.give_back_later,
+                release=self._holding.release,
+            )
+        deliveries = await reception.receive(max_messages, max_wait)
+        self.require_open()
+        return deliveries
+
+    # --- settling ---
+
+    async def _complete(self, deliveries: Sequence[Delivery]) -> None:
+        await self._holding.complete(deliveries)
+
+    async def _abandon(self, deliveries: Sequence[Delivery], delay: float, counted: bool) -> None:
+        await self._holding.abandon(deliveries, delay, counted=counted)
+
+    async def _dead_letter(self, deliveries: Sequence[Delivery], reason: str, detail: str) -> None:
+        await self._holding.dead_letter(deliveries, reason, detail)
+
+    async def _renew_lock(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        return await self._holding.renew(deliveries)
+
+    def claim_of(self, delivery: Delivery) -> Claim | None:
+        return self._holding.claim_of(delivery) if self.is_open else None
+
+    async def _take_back(self, claims: Sequence[Claim]) -> int:
+        self.require_open()
+        return await self._holding.take_back(claims)
+
+    # --- looking ---
+
+    async def stats(self, queue: str) -> QueueStats:
+        self.require_open()
+        return await self._queues.stats(queue)
+
+    async def dead_letters(self, queue: str, *, limit: int = 100, after: str | None = None) -> list[DeadLetter]:
+        self.require_open()
+        return await self._dead.page(queue, limit, after)
+
+    async def is_dead_letter(self, queue: str, key: str) -> bool:
+        self.require_open()
+        return await self._dead.has(queue, key)
+
+    async def redrive(self, queue: str, keys: Sequence[str] | None = None) -> int:
+        self.require_open()
+        return await self._dead.redrive(queue, keys)
+
+    async def purge(self, queue: str, keys: Sequence[str] | None = None) -> int:
+        self.require_open()
+        return await self._dead.purge(queue, keys)
+
+    # --- request-reply ---
+
+    async def open_inbox(self) -> Inbox:
+        self.require_open()
+        inbox = ServicebusInbox(self._api, require_open=self.require_open)
+        await inbox.open()
+        self._inboxes.append(inbox)
+        return inbox
+
+    async def _reply(self, address: str, messages: Sequence[Message]) -> None:
+        if not is_inbox(self._location.prefix, address):
+            await self._try()  # raises where nobody can be asked
+            raise InboxGoneError(address)
+        try:
+            await self._entities.inbox_outlet(address).send([outgoing(message) for message in messages])
+        except NoEntityError:
+            self._entities.forget_inbox(address)
+            raise InboxGoneError(address) from None
