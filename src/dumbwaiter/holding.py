@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NoReturn, TypeVar
 
 from dumbwaiter.brokers.contract import Broker
-from dumbwaiter.errors import BrokerUnavailableError, LockLostError
+from dumbwaiter.errors import BrokerUnavailableError, LockLostError, QueueNotFoundError
 from dumbwaiter.message import Delivery
 from dumbwaiter.policies.retrying import back_off
 
@@ -49,7 +49,9 @@ H = TypeVar("H", bound=Held)
 async def renew(broker: Broker, held: Sequence[H]) -> list[H]:
     """Renew the locks of *held*; those that turn out to be lost, which are marked so.
 
-    Those whose settlement has begun meanwhile are not among them. Raises BrokerUnavailableError.
+    Those whose settlement has begun meanwhile are not among them. A queue that is gone took the locks with it, but
+    nobody else holds its messages either: none is lost, and what is in hand may be finished. Raises
+    BrokerUnavailableError.
     """
     if not held:
         return []
@@ -60,6 +62,8 @@ async def renew(broker: Broker, held: Sequence[H]) -> list[H]:
     except LockLostError as error:
         renewed = error.renewed
         gone = {_key(delivery) for delivery in error.deliveries}
+    except QueueNotFoundError:
+        return []
     pairs = list(zip(held, asked, strict=True))
     kept = [one for one, delivery in pairs if _key(delivery) not in gone]
     for one, delivery in zip(kept, renewed, strict=True):
@@ -118,8 +122,9 @@ async def insist_on_broker(
 ) -> list[Delivery]:
     """Call *verb* with *batch*, unless that is empty; while the broker is unavailable again, for *within* seconds.
 
-    Returns the deliveries that others hold by now. Renewing keeps lock tokens, so those of *batch* stay good whatever
-    is renewed meanwhile. Raises BrokerUnavailableError when time is up, and what else *verb* raises.
+    Returns the deliveries that others hold by now, and those whose queue is gone. Renewing keeps lock tokens, so those
+    of *batch* stay good whatever is renewed meanwhile. Raises BrokerUnavailableError when time is up, and what else
+    *verb* raises.
     """
     if not batch:
         return []
@@ -127,20 +132,28 @@ async def insist_on_broker(
         await insist(lambda: verb(batch), within=within, may_pass=_is_outage)
     except LockLostError as error:
         return list(error.deliveries)
+    except QueueNotFoundError:
+        gone = [one for one in batch if isinstance(one, Delivery)]
+        if len(gone) < len(batch):  # something is to be sent there, and was not
+            raise
+        return gone
     return []
 
 
 class Outage:
-    """The failures in a row of one who calls an unavailable broker over and over."""
+    """The failures in a row of one who calls over and over a broker that is unavailable, or whose queue is gone."""
 
     def __init__(self) -> None:
         self._failures = 0
 
-    async def pause(self, error: BrokerUnavailableError) -> None:
+    async def pause(self, error: BrokerUnavailableError | QueueNotFoundError) -> None:
         """It failed once more: sleep before the next try, longer each time. The 1st, 10th and 100th are logged."""
         self._failures += 1
         if self._failures in {1, 10, 100}:
-            _log.warning("the broker is unavailable, trying again: %s", error)
+            if isinstance(error, QueueNotFoundError):
+                _log.error("the queue %r is gone, as a whole or in part; it is made again", error.queue)
+            else:
+                _log.warning("the broker is unavailable, trying again: %s", error)
         await asyncio.sleep(back_off(self._failures, luck=0.5, longest=LONGEST_PAUSE))
 
     def over(self) -> None:

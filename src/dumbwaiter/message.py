@@ -144,14 +144,14 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class QueueStats(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Counts of one queue now.
 
-    *oldest_age* is the seconds that the oldest ready message has waited, 0.0 if there is none. It and *locked* are None
-    where the broker cannot tell.
+    *oldest_age* is the seconds that the oldest ready message has waited, 0.0 if there is none. Each is None where the
+    broker cannot tell: that is no 0.
     """
 
-    ready: int
+    ready: int | None
     locked: int | None
-    delayed: int
-    dead: int
+    delayed: int | None
+    dead: int | None
     oldest_age: float | None
 
 

@@ -50,7 +50,8 @@ def connect(url: str) -> ObjectStore:
     try:
         return from_url(url, client_options=client_options(url), retry_config=_retries())
     except (BaseError, ValueError) as error:
-        raise ConfigError(f"cannot use the blob store {shown(url)!r}: {reason(error)}") from error
+        why = reason(error).replace(url, shown(url))  # it may quote the URL, with what is secret in it
+        raise ConfigError(f"cannot use the blob store {shown(url)!r}: {why}") from error
 
 
 def reason(error: Exception) -> str:

@@ -13,6 +13,9 @@ from typing import Any, TextIO
 
 import msgspec
 
+from dumbwaiter.printable import printable
+
+_OURS = logging.getLogger("dumbwaiter")
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 _COLOURS = {"DEBUG": "2", "INFO": "32", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
 
@@ -20,7 +23,8 @@ _COLOURS = {"DEBUG": "2", "INFO": "32", "WARNING": "33", "ERROR": "31", "CRITICA
 def configure_logging(*, level: str = "info", log_format: str = "auto", stream: TextIO | None = None) -> None:
     """Send the logs of this process to *stream* (stderr). *log_format* is auto, human or json.
 
-    ``auto`` is human on a terminal and human without colours elsewhere. Calling it again replaces the set-up.
+    ``auto`` is human on a terminal and human without colours elsewhere. *level* debug is for what dumbwaiter itself
+    logs; of the others come only INFO and above. Calling it again replaces the set-up.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
     formatter = JsonFormatter() if log_format == "json" else HumanFormatter(colours=handler.stream.isatty())
@@ -28,6 +32,9 @@ def configure_logging(*, level: str = "info", log_format: str = "auto", stream: 
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    # Client libraries write session tokens, passwords and whole bodies to their debug logs: ours alone are asked for.
+    _OURS.setLevel(root.level if root.level < logging.INFO else logging.NOTSET)
+    root.setLevel(max(logging.INFO, root.level))
     # Whatever the level: these say little of interest to whoever runs dumbwaiter.
     logging.getLogger("asyncio").setLevel(max(logging.WARNING, root.level))
 
@@ -78,8 +85,10 @@ class HumanFormatter(logging.Formatter):
             error = record.exc_info[1]
             text += f" ({_one_line(f'{type(error).__name__}: {error}')})"
             traceback = traceback or self.formatException(record.exc_info)
-        return f"{text}\n{traceback}" if traceback and logging.getLogger().isEnabledFor(logging.DEBUG) else text
+        if traceback and _OURS.isEnabledFor(logging.DEBUG):
+            return f"{text}\n{printable(traceback, keep_lines=True)}"
+        return text
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.splitlines())
+    return printable(" ".join(text.splitlines()))

@@ -17,10 +17,25 @@ def shown(url: str) -> str:
 
     ``amqp://user:password@host/path?key=value`` is shown as ``amqp://host/path?…``.
     """
+    scheme, rest = _parts(url)
+    if not scheme:
+        return url
+    place, mark, _ = rest.partition("?")
+    return f"{scheme}{place}{'?…' if mark else ''}"
+
+
+def without_user(url: str) -> str:
+    """*url* without user name and password, all else kept: the same for all who use one place, whoever they are.
+
+    ``amqp://user:password@host/path?key=value`` becomes ``amqp://host/path?key=value``.
+    """
+    return "".join(_parts(url))
+
+
+def _parts(url: str) -> tuple[str, str]:
+    """Scheme and what follows the user's part; of a URL that has no such part, nothing and all of it."""
     scheme = _SCHEME.match(url)
     if scheme is None or (scheme[1].lower() in _PATHS and (scheme[2] is None or url.startswith("/", scheme.end()))):
-        return url
+        return "", url
     userinfo = _USERINFO.match(url, scheme.end())
-    rest = url[userinfo.end() if userinfo else scheme.end() :]
-    place, mark, _ = rest.partition("?")
-    return f"{scheme[0]}{place}{'?…' if mark else ''}"
+    return scheme[0], url[userinfo.end() if userinfo else scheme.end() :]

@@ -168,3 +168,9 @@ def test_a_url_that_names_no_store_is_named_with_what_would(url, words):
         open_store(url)
     assert repr(url) in str(caught.value)
     assert words in str(caught.value)
+
+
+def test_what_the_client_library_quotes_of_a_url_shows_no_key():
+    with pytest.raises(ConfigError, match="cannot use the blob store") as caught:
+        open_store("az://s3cret@bucket")
+    assert "s3cret" not in str(caught.value)

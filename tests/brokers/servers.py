@@ -15,6 +15,7 @@ from dumbwaiter.testing.servers import (
     RedisServer,
     SqsServer,
     free_port,
+    oldest_redis_program,
     redis_program,
     valkey_program,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "SqsServer",
     "Wire",
     "free_port",
+    "oldest_redis_program",
     "redis_program",
     "valkey_program",
 ]
@@ -68,6 +70,11 @@ class Wire:
 
     async def _cut(self) -> None:
         if self._server is not None:
+            for listening in self._server.sockets:
+                self._loop.remove_reader(listening.fileno())
+            # asyncio loses a connection that it is about to take while its server closes.
+            for _ in range(3):
+                await asyncio.sleep(0)
             self._server.close()
             self._server = None
         for writer in self._writers:

@@ -36,7 +36,9 @@ class Courier:
         )
 
     async def ready(self):
-        assert b"the courier is ready" in await asyncio.to_thread(self.process.stdout.readline)
+        """Its log may tell more before that."""
+        while b"the courier is ready" not in (line := await asyncio.to_thread(self.process.stdout.readline)):
+            assert line, "it ended"
         return self
 
     async def stop(self):
@@ -87,6 +89,25 @@ async def test_it_delivers_and_sigterm_ends_it_with_0(start, notify):
         await eventually(lambda: server.asked)
         assert await courier.stop() == 0
     assert request.id.encode() in server.asked[0].body
+
+
+async def test_what_a_killed_courier_had_in_hand_the_next_one_delivers_at_once(start, notify):
+    async def hang(asked, writer):
+        if len(server.asked) > 3:
+            writer.write(response())
+        else:
+            await asyncio.Event().wait()
+
+    async with serving(hang) as server:
+        first = await start(DUMBWAITER_LOCK_DURATION="300s").ready()
+        for _ in range(3):
+            await notify(server.url())
+        await eventually(lambda: len(server.asked) == 3)
+        first.kill()
+        await start(DUMBWAITER_LOCK_DURATION="300s").ready()
+        await eventually(lambda: nothing_left(notify), within=20.0, what="all of them, long before their locks end")
+        ids = [asked.headers["webhook-id"] for asked in server.asked]
+        assert sorted(ids[:3]) == sorted(ids[3:])
 
 
 async def test_a_courier_that_is_killed_in_the_middle_loses_nothing_and_the_next_one_says_the_same_id(start, notify):

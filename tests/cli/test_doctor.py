@@ -8,7 +8,7 @@ import os
 import pytest
 
 from dumbwaiter.brokers.findings import Finding, worst
-from dumbwaiter.brokers.sqlite import examining
+from dumbwaiter.brokers.sqlite import SqliteBroker, examining
 from dumbwaiter.brokers.sqlite.examining import examine
 from dumbwaiter.cli import main
 
@@ -40,9 +40,41 @@ def test_a_danger_is_exit_code_1_with_the_line_to_change(capsys):
 
 def test_a_broker_that_is_not_there_is_an_error_and_no_finding(tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
-    assert main(["doctor", f"sqlite://{tmp_path}/file/queue.db"]) == 1
+    assert main(["doctor", f"sqlite://{tmp_path}/file/queue.db"]) == 3
     assert "cannot use the folder of" in capsys.readouterr().err
     assert main(["doctor", "nonsense"]) == 2
+
+
+def test_programs_get_json_also_when_there_is_nothing_to_examine(tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    for url, code in ((f"sqlite://{tmp_path}/file/queue.db", 3), ("ftp://user:s3cret@host", 2)):
+        assert main(["doctor", "--json", url]) == code
+        out, err = capsys.readouterr()
+        said = json.loads(out)
+        assert (said["worst"], said["findings"]) == (None, [])
+        assert said["error"] in err
+        assert "s3cret" not in out + err
+    assert main(["doctor", "--json", f"sqlite://{tmp_path}/queue.db"]) == 0
+    assert json.loads(capsys.readouterr().out)["error"] is None
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [(ValueError("no JSON"), "does not answer as its product does (ValueError: no JSON)"), (TimeoutError(), "30 s")],
+)
+def test_a_server_that_answers_what_no_such_product_does_is_an_error_too(tmp_path, capsys, monkeypatch, fault, reason):
+    async def stumble(self, *, longest_run=None):
+        raise fault
+
+    monkeypatch.setattr(SqliteBroker, "examine", stumble)
+    assert main(["doctor", "--json", f"sqlite://{tmp_path}/queue.db"]) == 3
+    assert reason in json.loads(capsys.readouterr().out)["error"]
+
+
+@pytest.mark.parametrize("length", ["-5", "0", "nan", "inf"])
+def test_the_longest_run_takes_some_seconds(capsys, length):
+    assert main(["doctor", "memory:", "--longest-run", length]) == 2
+    assert "write seconds above 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("kind", "level"), [("tmpfs", "danger"), ("ext4", "ok")])

@@ -69,7 +69,8 @@ async def test_without_any_queue_it_says_how_one_comes_to_be(run, project):
 
 
 @pytest.mark.parametrize(
-    ("ready", "age", "shown"), [(0, 0.0, "-"), (0, None, "-"), (3, 12.5, "12.5 s"), (3, None, "?")]
+    ("ready", "age", "shown"),
+    [(0, 0.0, "-"), (0, None, "-"), (3, 12.5, "12.5 s"), (3, None, "?"), (None, None, "?"), (None, 12.5, "12.5 s")],
 )
 async def test_the_age_of_what_waits_is_shown_and_a_broker_that_cannot_tell_it_is_no_zero(ready, age, shown):
     assert oldest(QueueStats(ready=ready, locked=0, delayed=0, dead=0, oldest_age=age)) == shown
@@ -116,6 +117,18 @@ async def test_of_a_broker_that_cannot_list_its_queues_those_are_shown_whose_mod
 async def test_of_such_a_broker_a_named_queue_is_shown_and_what_it_cannot_tell_is_no_zero(quiet, capsys):
     assert await asyncio.to_thread(main, ["queues", "busy", "--broker", "memory://quiet"]) == 0
     assert capsys.readouterr().out.splitlines()[1].split()[:3] == ["busy", "1", "?"]
+
+
+async def test_what_a_broker_cannot_count_at_all_is_a_question_mark_and_in_json_null(quiet, capsys, monkeypatch):
+    async def tells_nothing(self, queue):
+        return QueueStats(ready=None, locked=None, delayed=None, dead=None, oldest_age=None)
+
+    monkeypatch.setattr(Quiet, "stats", tells_nothing)
+    assert await asyncio.to_thread(main, ["queues", "busy", "--broker", "memory://quiet"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == ["busy", *"?????"]
+    assert await asyncio.to_thread(main, ["queues", "busy", "--json", "--broker", "memory://quiet"]) == 0
+    counts = dict.fromkeys(("ready", "locked", "delayed", "dead", "oldest_age"))
+    assert json.loads(capsys.readouterr().out) == [{"queue": "busy", **counts}]
 
 
 async def test_of_such_a_broker_an_unknown_queue_is_named_with_where_it_was_looked_for(quiet, capsys):

@@ -43,7 +43,8 @@ def test_it_runs_over_a_server_that_is_gone_afterwards(broker, tmp_path):
     done = demo("--broker", broker, TMPDIR=str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Every photograph was recognised through both doors" in done.stdout
-    assert ("amqp://" if broker == "rabbitmq" else "nats://" if broker == "nats" else "redis://") in done.stdout
+    scheme = {"rabbitmq": "amqp", "valkey": "redis"}.get(broker, broker)
+    assert f"{scheme}://" in done.stdout
     assert servers_in(str(tmp_path)) == []
     assert list(tmp_path.iterdir()) == [], "it leaves no folder"
 

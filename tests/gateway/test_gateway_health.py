@@ -9,7 +9,7 @@ from gateway_running import gateway
 from msgspec.structs import replace
 
 from dumbwaiter.blobs.cards import ModelCard, save_card
-from dumbwaiter.blobs.presence import WorkerStatus, announce
+from dumbwaiter.blobs.presence import WorkerStatus, announce, withdraw
 from dumbwaiter.brokers.memory import MemoryBroker
 from dumbwaiter.errors import BrokerUnavailableError, InboxGoneError
 from dumbwaiter.testing import eventually
@@ -202,3 +202,21 @@ async def test_where_a_broker_lists_no_queues_models_are_known_by_their_cards_an
         unknown = await running.predict("nobody", content=b"x")
         assert (unknown.status_code, unknown.json()["models"]) == (404, ["carded"])
         assert (await running.predict("dumbwaiter.webhooks", content=b"x")).status_code == 404
+
+
+async def test_a_model_whose_queue_was_lost_is_no_unknown_one_while_its_workers_live(store):
+    async with MemoryBroker("memory:") as broker, gateway(broker, store) as running:
+        await broker.create_queue("echo")
+        await announce(store, WorkerStatus(worker="w", model="echo", state="ready", seconds_each=0.1))
+        headers = {"prefer": "wait=1"}
+        assert (await running.predict(content=b"1", headers=headers)).status_code == 504
+        del broker._server.queues["echo"]
+        for _ in range(2):  # the first one finds it out
+            lost = await running.predict(content=b"1", headers=headers)
+            assert (lost.status_code, lost.json()["code"]) == (503, "broker-unavailable")
+            assert lost.headers["retry-after"] == "1"
+        await broker.create_queue("echo")
+        assert (await running.predict(content=b"1", headers=headers)).status_code == 504
+        del broker._server.queues["echo"]
+        await withdraw(store, "echo", "w")
+        assert (await running.predict(content=b"1", headers=headers)).status_code == 404

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import threading
+import traceback
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dumbwaiter import object_stores
 from dumbwaiter.blobs import open_store
 from dumbwaiter.errors import ModelLoadError
 from dumbwaiter.models.downloading import _boot
@@ -205,6 +207,62 @@ def test_a_digest_in_the_uri_is_checked_and_then_no_store_is_asked(slow, tmp_pat
     assert path.read_bytes() == slow.body
     monkeypatch.setenv("AWS_ENDPOINT", "http://127.0.0.1:9")
     assert local_weights(uri, project=tmp_path) == path
+
+
+def test_a_pin_that_only_begins_like_that_of_a_file_in_the_cache_is_refused(slow, tmp_path):
+    digest = hashlib.sha256(slow.body).hexdigest()
+    local_weights(f"s3://kitchen/net.bin#sha256={digest}", project=tmp_path)
+    with pytest.raises(ModelLoadError, match=f"its SHA-256 is {digest}"):
+        local_weights(f"s3://kitchen/net.bin#sha256={digest[:60]}{'0' * 4}", project=tmp_path)
+
+
+def test_a_pinned_file_that_was_changed_since_is_fetched_anew(slow, tmp_path):
+    uri = f"s3://kitchen/net.bin#sha256={hashlib.sha256(slow.body).hexdigest()}"
+    for _ in range(2):  # also once it is known to be good
+        path = local_weights(uri, project=tmp_path)
+        assert local_weights(uri, project=tmp_path).read_bytes() == slow.body
+        before = path.stat()
+        path.write_bytes(os.urandom(len(slow.body)))
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert local_weights(uri, project=tmp_path).read_bytes() == slow.body
+    assert len(slow.sent) >= 3
+
+
+@pytest.mark.parametrize(
+    "name", ["a**b.bin", "a[1].bin", "x\ny.bin", "..", "n\0l.bin", "\x1b[31mred.bin", "\xfc" * 150 + ".bin"]
+)
+def test_a_name_that_is_odd_is_fetched_or_refused_as_any_other(slow, tmp_path, name):
+    refused = ""
+    try:
+        path = local_weights(f"s3://kitchen/{name}", project=tmp_path)
+    except ModelLoadError as error:
+        refused = str(error)
+    assert not set(refused) & set("\n\x1b\0")
+    if not refused:
+        assert path.read_bytes() == slow.body
+        assert path.suffix in {".bin", ""}
+        assert path.parent == tmp_path / ".dumbwaiter/weights"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://AKIA:s3cret@kitchen/net.bin",
+        "s3://kitchen/net.bin?X-Amz-Signature=s3cret",
+        "az://s3cret@account/net.bin",
+        "https://user:s3cret@host/net.bin?sig=s3cret",
+        "s3://AKIA:s3cret@kitchen/net.bin#sha256=short",
+    ],
+)
+def test_what_is_secret_in_a_uri_is_told_to_nobody(tmp_path, monkeypatch, capfd, uri):
+    for name, value in {"AWS_ENDPOINT": "http://127.0.0.1:9", "AWS_ALLOW_HTTP": "true", "AWS_REGION": "local"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
+    monkeypatch.setattr(object_stores, "RETRY_FOR", 0.1)
+    with pytest.raises(ModelLoadError) as caught:
+        local_weights(uri, project=tmp_path)
+    told = [str(caught.value), *capfd.readouterr(), *traceback.format_exception(caught.value)]
+    assert "s3cret" not in "".join(told).replace(uri, "")  # our own source lines hold none
 
 
 def test_weights_of_another_digest_are_refused_and_thrown_away(slow, tmp_path):

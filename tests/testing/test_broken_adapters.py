@@ -11,6 +11,7 @@ import broken_messages
 import broken_positions
 import broken_served
 import broken_sqlite
+import broken_takeover
 import pytest
 from served_broker import TinyServer, TinyServerHarness
 
@@ -26,7 +27,7 @@ IN_MEMORY = [
     *broken_looks.breaks.adapters,
     *broken_positions.breaks.adapters,
 ]
-ON_A_FILE = broken_sqlite.breaks.adapters
+ON_A_FILE = [*broken_sqlite.breaks.adapters, *broken_takeover.breaks.adapters]
 SERVED = broken_served.breaks.adapters
 
 #: Short, because a broken adapter makes the suite wait for what never comes. Too short can only fail a sound one.

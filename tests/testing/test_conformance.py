@@ -71,6 +71,16 @@ RULES = {
         "test_a_receivers_close_hands_back_at_once_what_it_held",
         "test_what_a_closing_broker_hands_back_was_not_counted_as_a_delivery",
     },
+    "[what a killed process held is ready at once, or can be taken back, and nothing else with it]": {
+        "test_what_a_killed_process_held_is_ready_long_before_its_lock_ends",
+        "test_what_a_killed_process_held_is_taken_back_at_once_with_its_count_raised",
+        "test_what_is_taken_back_wakes_a_receiver_that_waits",
+        "test_a_claim_whose_time_is_over_takes_nothing_from_the_next_holder",
+        "test_a_claim_to_all_that_a_killed_process_held_takes_nothing_from_others",
+        "test_renewing_makes_a_claim_that_lasts_longer",
+        "test_taking_back_what_is_settled_or_unknown_is_no_error",
+        "test_a_claim_from_before_an_abandon_takes_nothing_from_the_next_holder",
+    },
     "renewing keeps the lock and its token": {
         "test_renewing_keeps_the_lock_beyond_its_first_length",
         "test_renewing_keeps_the_lock_token",

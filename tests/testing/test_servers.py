@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,7 @@ from dumbwaiter.testing.servers import (
     RedisServer,
     ServerStartError,
     nats_program,
+    pubsub_program,
     redis_program,
     valkey_program,
 )
@@ -48,8 +51,6 @@ def test_one_that_does_not_come_up_says_why_and_is_not_left_behind(tmp_path):
 
 def test_a_folder_may_be_named_from_here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    from pathlib import Path
-
     server = RedisServer(redis_program(), Path("here"))
     server.start()
     server.stop()
@@ -73,6 +74,29 @@ def test_a_missing_one_is_named_with_its_remedy(find, name, remedy, monkeypatch,
         find()
     assert (error.value.name, error.value.remedy) == (name, remedy)
     assert str(error.value) == f"{name} is missing: {remedy}"
+
+
+def test_one_that_no_package_index_has_says_so_when_it_is_missing(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("dumbwaiter.testing.servers.pubsub._ROOTS", ())
+    with pytest.raises(MissingServerError, match="gcloud components install pubsub-emulator") as error:
+        pubsub_program()
+    assert not error.value.is_in_an_index
+
+
+@pytest.mark.parametrize(("is_in_an_index", "outcome"), [(True, "failed=1"), (False, "skipped=1")])
+def test_a_missing_one_fails_where_all_must_be_there_unless_no_package_index_has_it(is_in_an_index, outcome, tmp_path):
+    (tmp_path / "conftest.py").write_text((Path(__file__).parent.parent / "conftest.py").read_text())
+    (tmp_path / "test_it.py").write_text(
+        "from dumbwaiter.testing.servers import MissingServerError\n"
+        f"def test_it():\n    raise MissingServerError('it', 'get it', is_in_an_index={is_in_an_index})\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", str(tmp_path)]
+    paths = os.pathsep.join((str(Path(__file__).parent.parent), *sys.path))
+    environment = os.environ | {"DUMBWAITER_REQUIRE_ALL": "1", "PYTHONPATH": paths}
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+    assert outcome.replace("=1", "") in ran.stdout
+    assert ("RULE NOT CHECKED: it is missing: get it" in ran.stdout) is not is_in_an_index
 
 
 def test_whoever_only_starts_servers_needs_no_pytest():

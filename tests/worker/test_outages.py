@@ -13,7 +13,7 @@ from kitchen import QUEUE, kitchen
 from dumbwaiter import holding
 from dumbwaiter.blobs import BlobStore, open_store
 from dumbwaiter.brokers.memory import MemoryBroker
-from dumbwaiter.errors import BrokerUnavailableError
+from dumbwaiter.errors import BrokerUnavailableError, QueueNotFoundError
 from dumbwaiter.message import Delivery, Message
 from dumbwaiter.testing import eventually
 from dumbwaiter.worker.settling import _AT_ONCE
@@ -36,11 +36,14 @@ class Model:
 
 
 class Away(MemoryBroker):
-    """*down* verbs raise BrokerUnavailableError as often as told; complete() waits while *gate* is shut."""
+    """*down* verbs raise BrokerUnavailableError as often as told, and what is *gone* QueueNotFoundError; complete()
+    waits while *gate* is shut.
+    """
 
     def __init__(self, lock_duration: float = 30.0, **down: int) -> None:
         super().__init__("memory:", lock_duration=lock_duration)
         self.down = down
+        self.longest_wait = 60.0
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -50,15 +53,22 @@ class Away(MemoryBroker):
 
     async def receive(self, queue: str, **how: Any) -> list[Delivery]:
         self._enter("receive")
-        return await super().receive(queue, **how)
+        self._lose(queue, "gone")
+        return await super().receive(queue, **{**how, "max_wait": min(how["max_wait"], self.longest_wait)})
 
     async def renew_lock(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         self._enter("renew_lock")
+        self._lose(QUEUE, "renew_gone")
         return await super().renew_lock(deliveries)
 
     async def complete(self, deliveries: Sequence[Delivery]) -> None:
         await self.gate.wait()
         await super().complete(deliveries)
+
+    def _lose(self, queue: str, what: str) -> None:
+        if self.down.get(what, 0):
+            self.down[what] -= 1
+            raise QueueNotFoundError(queue)
 
     def _enter(self, verb: str) -> None:
         if self.down.get(verb, 0):
@@ -77,6 +87,36 @@ async def test_a_broker_that_is_away_is_tried_again_until_it_is_back(tmp_path, c
         assert await it.output("soup") == "SOUP"
     told = [record for record in caplog.records if "the broker is unavailable" in record.message]
     assert [record.args[0].args[0] for record in told] == ["the broker takes a nap"] * 3, "the 1st and the 10th failure"
+
+
+async def test_a_queue_that_is_gone_is_made_again_and_work_goes_on(tmp_path, caplog, in_a_hurry) -> None:
+    broker = Away()
+    broker.longest_wait = 0.1
+    async with kitchen(tmp_path, SHOUT, broker=broker) as it:
+        assert await it.output("soup") == "SOUP"
+        for dish in ("pie", "cake"):
+            del broker._server.queues[QUEUE]
+            await eventually(lambda: broker.has_queue(QUEUE))
+            assert await it.output(dish) == dish.upper()
+    told = [record for record in caplog.records if "is gone, as a whole or in part" in record.message]
+    assert len(told) == 2, "once each time"
+
+
+async def test_a_queue_that_is_gone_as_soon_as_it_is_made_makes_no_busy_loop(tmp_path, caplog, monkeypatch) -> None:
+    pauses: list[int] = []
+    monkeypatch.setattr(holding, "back_off", lambda failures, **_: pauses.append(failures) or 0.001)
+    broker = Away(gone=12)
+    async with kitchen(tmp_path, SHOUT, broker=broker) as it:
+        assert await it.output("soup") == "SOUP"
+    assert pauses == list(range(1, 13)), "each pause is longer than the one before"
+    assert sum("is gone" in record.message for record in caplog.records) == 2, "the 1st and the 10th time"
+
+
+async def test_what_is_in_hand_when_its_queue_goes_is_finished(tmp_path, caplog) -> None:
+    broker = Away(lock_duration=1.0, renew_gone=2)
+    async with kitchen(tmp_path, SLOW, broker=broker) as it:
+        assert await it.output("soup") == "SOUP"
+        assert broker.down == {"renew_gone": 0}
 
 
 async def test_locks_that_could_not_be_renewed_once_are_renewed_the_next_time(tmp_path) -> None:

@@ -23,6 +23,10 @@ ADAPTERS = {
     **dict.fromkeys(("nats", "tls"), "dumbwaiter.brokers.nats:NatsBroker"),
     **dict.fromkeys(("amqp", "amqps"), "dumbwaiter.brokers.rabbitmq:RabbitmqBroker"),
     "sqs": "dumbwaiter.brokers.sqs:SqsBroker",
+    "kafka": "dumbwaiter.brokers.kafka:KafkaBroker",
+    "pubsub": "dumbwaiter.brokers.pubsub:PubsubBroker",
+    "servicebus": "dumbwaiter.brokers.servicebus:ServicebusBroker",
+    **dict.fromkeys(("pulsar", "pulsar+ssl"), "dumbwaiter.brokers.pulsar:PulsarBroker"),
 }
 
 #: Package of a client library -> the extra that installs it.
@@ -37,6 +41,12 @@ CLIENTS = {
     "aiobotocore": "sqs",
     "botocore": "sqs",
     "aiohttp": "sqs",
+    "confluent_kafka": "kafka",
+    "google": "pubsub",
+    "grpc": "pubsub",
+    "azure": "servicebus",
+    "pulsar": "pulsar",
+    "_pulsar": "pulsar",
 }
 
 

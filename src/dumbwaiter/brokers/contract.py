@@ -15,15 +15,16 @@ Who does what:
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import msgspec
 
 from dumbwaiter.brokers.findings import Finding
-from dumbwaiter.errors import InvalidQueueNameError
+from dumbwaiter.errors import InvalidQueueNameError, LockLostError, QueueNotFoundError
 from dumbwaiter.message import DeadLetter, Delivery, Message, QueueStats, is_queue_name
 
 DEFAULT_LOCK_DURATION = 30.0
@@ -58,8 +59,12 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """Whoever has a delivery may settle it; otherwise only the broker object that received it."""
     lists_queues: bool
     """queues lists the names; otherwise only has_queue tells whether there is one."""
+    counts_ready: bool
+    """stats tell how many messages are ready and how many delayed; otherwise both are None."""
     counts_locked: bool
     """stats tell how many messages are locked; otherwise that is None."""
+    counts_dead: bool
+    """stats tell how many dead letters there are; otherwise that is None, and only dead_letters shows them."""
     knows_gone_inboxes: bool
     """reply to an inbox that was closed raises InboxGoneError; otherwise such a reply is lost in silence."""
     oldest_age: bool
@@ -68,6 +73,22 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """position tells how many messages are served before a given one."""
     max_message_nbytes: int | None
     """Largest body the broker takes; above it send raises MessageTooLargeError. None: no fixed limit."""
+    ready_includes_locked: bool = False
+    """What stats count as ready are the locked ones too, for the product tells them as one; locked is None then."""
+    killed_holder: Literal["freed", "taken_back", "kept"] = "kept"
+    """What becomes of the locks of a process that was killed: the product frees them at once, with its connection; or
+    take_back does, for whoever knows that it is dead; or they are kept until they run out."""
+
+
+class Claim(msgspec.Struct, frozen=True, gc=False):
+    """What it takes to hand a delivery back once its holder is dead, as text that can be written down.
+
+    *token* is the adapter's own; until *held_until*, on time.monotonic(), nobody else can hold the message.
+    """
+
+    queue: str
+    token: str
+    held_until: float
 
 
 class Inbox(ABC):
@@ -208,12 +229,60 @@ class Broker(ABC):
         Raises LockLostError for those whose lock ran out or moved on; its *renewed* holds the others.
         """
 
+    # --- when a holder has died; for adapters with capabilities.killed_holder "taken_back", no-ops of the others ---
+
+    def claim_of(self, delivery: Delivery) -> Claim | None:
+        """What take_back needs once this process is dead; None where *delivery* cannot be taken back, or is lost.
+
+        Renewing the lock makes a new claim. Whoever writes claims down strikes one out before it abandons its delivery:
+        not every product can tell an old claim from the lock of the next holder.
+        """
+        if self.capabilities.killed_holder != "taken_back" or not self.capabilities.portable_tokens:
+            return None
+        return Claim(delivery.queue, delivery.lock_token, delivery.locked_until)
+
+    def claim_to_all(self, queue: str) -> Claim | None:  # noqa: ARG002 - it is for those that override it
+        """One claim to all that this broker object holds of *queue*, now and later, which never ends; None where the
+        product cannot tell what that is: then each delivery has a claim of its own.
+        """
+        return None
+
+    async def take_back(self, claims: Sequence[Claim]) -> int:
+        """Make ready at once what a process held that is dead for sure; their deliveries stay counted.
+
+        Claims whose time is over are passed over, for somebody else may hold the message; settled and unknown ones are
+        no error. Returns how many were handed back, as far as the product tells. Raises BrokerUnavailableError.
+        """
+        if self.capabilities.killed_holder != "taken_back":
+            return 0
+        now = time.monotonic()
+        standing = [claim for claim in claims if now < claim.held_until]
+        return await self._take_back(standing) if standing else 0
+
+    async def _take_back(self, claims: Sequence[Claim]) -> int:
+        """take_back of claims that stand. An adapter overrides this where its abandon needs more of a delivery than
+        queue and lock token, or where its tokens are not portable.
+        """
+        by_queue: dict[str, list[Delivery]] = {}
+        for claim in claims:
+            by_queue.setdefault(claim.queue, []).append(_unread(claim))
+        count = 0
+        for deliveries in by_queue.values():
+            try:
+                await self.abandon(deliveries)
+                count += len(deliveries)
+            except LockLostError as error:
+                count += len(deliveries) - len(error.deliveries)
+            except QueueNotFoundError:
+                continue
+        return count
+
     # --- looking ---
 
     @abstractmethod
     async def stats(self, queue: str) -> QueueStats:
-        """Counts of *queue*, at most a second old. Raises; never guesses 0 (see capabilities.counts_locked and
-        oldest_age).
+        """Counts of *queue*, at most a second old. Raises; never guesses 0: what the product cannot tell is None (see
+        capabilities.counts_ready, counts_locked, counts_dead and oldest_age).
         """
 
     async def position(self, queue: str, message_id: str) -> int | None:
@@ -273,3 +342,12 @@ class Broker(ABC):
 
         A reply needs to outlive the worker, not the asker: it need not be synced to disk.
         """
+
+
+def _unread(claim: Claim) -> Delivery:
+    return Delivery(
+        message=_UNREAD, queue=claim.queue, lock_token=claim.token, locked_until=claim.held_until, delivery_count=1
+    )
+
+
+_UNREAD = Message(id="unread")

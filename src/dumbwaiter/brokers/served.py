@@ -6,7 +6,9 @@ empty batch.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 import os
 from abc import abstractmethod
 from typing import TYPE_CHECKING
@@ -18,6 +20,7 @@ from dumbwaiter.envelope import from_attributes
 from dumbwaiter.errors import (
     BadInputError,
     BrokerClosedError,
+    BrokerError,
     BrokerUnavailableError,
     LockLostError,
     MessageTooLargeError,
@@ -28,8 +31,14 @@ from dumbwaiter.urls import shown
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+_log = logging.getLogger(__name__)
+
 BAD_ENVELOPE = "bad-envelope"
 """Dead-letter reason of a message whose producer wrote attributes that cannot be read."""
+NOT_READY_PAUSES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+"""Seconds between the tries of a message that the product says it has not stored: a queue that was made just now, or
+lost its leader, takes nothing for a moment. A resend by the caller would be the same, only later.
+"""
 
 
 class Received(msgspec.Struct, frozen=True, gc=False):
@@ -127,18 +136,31 @@ class ServedBroker(Broker):
             await self._reply(address, messages)
 
     async def deliveries_of(self, queue: str, received: Iterable[Received]) -> list[Delivery]:
-        """Deliveries of what was *received* from *queue*. What no envelope can be read of becomes a dead letter."""
+        """Deliveries of what was *received* from *queue*. What no envelope can be read of becomes a dead letter.
+
+        One that cannot be buried now stays locked until its lock ends, and costs those that came with it nothing. Only
+        where none came with it is the reason raised.
+        """
         deliveries: list[Delivery] = []
+        unread: list[tuple[Received, str]] = []
         for one in received:
             try:
                 message = _message(one)
             except BadInputError as error:
-                unread = _delivery(queue, one, readable_part(one.attributes, one.body, one.id))
-                with contextlib.suppress(LockLostError):  # whoever took it over meanwhile finds the same
-                    await self._dead_letter([unread], BAD_ENVELOPE, str(error))
+                unread.append((one, str(error)))
             else:
                 deliveries.append(_delivery(queue, one, message))
+        ends = await asyncio.gather(*(self._bury(queue, *one) for one in unread), return_exceptions=True)
+        for end in filter(None, ends):
+            if not isinstance(end, BrokerError) or not deliveries:
+                raise end
+            _log.warning("a message in %r cannot be read, and not be dead-lettered either: %s", queue, end)
         return deliveries
+
+    async def _bury(self, queue: str, received: Received, fault: str) -> None:
+        unread = _delivery(queue, received, readable_part(received.attributes, received.body, received.id))
+        with contextlib.suppress(LockLostError):  # whoever took it over meanwhile finds the same
+            await self._dead_letter([unread], BAD_ENVELOPE, fault)
 
     # --- for adapters ---
 

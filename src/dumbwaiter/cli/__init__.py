@@ -1,6 +1,7 @@
 """The command line. Each group of commands is a file of its own, imported only when it is asked for.
 
-Exit codes: 0 done or stopped as asked, 1 failure, 2 wrong usage or settings, 130 interrupted.
+Exit codes: 0 done or stopped as asked, 1 failure, 2 wrong usage or settings, 3 doctor examined nothing, 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import click
 
 from dumbwaiter.cli.options import Group
 from dumbwaiter.errors import ConfigError, DumbwaiterError
+from dumbwaiter.printable import printable
 
 #: Command -> "module:attribute" and its line in --help (said here, so that --help imports nothing).
 COMMANDS = {
@@ -105,7 +107,7 @@ def _complain(error: Exception) -> int:
     if os.environ.get("DUMBWAITER_DEBUG"):
         traceback.print_exception(error)
     text, code = _say(error)
-    print(f"dumbwaiter: error: {text}", file=sys.stderr)
+    print(f"dumbwaiter: error: {printable(text, keep_lines=True)}", file=sys.stderr)
     return code
 
 

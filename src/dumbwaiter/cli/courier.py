@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -15,7 +16,9 @@ from dumbwaiter.cli.options import Command, current_settings, setting, settings_
 from dumbwaiter.cli.runtimes import Tell, status_fd_option
 from dumbwaiter.cli.status_pipe import Report, StatusPipe
 from dumbwaiter.cli.stopping import deaf_afterwards
+from dumbwaiter.message import WEBHOOKS_QUEUE
 from dumbwaiter.observe import configure_logging
+from dumbwaiter.takeover import taking_over
 
 if TYPE_CHECKING:
     from dumbwaiter.blobs import BlobStore
@@ -57,7 +60,10 @@ def _say(report: Report) -> None:
 
 
 async def _courier(settings: Settings, tell: Tell) -> int:
-    async with open_broker(settings.broker, lock_duration=settings.lock_duration) as broker:
+    async with (
+        open_broker(settings.broker, lock_duration=settings.lock_duration) as opened,
+        taking_over(opened, Path(settings.slots), WEBHOOKS_QUEUE) as broker,
+    ):
         with deaf_afterwards(signal.SIGINT, signal.SIGTERM):
             return await run_courier_with(settings, broker, open_store(settings.blobs), tell, None)
 

@@ -20,6 +20,7 @@ from dumbwaiter.dead_letters import purge as purge_
 from dumbwaiter.dead_letters import redrive as redrive_
 from dumbwaiter.envelope import to_attributes
 from dumbwaiter.message import DeadLetter
+from dumbwaiter.printable import printable
 from dumbwaiter.queue_names import queue_names
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def show(queue: str, key: str, body: bool, as_json: bool) -> None:
     else:
         for name, value in {**_as_data(letter), "body": preview(letter.message.body)}.items():
             text = "\n".join(f"{key}: {one}" for key, one in value.items()) if isinstance(value, dict) else str(value)
-            click.echo(f"{name + ':':<16}{_indented(text)}".rstrip())
+            click.echo(printable(f"{name + ':':<16}{_indented(text)}".rstrip(), keep_lines=True))
 
 
 @dead_letters.command(cls=Command, short_help="Send them back to their queue.")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,21 +12,44 @@ from dumbwaiter.brokers import open_broker, shown
 from dumbwaiter.brokers.findings import Finding, of_contract, worst
 from dumbwaiter.cli.options import Command, current_settings, json_option, settings_options
 from dumbwaiter.cli.output import print_json
+from dumbwaiter.errors import ConfigError, DumbwaiterError
+from dumbwaiter.printable import printable
+
+if TYPE_CHECKING:
+    from dumbwaiter.config import Settings
 
 PATIENCE = 30.0
 """A server that takes longer than so many seconds to answer is not well."""
 
 
+class NotExaminedError(click.ClickException):
+    """Nothing can be said of the broker: it is not there, or it does not talk as its product does."""
+
+    exit_code = 3
+
+
+def _longest_run(ctx: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not 0 < value < math.inf:
+        raise click.BadParameter(f"{value} is no length of a run; write seconds above 0", ctx, parameter)
+    return value
+
+
 @click.command(cls=Command)
 @click.argument("url", required=False)
-@click.option("--longest-run", type=float, metavar="SECONDS", help="How long the longest run of a model takes.")
+@click.option(
+    "--longest-run",
+    type=float,
+    callback=_longest_run,
+    metavar="SECONDS",
+    help="How long the longest run of a model takes.",
+)
 @json_option
 @settings_options
 def doctor(url: str | None, longest_run: float | None, as_json: bool) -> int:
     """Say what the broker at URL guarantees as it is configured, and what to change (by default the settings' broker).
 
     Each line is ok, a note, a warning, or a danger: what will lose confirmed messages when something fails that does
-    fail. The exit code is 1 when there is a danger.
+    fail. The exit code is 1 when there is a danger, and 3 when the broker cannot be examined.
 
     Examples:
       dumbwaiter doctor
@@ -33,14 +58,35 @@ def doctor(url: str | None, longest_run: float | None, as_json: bool) -> int:
 
     """
     settings = current_settings()
-    findings = asyncio.run(_examine(url or settings.broker, settings.lock_duration, longest_run))
+    url = url or settings.broker
+    try:
+        findings = _findings(url, settings, longest_run)
+    except (ConfigError, NotExaminedError) as error:
+        if as_json:
+            print_json({"broker": shown(url), "worst": None, "findings": [], "error": str(error)})
+        raise
     if as_json:
-        print_json({"broker": shown(url or settings.broker), "worst": worst(findings), "findings": findings})
+        print_json({"broker": shown(url), "worst": worst(findings), "findings": findings, "error": None})
     else:
-        click.echo(f"broker {shown(url or settings.broker)}")
+        click.echo(f"broker {shown(url)}")
         for finding in findings:
             _print(finding)
     return 1 if worst(findings) == "danger" else 0
+
+
+def _findings(url: str, settings: Settings, longest_run: float | None) -> list[Finding]:
+    try:
+        return asyncio.run(_examine(url, settings.lock_duration, longest_run))
+    except ConfigError:
+        raise
+    except DumbwaiterError as error:
+        raise NotExaminedError(str(error)) from error
+    except TimeoutError as error:
+        slow = f"{shown(url)} has not told all within {PATIENCE:g} s; look whether it is stopped or very busy"
+        raise NotExaminedError(slow) from error
+    except Exception as error:  # whatever listens there may answer anything, and a client library stumble over it
+        strange = f"{shown(url)} does not answer as its product does ({type(error).__name__}: {error})"
+        raise NotExaminedError(f"{strange}; look what listens there, DUMBWAITER_DEBUG=1 shows more") from error
 
 
 async def _examine(url: str, lock_duration: float, longest_run: float | None) -> list[Finding]:
@@ -51,6 +97,6 @@ async def _examine(url: str, lock_duration: float, longest_run: float | None) ->
 def _print(finding: Finding) -> None:
     color = {"danger": "red", "warning": "yellow"}.get(finding.level)
     level = click.style(f"{finding.level:8}", fg=color, bold=finding.level == "danger")
-    click.echo(f"  {level} {finding.subject}: {finding.text}")
+    click.echo(f"  {level} {finding.subject}: {printable(finding.text, keep_lines=True)}")
     if finding.remedy:
-        click.echo(f"  {'':8} -> {finding.remedy}")
+        click.echo(f"  {'':8} -> {printable(finding.remedy, keep_lines=True)}")

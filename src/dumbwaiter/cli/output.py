@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from dumbwaiter.printable import printable
+
 
 def print_json(value: Any) -> None:
     """*value* as JSON on stdout: indented on a terminal, one line elsewhere."""
@@ -25,7 +27,7 @@ def print_json_line(value: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> None:
     """A table on stdout; the columns in *right* are aligned to the right. On a terminal the last one may be folded."""
-    cells = [[str(cell) for cell in row] for row in rows]
+    cells = [[printable(str(cell)) for cell in row] for row in rows]
     if sys.stdout.isatty():
         _print_on_terminal(columns, cells, right)
         return

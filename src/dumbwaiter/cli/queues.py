@@ -23,10 +23,12 @@ def queues(names: tuple[str, ...], as_json: bool) -> None:
     """Show what waits, runs and failed in each QUEUE (all of them by default; the system's own when they hold any).
 
       ready    wait for a worker
-      locked   are with a worker now (?: this broker cannot tell)
+      locked   are with a worker now
       delayed  become ready later
       dead     were given up on: see `dumbwaiter dead-letters`
-      oldest   how long the oldest ready message has waited (?: this broker cannot tell)
+      oldest   how long the oldest ready message has waited
+
+    A ? (--json: null) is what this broker cannot tell.
 
     Examples:
       dumbwaiter queues
@@ -41,15 +43,18 @@ def queues(names: tuple[str, ...], as_json: bool) -> None:
         click.echo(f"no queues on {shown(settings.broker)} yet; a worker creates the queue of its model")
     else:
         columns = ("queue", "ready", "locked", "delayed", "dead", "oldest")
-        rows = [
-            (name, s.ready, "?" if s.locked is None else s.locked, s.delayed, s.dead, oldest(s)) for name, s in stats
-        ]
+        rows = [(name, *map(count, (s.ready, s.locked, s.delayed, s.dead)), oldest(s)) for name, s in stats]
         print_table(columns, rows, right=columns[1:])
+
+
+def count(known: int | None) -> str:
+    """How many, for people."""
+    return "?" if known is None else str(known)
 
 
 def oldest(stats: QueueStats) -> str:
     """How long the oldest ready message has waited, for people."""
-    if not stats.ready:
+    if stats.ready == 0:
         return "-"
     return "?" if stats.oldest_age is None else duration(stats.oldest_age)
 
@@ -62,5 +67,5 @@ async def _stats(settings: Settings, names: tuple[str, ...]) -> list[tuple[str, 
 
 
 def _holds(stats: QueueStats) -> bool:
-    """Whether anything is in the queue; the system's own are of interest only then."""
-    return bool(stats.ready or stats.locked or stats.delayed or stats.dead)
+    """Whether anything may be in the queue; the system's own are of interest only then."""
+    return stats.ready is None or bool(stats.ready or stats.locked or stats.delayed or stats.dead)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -20,6 +21,7 @@ from dumbwaiter.cli.stopping import deaf_afterwards
 from dumbwaiter.cli.targets import settings_and_models, spec_of
 from dumbwaiter.config import Settings
 from dumbwaiter.observe import configure_logging
+from dumbwaiter.takeover import taking_over
 
 if TYPE_CHECKING:
     from dumbwaiter.blobs import BlobStore
@@ -123,7 +125,10 @@ async def _gateway(settings: Settings, tell: Tell) -> int:
 
 
 async def _worker(settings: Settings, spec: ModelSpec, tell: Tell) -> int:
-    async with open_broker(settings.broker, lock_duration=settings.lock_duration) as broker:
+    async with (
+        open_broker(settings.broker, lock_duration=settings.lock_duration) as opened,
+        taking_over(opened, Path(settings.slots), spec.name) as broker,
+    ):
         with deaf_afterwards(signal.SIGINT, signal.SIGTERM):
             return await run_worker_with(settings, spec, broker, open_store(settings.blobs), tell, None)
 

@@ -39,6 +39,7 @@ from dumbwaiter.errors import (
     QueueNotFoundError,
 )
 from dumbwaiter.prediction import status_of
+from dumbwaiter.printable import printable
 from dumbwaiter.tasks import end
 
 if TYPE_CHECKING:
@@ -373,7 +374,7 @@ def _show(name: str, answer: Message, *, as_json: bool, put: Put) -> int:
 
 
 def _complain(name: str, text: str) -> None:
-    print(f"dumbwaiter: error: {name}: {text}", file=sys.stderr)
+    print(f"dumbwaiter: error: {name}: {printable(text, keep_lines=True)}", file=sys.stderr)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from dumbwaiter.client.doors import door_to
 from dumbwaiter.client.mapping import each_of, next_of, outcome_of
 from dumbwaiter.client.requests import build_request_aside, deadline_after, read_answer_aside, read_output_aside
 from dumbwaiter.client.streaming import Outputs
+from dumbwaiter.client.uploading import source_of
 from dumbwaiter.errors import (
     BadInputError,
     BlobNotFoundError,
@@ -29,6 +30,7 @@ from dumbwaiter.tasks import end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable
+    from os import PathLike
     from types import TracebackType
 
     from dumbwaiter.blobs.store import BlobStore
@@ -243,6 +245,23 @@ class AsyncClient:
                 yield event
         finally:
             await self._give_up(id_)
+
+    async def upload(
+        self, content: str | PathLike[str] | bytes | bytearray | memoryview, *, content_type: str | None = None
+    ) -> dict[str, str]:
+        """Put a large input where requests through this gateway can name it: past the gateway, where its store can
+        sign URLs. *content* is the bytes, or the path of a file, which is read piece by piece.
+
+        Returns the input to ask a model with, within an hour, as often as you like: predict(model, await upload(path)).
+        *content_type* says what it is; by default its first bytes or its name do.
+
+        Raises BadInputError for what cannot be read or is empty, InputRefusedError for more than the gateway takes,
+        UploadError when the store does not take it, GatewayError, and ConfigError for a client of a broker.
+        """
+        source = await asyncio.to_thread(source_of, content)
+        upload = await self._door.upload(source)
+        kind = content_type or source.content_type
+        return {"$upload": upload.id, **({} if kind is None else {"content_type": kind})}
 
     async def result(self, id: str, timeout: float | None = None) -> Any:  # noqa: A002 - what the handle calls it
         """The output of the request that was submitted, by any process, with ``keep=True``.

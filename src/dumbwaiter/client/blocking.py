@@ -22,6 +22,7 @@ from dumbwaiter.models.codecs import decode_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator
+    from os import PathLike
     from types import TracebackType
 
     from dumbwaiter.blobs.store import BlobStore
@@ -168,6 +169,12 @@ class Client:
     def submit_message(self, model: str, message: Message, *, keep: bool = False) -> Handle:
         """As submit(), for a message made by hand."""
         return Handle(self._run(self._async.submit_message(model, message, keep=keep)), self._run)
+
+    def upload(
+        self, content: str | PathLike[str] | bytes | bytearray | memoryview, *, content_type: str | None = None
+    ) -> dict[str, str]:
+        """Put a large input where requests can name it, and return the input to ask with; see AsyncClient.upload."""
+        return self._run(self._async.upload(content, content_type=content_type))
 
     def result(self, id: str, timeout: float | None = None) -> Any:  # noqa: A002 - what the handle calls it
         """The output of the request that was submitted, by any process, with ``keep=True``."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from dumbwaiter.brokers.contract import Broker
+    from dumbwaiter.client.uploading import Source, Upload
 
 
 class BrokerDoor(Door):
@@ -102,6 +103,12 @@ class BrokerDoor(Door):
                 self._open_asker()  # it may have been closed meanwhile
                 if isinstance(one, events.Event):
                     yield Event(one.event, one.content_type, one.data)
+
+    async def upload(self, source: Source) -> Upload:  # noqa: ARG002 - there is nowhere to put it
+        raise ConfigError(
+            "uploads go through a gateway; give this client a gateway's URL. Over a broker a large input is "
+            "sent like any other: it lies in the blob store while its message waits"
+        )
 
     async def _knows(self, store: BlobStore, id_: str) -> bool:
         """Whether the request *id_* has begun to run, or waits in a queue whose broker can tell."""

@@ -15,6 +15,7 @@ from typing import ClassVar, NamedTuple, Self
 import msgspec
 
 from dumbwaiter.asking import Pending
+from dumbwaiter.client.uploading import Source, Upload
 from dumbwaiter.message import Message
 from dumbwaiter.prediction import Status
 
@@ -106,6 +107,10 @@ class Door(ABC):
     @abstractmethod
     async def cancel(self, id_: str) -> Cancellation:
         """Cancel the kept request *id_*, also one of which nothing is known here: it may wait all the same."""
+
+    @abstractmethod
+    async def upload(self, source: Source) -> Upload:
+        """Put *source* where a request can name it. Raises ConfigError where requests cannot."""
 
     @abstractmethod
     def follow(self, id_: str) -> AsyncGenerator[Event]:

@@ -65,7 +65,7 @@ class GatewayConnection:
             base_url=self._url,
             headers={"user-agent": "dumbwaiter", **self._headers},
             limits=_LIMITS,
-            transport=_transport(self._url),
+            transport=transport_to(self._url),
         )
 
     async def close(self) -> None:
@@ -109,7 +109,7 @@ class GatewayConnection:
         pause = pause_before(attempt, retry_after=error.retry_after, luck=random.random())  # noqa: S311
         if patience is not None and pause >= patience.left:
             raise error
-        await self._guarded(asyncio.sleep(pause))
+        await self.guarded(asyncio.sleep(pause))
 
     @contextlib.asynccontextmanager
     async def lines(self, path: str, headers: Mapping[str, str], *, id_: str) -> AsyncIterator[AsyncIterator[str]]:
@@ -117,7 +117,7 @@ class GatewayConnection:
         timeout = httpx.Timeout(CONNECT_WITHIN, read=QUIET_FOR)
         request = self._open_http().build_request("GET", path, headers=headers, timeout=timeout)
         with self._naming():
-            response = await self._guarded(self._open_http().send(request, stream=True))
+            response = await self.guarded(self._open_http().send(request, stream=True))
         try:
             if response.status_code != 200:
                 with self._naming():
@@ -131,10 +131,19 @@ class GatewayConnection:
         lines = response.aiter_lines()
         while True:
             with self._naming():
-                line = await self._guarded(_next(lines))
+                line = await self.guarded(_next(lines))
             if line is None:
                 return
             yield line
+
+    async def put(self, path: str, pieces: AsyncIterator[bytes], nbytes: int) -> None:
+        """Put *pieces*, *nbytes* bytes in all, to a route of the gateway; once."""
+        headers = {"content-type": "application/octet-stream", "content-length": str(nbytes)}
+        timeout = httpx.Timeout(CONNECT_WITHIN, read=QUIET_FOR, write=QUIET_FOR, pool=None)
+        with self._naming(nbytes):
+            response = await self.guarded(self._open_http().put(path, headers=headers, content=pieces, timeout=timeout))
+        if not response.is_success:
+            raise error_of(self.shown, response)
 
     async def _once(
         self,
@@ -150,14 +159,12 @@ class GatewayConnection:
         http = self._open_http()
         timeout = httpx.Timeout(CONNECT_WITHIN, read=(waits or 0.0) + QUIET_FOR, write=QUIET_FOR, pool=None)
         with self._naming(len(content or b"")):
-            response = await self._guarded(
-                http.request(method, path, headers=headers, content=content, timeout=timeout)
-            )
+            response = await self.guarded(http.request(method, path, headers=headers, content=content, timeout=timeout))
         if tells(response):
             return response
         raise error_of(self.shown, response, model=model, id_=id_)
 
-    async def _guarded(self, work: Coroutine[Any, Any, T]) -> T:
+    async def guarded(self, work: Coroutine[Any, Any, T]) -> T:
         """*work*, ended with BrokerClosedError when this is closed meanwhile."""
         task = asyncio.create_task(work)
         self._running.add(task)
@@ -219,8 +226,8 @@ def _prefer(headers: Mapping[str, str] | None, waits: float | None, patience: Pa
     return headers
 
 
-def _transport(url: httpx.URL) -> httpx.AsyncHTTPTransport | None:
-    """None where a proxy of the environment stands between; never for this machine's own gateways."""
+def transport_to(url: httpx.URL) -> httpx.AsyncHTTPTransport | None:
+    """What connects to *url*; None where a proxy of the environment stands between; there is none for loopback."""
     proxies = urllib.request.getproxies()
     is_proxied = not _is_loopback(url.host) and not urllib.request.proxy_bypass(url.host)
     if is_proxied and (url.scheme in proxies or "all" in proxies):

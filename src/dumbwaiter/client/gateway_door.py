@@ -21,6 +21,7 @@ from dumbwaiter.client.gateway_answers import (
 )
 from dumbwaiter.client.gateway_connection import GatewayConnection, may_pass
 from dumbwaiter.client.gateway_requests import body_of, headers_of
+from dumbwaiter.client.gateway_uploads import GatewayUploads
 from dumbwaiter.client.server_events import EventParser, ServerEvent, output_of
 from dumbwaiter.errors import BlobNotFoundError, GatewayError, GatewayUnavailableError, PredictionTimeoutError
 from dumbwaiter.message import new_id
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from dumbwaiter.client.uploading import Source, Upload
     from dumbwaiter.message import Message
 
 LONGEST_LOOK = 30.0
@@ -55,6 +57,7 @@ class GatewayDoor(Door):
 
     def __init__(self, url: str, *, headers: Mapping[str, str], retries: int, idempotent: bool) -> None:
         self._connection = GatewayConnection(url, headers=headers, retries=retries)
+        self._uploads = GatewayUploads(self._connection, retries=retries)
         self._retries = retries
         self._idempotent = idempotent
 
@@ -114,6 +117,9 @@ class GatewayDoor(Door):
         response = await self._connection.call("POST", f"{_path(id_)}/cancel", patience=None, id_=id_)
         is_canceled = prediction_of(self._connection.shown, response).status == CANCELED
         return Cancellation.CANCELED if is_canceled else Cancellation.ENDED
+
+    async def upload(self, source: Source) -> Upload:
+        return await self._uploads.upload(source)
 
     async def follow(self, id_: str) -> AsyncGenerator[Event]:
         last, failures = "", 0

@@ -121,7 +121,7 @@ def _json_or_text(value: Any) -> Any:
         return value
 
 
-_LOCATIONS = {("broker",), ("blobs",), ("gateway", "certfile"), ("gateway", "keyfile")}
+_LOCATIONS = {("broker",), ("blobs",), ("slots",), ("gateway", "certfile"), ("gateway", "keyfile")}
 
 
 def _with_folder(keys: Keys, value: Any, folder: Path) -> Any:

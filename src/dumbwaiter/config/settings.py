@@ -136,10 +136,15 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """All settings, with paths made absolute. *home* is the project's folder: that of the file, or the current one."""
+    """All settings, with paths made absolute. *home* is the project's folder: that of the file, or the current one.
+
+    *slots* is a folder of this machine's, in which workers and couriers write down what they hold, so that the next one
+    can hand it back at once when one is killed.
+    """
 
     broker: str = "sqlite:.dumbwaiter/queue.db"
     blobs: str = "file:.dumbwaiter/blobs"
+    slots: str = ".dumbwaiter/slots"
     lock_duration: Annotated[float, msgspec.Meta(gt=0, extra={"unit": "duration"})] = 30.0
     log_format: Literal["auto", "human", "json"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"

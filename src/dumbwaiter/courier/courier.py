@@ -27,6 +27,7 @@ from dumbwaiter.errors import (
     DumbwaiterError,
     LockLostError,
     OutboundError,
+    QueueNotFoundError,
 )
 from dumbwaiter.holding import Outage, can_postpone, insist_on_broker, keep_locks
 from dumbwaiter.message import WEBHOOKS_QUEUE, Delivery
@@ -106,7 +107,8 @@ class Courier:
         await end([hurried, *late])
         unsettled = [held.delivery for held in late.values() if held.is_ours]
         # Whether these were received nobody knows; they come again with the same webhook-id, and at no charge.
-        with contextlib.suppress(BrokerUnavailableError, BrokerClosedError, LockLostError, TimeoutError):
+        gone = (LockLostError, QueueNotFoundError)
+        with contextlib.suppress(BrokerUnavailableError, BrokerClosedError, *gone, TimeoutError):
             async with asyncio.timeout(_HAND_BACK_WITHIN):
                 await self._broker.abandon(unsettled, counted=False)
 
@@ -123,6 +125,9 @@ class Courier:
                 await self._pull_once()
                 outage.over()
             except BrokerUnavailableError as error:
+                await outage.pause(error)
+            except QueueNotFoundError as error:  # deleted by somebody, or its server came back with an empty disk
+                ready = False
                 await outage.pause(error)
 
     async def _pull_once(self) -> None:

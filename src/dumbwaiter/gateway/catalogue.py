@@ -67,6 +67,7 @@ class Catalogue:
         self._waiting = waiting
         self._on_failing = on_failing
         self._known: frozenset[str] = frozenset()
+        self._gone: set[str] = set()
         self._lookup: asyncio.Task[list[str]] | None = None
         self._used_at: dict[str, float] = {}
         self._seen: dict[str, list[WorkerStatus]] = {}
@@ -95,16 +96,22 @@ class Catalogue:
         return await self._broker.has_queue(model)
 
     async def require(self, model: str) -> None:
-        """Raises ProblemError (404, with the names of those that exist) for a model that has no queue."""
+        """Raises ProblemError for a model that has no queue: 404, with the names of those that exist; or 503, when its
+        queue was lost and workers of it are alive, for they make it again.
+        """
         if model not in self._known:
             known = frozenset(await self.models())
             self._known = known if model in known or not await self._exists(model) else known | {model}
             if model not in self._known:
+                if model in self._gone and await workers_of(self._store, model):
+                    raise ProblemError(_gone(model))
                 raise ProblemError(_unknown(model, sorted(self._known)))
 
     def forget(self, model: str) -> None:
         """The broker says that there is no such queue any more."""
-        self._known -= {model}
+        if model in self._known:
+            self._known -= {model}
+            self._gone.add(model)
 
     def failing_reason(self, model: str) -> str | None:
         """Why no worker can load *model*, as of the last look; None when one can, or none is known."""
@@ -191,7 +198,7 @@ class Catalogue:
     async def _weigh(self, model: str) -> None:
         """See how much work is ahead of the next request for *model*."""
         seconds_each = [status.seconds_each for status in self._seen.get(model, ()) if status.state == "ready"]
-        if inputs_a_second(seconds_each) is None:
+        if inputs_a_second(seconds_each) is None or not self._broker.capabilities.counts_ready:
             self._loads.pop(model, None)
             return
         before = self._loads.get(model)
@@ -200,6 +207,8 @@ class Catalogue:
             stats = await self._broker.stats(model)
         except BrokerError:
             return  # whoever sends will be told; what was last seen grows too old by itself
+        if stats.ready is None:
+            return
         # What was sent while the broker counted may be in its count or not. It is added, so as not to be overlooked.
         sent_since = 0 if before is None else before.sent_since - sent_before
         seen = Load(ahead=stats.ready + (stats.locked or 0), seconds_each=seconds_each)
@@ -228,6 +237,11 @@ def _overloaded(model: str, wait: float, patience: float) -> Problem:
         f"ask again in {seconds} s, or wait longer (Prefer: wait=n, or Prefer: respond-async)"
     )
     return Problem(status=503, code="overloaded", detail=detail, retry_after=seconds)
+
+
+def _gone(model: str) -> Problem:
+    detail = f"the queue of model {one_line(model)!r} is gone, and its workers make it again: ask again in a moment"
+    return Problem(status=503, code="broker-unavailable", detail=detail, retry_after=1)
 
 
 def _unknown(model: str, known: list[str]) -> Problem:

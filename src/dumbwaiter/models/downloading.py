@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import os
 import re
@@ -19,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 from dumbwaiter.errors import ConfigError, ModelLoadError
 from dumbwaiter.models.progress import Progress
 from dumbwaiter.object_stores import connect, reason
+from dumbwaiter.printable import printable
+from dumbwaiter.urls import shown
 
 if TYPE_CHECKING:
     from obstore import GetResult
@@ -28,6 +31,8 @@ UNFINISHED = ".tmp-"
 _PIN = re.compile(r"sha256=([0-9a-f]{64})", re.IGNORECASE)
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _CHUNK_NBYTES = 1024 * 1024
+_NAME_NBYTES = 100
+"""A file system takes 255 bytes, and a digest stands before the name."""
 
 
 class ChangedError(Exception):
@@ -38,66 +43,107 @@ def downloaded(uri: str, cache: Path) -> Path:
     """The file in *cache* that holds the object at *uri* (``s3://bucket/name``, with ``#sha256=HEX`` or without).
 
     A file of that digest is taken without a question to the store. Raises ModelLoadError: there is no such object, it
-    cannot be fetched, or it has another digest.
+    cannot be fetched, or it has another digest. What may be secret in *uri* is told to nobody.
     """
     from obstore.exceptions import BaseError  # noqa: PLC0415 - only where weights are remote
 
+    where = printable(shown(uri))
     address, pin = _read_uri(uri)
-    name = address.rpartition("/")[2]
-    if pin is not None and (path := cache / f"{pin[:16]}-{name}").exists():
-        return path
     try:
-        store = connect(address.rpartition("/")[0])
-        found = _get(store, name)
-        version = pin or hashlib.sha256(f"{address} {found.meta['e_tag']} {found.meta['size']}".encode()).hexdigest()
-        path = cache / f"{version[:16]}-{name}"
-        if not path.exists():
-            cache.mkdir(parents=True, exist_ok=True)
-            with _alone(path, uri):
-                if not path.exists():  # another process may have fetched it meanwhile
-                    _fetch(store, name, found, path, pin=pin, uri=uri)
+        return _downloaded(address, pin, cache, where)
     except FileNotFoundError:
-        raise ModelLoadError(f"no weights at {uri}: there is no such object") from None
+        raise ModelLoadError(f"no weights at {where}: there is no such object") from None
     except ChangedError as error:
-        raise ModelLoadError(f"weights {uri} cannot be fetched: {error}") from None
-    except (BaseError, OSError, ConfigError) as error:
-        raise ModelLoadError(f"weights {uri} cannot be fetched: {reason(error)}") from error
+        raise ModelLoadError(f"weights {where} cannot be fetched: {error}") from None
+    except (BaseError, OSError, ValueError, ConfigError) as error:
+        # Not as the cause: its text may quote the address.
+        why = printable(reason(error).replace(address, shown(address)))
+        raise ModelLoadError(f"weights {where} cannot be fetched: {why}") from None
+
+
+def _downloaded(address: str, pin: str | None, cache: Path, where: str) -> Path:
+    name = address.rpartition("/")[2]
+    if pin is not None and _is_there(path := _place(cache, pin, name), pin):
+        return path
+    store = connect(address.rpartition("/")[0])
+    found = _get(store, name)
+    version = pin or hashlib.sha256(f"{address} {found.meta['e_tag']} {found.meta['size']}".encode()).hexdigest()
+    path = _place(cache, version, name)
+    if not _is_there(path, pin):
+        cache.mkdir(parents=True, exist_ok=True)
+        with _alone(path, where):
+            if not _is_there(path, pin):  # another process may have fetched it meanwhile
+                _fetch(store, name, found, path, pin=pin, where=where)
     return path
+
+
+def _place(cache: Path, version: str, name: str) -> Path:
+    """The whole digest, for a part of one could be another's; and the end of the name, which says what kind it is."""
+    return cache / f"{version}-{os.fsdecode(os.fsencode(name)[-_NAME_NBYTES:])}"
+
+
+def _is_there(path: Path, pin: str | None) -> bool:
+    """Whether the file is there, and is what *pin* says. Reading all of it takes long, so that is done again only when
+    it was touched since.
+    """
+    try:
+        now = path.stat()
+    except FileNotFoundError:
+        return False
+    if pin is None:
+        return True
+    seen = f"{now.st_ino} {now.st_size} {now.st_mtime_ns} {now.st_ctime_ns}"
+    checked = path.with_name(f".checked-{path.name}")
+    with contextlib.suppress(OSError, ValueError):
+        if checked.read_text() == seen:
+            return True
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != pin:
+            return False
+    with contextlib.suppress(OSError):  # a cache that may not be written is read each time
+        checked.write_text(seen)
+    return True
 
 
 def _read_uri(uri: str) -> tuple[str, str | None]:
     address, mark, fragment = uri.partition("#")
+    if "?" in address:
+        # A signature, most likely: it would be taken for a part of the name, and quoted in errors.
+        rule = "write it without ?; credentials come from the environment"
+        raise ModelLoadError(f"cannot read weights from {printable(shown(uri))!r}: {rule}")
     if not mark:
         return uri, None
     pin = _PIN.fullmatch(fragment)
     if pin is None:
-        raise ModelLoadError(f"cannot read weights from {uri!r}: after # stands sha256= and 64 hex digits, or nothing")
+        raise ModelLoadError(
+            f"cannot read weights from {shown(uri)!r}: after # stands sha256= and 64 hex digits, or nothing"
+        )
     return address, pin[1].lower()
 
 
 @contextlib.contextmanager
-def _alone(path: Path, uri: str) -> Iterator[None]:
+def _alone(path: Path, where: str) -> Iterator[None]:
     """Held by one process at a time for each *path*."""
     # It is never removed: one that is could be held under two names.
     with path.with_name(f".lock-{path.name}").open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            Progress(uri).say("another process fetches it; waiting for that")
+            Progress(where).say("another process fetches it; waiting for that")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _fetch(store: ObjectStore, name: str, found: GetResult, path: Path, *, pin: str | None, uri: str) -> None:
+def _fetch(store: ObjectStore, name: str, found: GetResult, path: Path, *, pin: str | None, where: str) -> None:
     """Write the object to *path*, whole and with the digest *pin*, or raise; called by one at a time."""
     unfinished = path.with_name(f"{UNFINISHED}{_boot()}-{path.name}")
-    for other in path.parent.glob(f"{UNFINISHED}*-{path.name}"):
+    for other in path.parent.glob(f"{UNFINISHED}*-{glob.escape(path.name)}"):
         if other != unfinished:
             other.unlink(missing_ok=True)
     size = found.meta["size"]
     try:
         with unfinished.open("a+b") as file:
-            digest = _receive(store, name, found, file, Progress(uri, size))
+            digest = _receive(store, name, found, file, Progress(where, size))
             _check(file.tell(), size, digest, pin)
             os.fsync(file.fileno())
         unfinished.replace(path)

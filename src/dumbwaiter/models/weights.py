@@ -17,6 +17,7 @@ from dumbwaiter.errors import MissingExtraError, ModelLoadError
 from dumbwaiter.models.codecs import plain_type
 from dumbwaiter.models.downloading import downloaded
 from dumbwaiter.models.input_codec import one_line
+from dumbwaiter.urls import shown
 
 CACHE = Path(".dumbwaiter/weights")
 _REMOTE = frozenset({"s3", "gs", "az"})
@@ -51,7 +52,7 @@ def local_weights(uri: str, *, project: Path) -> Path:
         return _in_package(rest, uri)
     if scheme in _REMOTE:
         return downloaded(uri, project / CACHE)
-    raise ModelLoadError(f"cannot read weights from {uri!r}: write {_FORMS}")
+    raise ModelLoadError(f"cannot read weights from {shown(uri)!r}: write {_FORMS}")
 
 
 def read_weights(path: Path) -> Any:

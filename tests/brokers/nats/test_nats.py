@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-import shutil
 import signal
 import time
 
 import nats
 import pytest
 from servers import NatsServer
+from travelling import a_request_and_its_reply_travel
 
 from dumbwaiter.brokers import open_broker
 from dumbwaiter.brokers.nats import queues as queues_module
@@ -104,6 +104,34 @@ async def test_a_bad_envelope_is_a_dead_letter_that_shows_it(broker, queue, fore
     (letter,) = await broker.dead_letters(queue)
     assert (letter.reason, letter.message.body) == ("bad-envelope", b"x")
     assert json.loads(letter.message.extensions["headers"]) == {"ce-priority": "urgent"}
+
+
+@pytest.mark.parametrize("leaves", [False, True], ids=["its lock ends", "it closes"])
+async def test_what_came_with_a_message_that_could_not_be_buried_comes_back_whole(nats_server, queue, foreign, leaves):
+    await foreign.publish(subject_of(queue), b"good")
+    await foreign.publish(subject_of(queue), b"bad", headers={"priority": "much"})
+    await foreign.flush()
+    async with open_broker(nats_server.url, lock_duration=0.5) as unlucky:
+
+        async def fail(*_):
+            raise BrokerUnavailableError("the connection broke just now")
+
+        unlucky._holding._publish = fail
+        assert [one.message.body for one in await take(unlucky, queue)] == [b"good"]
+        with pytest.raises(BrokerUnavailableError, match="just now"):
+            await unlucky.receive(queue, max_messages=2, max_wait=5.0)  # now it is the only one
+        del unlucky._holding._publish
+        if leaves:
+            await unlucky.close()
+        async with open_broker(nats_server.url) as another:
+            bodies = [one.message.body for one in await take(another, queue)]
+            assert bodies == [b"good"]
+
+            async def is_buried():
+                await another.receive(queue, max_messages=1, max_wait=0.2)
+                return [letter.message.body for letter in await another.dead_letters(queue)] == [b"bad"]
+
+            await eventually(is_buried, within=10.0)
 
 
 async def test_a_header_that_looks_like_a_status_is_no_status(broker, queue, foreign):
@@ -223,6 +251,34 @@ async def test_a_queue_that_is_deleted_under_a_receiver_is_missed(broker, queue,
     for verb in (lambda: broker.receive(queue, max_messages=1, max_wait=0.1), lambda: broker.send(queue, [Message()])):
         with pytest.raises(QueueNotFoundError):
             await verb()
+
+
+async def test_sends_to_queues_that_another_makes_at_that_moment_are_taken(nats_server, broker):
+    """A stream is listed a moment before it hears what is sent to it."""
+
+    async def send_as_soon_as_it_is_there(queue):
+        making = asyncio.create_task(maker.create_queue(queue))
+        async with asyncio.timeout(30):
+            while not await broker.has_queue(queue):
+                pass
+            await broker.send(queue, [Message(), Message(priority=5), Message(priority=-5)])
+            await making
+
+    async with open_broker(nats_server.url) as maker:
+        queues = [f"fresh.{secrets.token_hex(4)}" for _ in range(32)]
+        for some in (queues[:16], queues[16:]):
+            await asyncio.gather(*map(send_as_soon_as_it_is_there, some))
+    for queue in queues:
+        assert (await broker.stats(queue)).ready == 3
+
+
+async def test_a_stream_that_goes_on_not_hearing_is_named(broker, queue, foreign, monkeypatch):
+    monkeypatch.setattr(queues_module, "NOT_READY_PAUSES", (0.01, 0.01))
+    names = broker._queues.names(queue)
+    config = (await api(foreign, f"STREAM.INFO.{names.stream}"))["config"]
+    assert "error" not in await api(foreign, f"STREAM.UPDATE.{names.stream}", {**config, "subjects": ["elsewhere"]})
+    with pytest.raises(BrokerUnavailableError, match="does not answer"):
+        await broker.send(queue, [Message()])
 
 
 async def test_a_reply_goes_to_inboxes_only(broker):
@@ -476,24 +532,13 @@ async def test_a_server_that_falls_silent_is_noticed_and_left(tmp_path):
         server.stop()
 
 
-async def test_tls_is_spoken_and_the_certificate_is_checked(tmp_path):
-    openssl = shutil.which("openssl") or pytest.skip("openssl is missing: apt-get install openssl")
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
-    made = await asyncio.create_subprocess_exec(
-        *(openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"),
-        *("-keyout", str(key), "-out", str(certificate), *names),
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    assert await made.wait() == 0
-    server = NatsServer(tmp_path, f'tls {{ cert_file: "{certificate}", key_file: "{key}" }}')
+async def test_tls_is_spoken_and_the_certificate_is_checked(tmp_path, certificate):
+    file, key = certificate
+    server = NatsServer(tmp_path, f'tls {{ cert_file: "{file}", key_file: "{key}" }}')
     server.start()
     url = server.url.replace("nats:", "tls:")
     try:
-        async with open_broker(f"{url}?tls_ca={certificate}") as broker:
-            await broker.create_queue("q")
-            await broker.send("q", [Message(body=b"secret")])
-            assert (await take(broker, "q"))[0].message.body == b"secret"
+        await a_request_and_its_reply_travel(f"{url}?tls_ca={file}")
         with pytest.raises(BrokerUnavailableError, match=r"(?i)certificate"):
             await open_broker(url).open()
     finally:
@@ -507,6 +552,17 @@ async def test_a_delay_is_kept_where_the_servers_clock_is_another(broker, queue,
     await broker.send(queue, [Message()], delay=0.5)
     await take(broker, queue)
     assert 0.45 <= time.monotonic() - began < 60.0
+
+
+async def test_a_delay_is_kept_when_our_own_clock_is_set(broker, queue, monkeypatch):
+    await broker.send(queue, [Message()], delay=0.1)  # it knows the server's clock from here on
+    held = await take(broker, queue)
+    wall = time.time
+    monkeypatch.setattr(queues_module.time, "time", lambda: wall() + 3600.0)
+    began = time.monotonic()
+    await broker.abandon(held, delay=0.5)
+    await take(broker, queue)
+    assert time.monotonic() - began >= 0.45
 
 
 async def test_a_broker_that_nobody_receives_from_pulls_nothing(broker, queue, foreign):
@@ -546,6 +602,33 @@ async def test_the_sync_interval_as_it_comes_is_a_danger(tmp_path):
             assert found(await broker.examine(), "durability") == {"warning"}
     finally:
         server.stop()
+
+
+async def fill(broker, queue):
+    while True:
+        await broker.send(queue, [Message(body=bytes(20_000))])
+
+
+async def test_a_server_that_stores_nothing_more_is_a_danger(tmp_path):
+    server = NatsServer(tmp_path, jetstream="sync_interval: always, max_file_store: 3MB")
+    server.start()
+    try:
+        async with open_broker(f"{server.url}?monitor={server.monitor}") as broker:
+            await broker.create_queue("full")
+            assert found(await broker.examine(), "writing") == {"ok"}
+            with pytest.raises(BrokerUnavailableError, match="resources"):
+                await fill(broker, "full")
+            findings = await broker.examine()
+            assert (found(findings, "writing"), "warning" in found(findings, "storage")) == ({"danger"}, True)
+    finally:
+        server.stop()
+
+
+async def test_a_password_for_the_monitoring_port_is_not_shown(nats_server):
+    for monitor in ("http://user:hunter2@127.0.0.1:1", "http://user:hunter2/@h:1", "hunter2:x@h"):
+        async with open_broker(f"{nats_server.url}?monitor={monitor}") as broker:
+            (finding,) = [one for one in await broker.examine() if one.subject == "durability"]
+            assert (finding.level, "hunter2" in finding.text + finding.remedy) == ("warning", False)
 
 
 async def test_streams_that_lose_messages_are_a_danger(broker, queue, foreign):

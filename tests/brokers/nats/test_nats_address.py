@@ -56,3 +56,9 @@ def test_an_error_shows_no_secret():
     with pytest.raises(ConfigError) as caught:
         open_broker("nats://user:hunter2@h?tokn=hunter2")
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_password_that_is_not_percent_encoded_is_not_shown():
+    with pytest.raises(ConfigError) as caught:
+        open_broker("nats://user:pass?hunter2=x@h")
+    assert "hunter2" not in str(caught.value)

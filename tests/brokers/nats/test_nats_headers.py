@@ -14,6 +14,7 @@ from dumbwaiter.brokers.nats.headers import (
     escape,
     headers_nbytes,
     id_of,
+    is_reply_of,
     number,
     parse_stamp,
     place_of,
@@ -102,3 +103,20 @@ def test_a_schedule_is_in_utc():
 def test_the_servers_stamps_are_read_to_less_than_a_microsecond():
     assert parse_stamp("1970-01-01T00:00:01.500000001Z") == pytest.approx(1.5, abs=1e-6)
     assert parse_stamp("1970-01-01T00:00:01Z") == 1.0
+
+
+@pytest.mark.parametrize(
+    ("reply", "is_one"),
+    [
+        ("$JS.ACK.s.c.2.17.4.1795642467749423598.0", True),
+        ("$JS.ACK.hub.hash.s.c.2.17.4.99.0.random", True),
+        ("$JS.ACK.other.c.2.17.4.1795642467749423598.0", False),
+        ("$JS.ACK.hub.hash.other.s.2.17.4.99.0.random", False),
+        ("$JS.ACK.s", False),
+        ("$JS.ACK.s.c.two.17.4.99.0", False),
+        ("dumbwaiter.normal.s", False),
+        ("", False),
+    ],
+)
+def test_a_reply_subject_tells_whose_stream_it_is_of(reply, is_one):
+    assert is_reply_of("s", reply) == is_one

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from dumbwaiter.brokers.nats.examining import of_account, of_consumers, of_replicas, of_server, of_stream, of_syncing
+from dumbwaiter.brokers.nats.examining import (
+    of_account,
+    of_consumers,
+    of_replicas,
+    of_server,
+    of_store,
+    of_stream,
+    of_syncing,
+)
 from dumbwaiter.brokers.nats.stats import counts
 
 CONFIG = {
@@ -78,6 +86,13 @@ def test_an_account_that_is_nearly_full_is_warned_of():
     assert levels(of_account({"storage": 80, "limits": {"max_storage": 100}})) == ["warning"]
 
 
+def test_a_server_that_is_nearly_full_is_warned_of():
+    assert of_store({}) == []
+    for used, level in ((10, "ok"), (80, "warning")):
+        varz = {"jetstream": {"config": {"max_storage": 100}, "stats": {"storage": used}}}
+        assert levels(of_store(varz)) == [level]
+
+
 def test_a_server_without_schedules_is_noted():
     assert levels(of_server((2, 11), "2.11.4", 1024)) == ["note", "ok"]
     assert levels(of_server((2, 12), "2.12.0", 1024)) == ["ok", "ok"]
@@ -87,6 +102,13 @@ def test_consumers_that_are_as_they_were_made_give_nothing_to_say():
     consumers = {lane: {"config": {"ack_wait": 30 * 10**9, "max_deliver": -1}} for lane in LANES}
     assert of_consumers("q", consumers, lock_duration=30.0) == []
     assert levels(of_consumers("q", consumers, lock_duration=10.0)) == ["note"]
+
+
+def test_a_queue_whose_lock_is_shorter_than_ours_is_warned_of():
+    consumers = {lane: {"config": {"ack_wait": 2 * 10**9}} for lane in LANES}
+    (finding,) = of_consumers("q", consumers, lock_duration=60.0)
+    assert (finding.level, "stands still for 2 s" in finding.text) == ("warning", True)
+    assert of_consumers("q", consumers, lock_duration=1.0) == []
 
 
 def test_a_consumer_that_gives_up_on_messages_is_a_danger():

@@ -12,6 +12,9 @@ from servers import RabbitmqServer
 
 from dumbwaiter.brokers import open_broker
 from dumbwaiter.brokers.findings import worst
+from dumbwaiter.brokers.rabbitmq import publishing
+from dumbwaiter.brokers.rabbitmq.publishing import Copy
+from dumbwaiter.brokers.rabbitmq.wire import properties_of
 from dumbwaiter.errors import BrokerUnavailableError, ConfigError, InboxGoneError, LockLostError, QueueNotFoundError
 from dumbwaiter.message import Message
 from dumbwaiter.testing import eventually
@@ -239,6 +242,78 @@ async def test_a_run_that_may_outlast_the_servers_patience_is_a_warning_with_the
     (finding,) = [one for one in await broker.examine(longest_run=3000.0) if one.subject == "consumer_timeout"]
     assert finding.level == "warning"
     assert "consumer_timeout = 12000000" in finding.remedy
+
+
+# --- a queue that takes nothing for a moment ---
+
+
+async def test_sends_to_queues_that_another_makes_at_that_moment_are_taken(server):
+    """A quorum queue that has no leader yet refuses what is published to it."""
+    url = f"{server.url}?prefix=t{secrets.token_hex(6)}"
+
+    async def send_as_soon_as_it_is_there(queue):
+        making = asyncio.create_task(maker.create_queue(queue))
+        await eventually(lambda: sender.has_queue(queue), within=30.0, every=0.0)
+        await sender.send(queue, [Message(), Message(priority=5), Message(priority=-5)])
+        await making
+
+    async with open_broker(url) as maker, open_broker(url) as sender:
+        queues = [f"fresh-{number}" for number in range(16)]
+        for some in (queues[:8], queues[8:]):
+            await asyncio.gather(*map(send_as_soon_as_it_is_there, some))
+        for queue in queues:
+            assert (await sender.stats(queue)).ready == 3
+
+
+@contextlib.asynccontextmanager
+async def full(server, broker):
+    """The broker's queue has some messages, and refuses (basic.nack) any more."""
+    name, pattern = secrets.token_hex(4), rf"^{broker._prefix}\."
+    limit = '{"max-length":1,"overflow":"reject-publish"}'
+    await asyncio.to_thread(server.control, "set_policy", name, pattern, limit, "--apply-to", "queues")
+    publish = broker._publisher._publish
+    async with asyncio.timeout(20):
+        while not await publish(
+            await broker._sending.shared("publishes"), [Copy(physical(broker), b"", properties_of(Message()))]
+        ):
+            pass
+    yield
+    await asyncio.to_thread(server.control, "clear_policy", name)
+
+
+async def test_a_message_that_is_refused_for_a_moment_is_published_again_and_comes_once(server, broker, monkeypatch):
+    monkeypatch.setattr(publishing, "NOT_READY_PAUSES", (0.05,) * 400)
+    publish, was_refused = broker._publisher._publish, asyncio.Event()
+
+    async def publish_and_note(channel, copies):
+        refused = await publish(channel, copies)
+        if refused:
+            was_refused.set()
+        return refused
+
+    async with full(server, broker):
+        monkeypatch.setattr(broker._publisher, "_publish", publish_and_note)
+        late = [Message(), Message(priority=5)]
+        sending = asyncio.create_task(broker.send("resnet", late))
+        await asyncio.wait_for(was_refused.wait(), 10)
+        came = []
+        async with asyncio.timeout(20):
+            while not {message.id for message in late} <= {delivery.message.id for delivery in came}:
+                some = await broker.receive("resnet", max_messages=10, max_wait=1.0)
+                await broker.complete(some)
+                came += some
+        await sending
+    ids = [delivery.message.id for delivery in came]
+    assert [ids.count(message.id) for message in late] == [1, 1]
+    assert (await broker.stats("resnet")).ready == 0
+
+
+async def test_a_queue_that_goes_on_refusing_is_named(server, broker, monkeypatch):
+    monkeypatch.setattr(publishing, "NOT_READY_PAUSES", (0.01, 0.01))
+    async with full(server, broker):
+        for messages in ([Message()], [Message(), Message()]):
+            with pytest.raises(BrokerUnavailableError, match=rf"queue '{physical(broker)}' .* takes no messages"):
+                await broker.send("resnet", messages)
 
 
 async def test_a_message_that_the_server_is_set_to_refuse_raises_and_the_next_one_is_sent(server, broker):

@@ -12,6 +12,7 @@ from pamqp.commands import Basic
 from dumbwaiter.brokers import open_broker
 from dumbwaiter.brokers.rabbitmq import names, wire
 from dumbwaiter.brokers.rabbitmq.allotting import allotment
+from dumbwaiter.brokers.rabbitmq.examining import of_heartbeat
 from dumbwaiter.brokers.rabbitmq.link import require_version
 from dumbwaiter.brokers.rabbitmq.location import location_of
 from dumbwaiter.envelope import from_attributes
@@ -54,6 +55,27 @@ def test_an_address_that_cannot_be_read_is_refused_without_its_password(url, sai
     with pytest.raises(ConfigError, match=said) as caught:
         open_broker(url.replace("//h", "//user:secret@h"))
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("odd", ["/x", "#x", "?x", "?x=1", "[", ":x/y", "@y/z"])
+def test_a_password_that_is_not_percent_encoded_is_not_shown(odd):
+    with pytest.raises(ConfigError) as caught:
+        open_broker(f"amqp://user:s3cr3t{odd}@host/v")
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_a_heartbeat_that_keeps_a_frozen_workers_messages_for_longer_than_its_lock_is_noted():
+    assert of_heartbeat(10, 30.0).level == "ok"
+    finding = of_heartbeat(10, 4.0)
+    assert (finding.level, "up to 30 s" in finding.text, "?heartbeat=5" in finding.remedy) == ("note", True, True)
+    assert of_heartbeat(5, 4.0).remedy == ""  # any shorter, and workers that are well are cut off
+
+
+@pytest.mark.parametrize("url", ["amqp://u:1/s3cr3t@h", "amqp://u:1?s3cr3t=1@h", "amqp://u:1#s3cr3t@h"])
+def test_a_password_that_looks_like_a_port_and_more_is_not_shown(url):
+    with pytest.raises(ConfigError) as caught:
+        open_broker(url)
+    assert "s3cr3t" not in str(caught.value)
 
 
 @given(st.lists(st.integers(0, 9), min_size=3, max_size=3), st.permutations([0, 1, 2]), st.integers(0, 20))
@@ -153,7 +175,9 @@ def test_attributes_too_long_to_travel_are_refused():
 
 
 def test_of_a_long_detail_the_end_is_kept():
-    properties = wire.dead(Basic.Properties(), key="k", reason="r", detail="é" * 100_000 + "end", dead_at=NOW)
+    properties = wire.dead(
+        Basic.Properties(), key="k", reason="r", detail="é" * 100_000 + "end", dead_at=NOW, frame_max=2**17
+    )
     kept = properties.headers[wire.DETAIL]
     assert kept.endswith("end")
     assert len(kept.encode()) < wire.DETAIL_LIMIT + 10

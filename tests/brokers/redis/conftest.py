@@ -6,7 +6,7 @@ import secrets
 
 import pytest
 from redis.asyncio import Redis
-from servers import RedisServer, redis_program, valkey_program
+from servers import RedisServer, oldest_redis_program, redis_program, valkey_program
 
 from dumbwaiter.brokers import open_broker
 
@@ -22,6 +22,14 @@ def redis_server(tmp_path_factory):
 @pytest.fixture(scope="module")
 def valkey_server(tmp_path_factory):
     server = RedisServer(valkey_program(), tmp_path_factory.mktemp("valkey"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def oldest_redis_server(tmp_path_factory):
+    server = RedisServer(oldest_redis_program(), tmp_path_factory.mktemp("oldest-redis"))
     server.start()
     yield server
     server.stop()

@@ -28,6 +28,15 @@ class TestRedis(BrokerConformance):
         return RedisHarness(redis_server)
 
 
+@pytest.mark.trial
+class TestOldestRedis(BrokerConformance):
+    """6.2, the oldest version that is taken."""
+
+    @pytest.fixture
+    def harness(self, oldest_redis_server):
+        return RedisHarness(oldest_redis_server)
+
+
 class TestValkey(BrokerConformance):
     @pytest.fixture
     def harness(self, valkey_server):

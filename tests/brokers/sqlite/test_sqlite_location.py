@@ -9,7 +9,6 @@ import pytest
 from dumbwaiter.brokers.sqlite import SqliteBroker
 from dumbwaiter.brokers.sqlite.location import (
     MAX_SOCKET_PATH_NBYTES,
-    file_system_of,
     path_of,
     refuse_network_file_system,
     socket_folder,
@@ -26,22 +25,6 @@ overlay /data overlay rw 0 0
 server:/late /data nfs rw 0 0
 short
 """
-
-
-@pytest.mark.parametrize(
-    ("folder", "kind"),
-    [
-        ("/home/me", "ext4"),
-        ("/mnt/shared", "nfs4"),
-        ("/mnt/shared/deep/er", "nfs4"),
-        ("/mnt/shared/windows files/x", "cifs"),
-        ("/mnt/shared/fast", "tmpfs"),
-        ("/mnt/shared-not", "ext4"),
-        ("/data/queue", "nfs"),
-    ],
-)
-def test_the_innermost_and_latest_mount_decides(folder, kind):
-    assert file_system_of(folder, MOUNTS) == kind
 
 
 def test_a_network_file_system_is_refused_with_its_kind_and_a_way_out():

@@ -9,6 +9,7 @@ import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 
+import msgspec
 import pytest
 from aiobotocore.session import get_session
 from servers import SqsServer, free_port
@@ -504,3 +505,16 @@ async def _expect_counts(broker, **counts):
         return True
 
     await eventually(as_expected, within=10.0)
+
+
+async def test_a_claim_is_used_for_a_queue_of_its_own_alone(broker):
+    """What was written down may have been changed by somebody."""
+    await broker.create_queue("other")
+    await broker.send("q", [Message()])
+    (held,) = await take(broker)
+    claim = broker.claim_of(held)
+    url, _, handle = claim.token.partition(" ")
+    for token in (f"http://127.0.0.1:9/elsewhere {handle}", url, handle, f"{url} "):
+        assert await broker.take_back([msgspec.structs.replace(claim, token=token)]) == 0
+    assert await broker.take_back([msgspec.structs.replace(claim, queue="other")]) == 0
+    await broker.complete(await broker.renew_lock([held]))

@@ -11,51 +11,10 @@ from pathlib import Path
 import pytest
 
 from dumbwaiter.brokers import open_broker
-from dumbwaiter.brokers.sqs.receiving import Liveliness
 from dumbwaiter.message import Message
 from dumbwaiter.testing import eventually
 
 pytestmark = pytest.mark.anyio
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-async def test_an_answer_came_when_it_was_read():
-    clock = Clock()
-    liveliness = Liveliness(tolerance=0.3, clock=clock)
-    number = liveliness.begin()
-    for _ in range(100):
-        clock.now += 0.1
-        liveliness.tick()
-    assert liveliness.end(number) == clock.now
-
-
-async def test_an_answer_that_was_read_after_a_stop_may_have_come_at_its_beginning():
-    clock = Clock()
-    liveliness = Liveliness(tolerance=0.3, clock=clock)
-    number = liveliness.begin()
-    clock.now += 0.1
-    liveliness.tick()
-    clock.now += 60.0
-    assert liveliness.end(number) == 100.1
-
-
-async def test_a_stop_that_was_seen_by_a_tick_counts_as_well_and_only_for_what_was_under_way():
-    clock = Clock()
-    liveliness = Liveliness(tolerance=0.3, clock=clock)
-    old = liveliness.begin()
-    clock.now += 60.0
-    liveliness.tick()
-    new = liveliness.begin()
-    clock.now += 0.1
-    assert liveliness.end(new) == clock.now
-    assert liveliness.end(old) == 100.0
 
 
 async def test_a_message_that_came_while_its_receiver_was_stopped_is_left_to_others(ministack):

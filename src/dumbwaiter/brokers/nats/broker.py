@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Capabilities, Inbox
+from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Capabilities, Claim, Inbox
 from dumbwaiter.brokers.nats.address import read_url
 from dumbwaiter.brokers.nats.answers import Question
 from dumbwaiter.brokers.nats.dead import DeadLetters
@@ -58,11 +58,14 @@ class NatsBroker(ServedBroker):
         forgets_purged=False,
         portable_tokens=False,
         lists_queues=True,
+        counts_ready=True,
         counts_locked=True,
+        counts_dead=True,
         knows_gone_inboxes=True,
         oldest_age=True,
         queue_position=False,
         max_message_nbytes=_DEFAULT_MAX_PAYLOAD - HEADER_ROOM,
+        killed_holder="taken_back",
     )
 
     def __init__(self, url: str, *, lock_duration: float = DEFAULT_LOCK_DURATION) -> None:
@@ -206,6 +209,12 @@ class NatsBroker(ServedBroker):
 
     async def _renew_lock(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         return await self._holding.renew(deliveries)
+
+    def claim_of(self, delivery: Delivery) -> Claim | None:
+        return self._holding.claim_of(delivery)
+
+    async def _take_back(self, claims: Sequence[Claim]) -> int:
+        return await self._holding.take_back(claims)
 
     # --- looking ---
 

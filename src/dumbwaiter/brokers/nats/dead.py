@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
+
+import msgspec
 
 from dumbwaiter.brokers.nats.answers import NO_RESPONDERS, Question, status_of
 from dumbwaiter.brokers.nats.headers import (
@@ -12,6 +16,7 @@ from dumbwaiter.brokers.nats.headers import (
     DETAIL,
     MSG_ID,
     REASON,
+    TOKEN,
     attributes_of,
     encode,
     headers_nbytes,
@@ -39,24 +44,35 @@ _LONGEST_KEY = 19
 _GONE = (10037, 10043, 10057)  # no message found; unknown sequence; that of an empty store
 
 
+class _Found(msgspec.Struct, frozen=True, gc=False):
+    """A dead *letter*, and the *token* that was written with it; empty if somebody else wrote it."""
+
+    letter: DeadLetter
+    token: str
+
+
 class DeadLetters:
     """The dead letters of all queues."""
 
     def __init__(self, link: Link, queues: Queues) -> None:
         self._link = link
         self._queues = queues
+        self._key = secrets.token_bytes(32)
 
     async def page(self, queue: str, limit: int, after: str | None) -> list[DeadLetter]:
         """The oldest *limit* behind the key *after*."""
+        return [one.letter for one in await self._page(queue, limit, after)]
+
+    async def _page(self, queue: str, limit: int, after: str | None) -> list[_Found]:
         first = 1 if after is None else _sequence(queue, after) + 1
-        letters: list[DeadLetter] = []
-        while len(letters) < limit:
-            some, is_end = await self._some(queue, first, limit - len(letters))
-            letters += some
+        found: list[_Found] = []
+        while len(found) < limit:
+            some, is_end = await self._some(queue, first, limit - len(found))
+            found += some
             if is_end or not some:
                 break
-            first = int(some[-1].key) + 1
-        return letters
+            first = int(some[-1].letter.key) + 1
+        return found
 
     async def has(self, queue: str, key: str) -> bool:
         """Whether *key* is there still."""
@@ -69,8 +85,8 @@ class DeadLetters:
         """
         names = self._queues.names(queue)
         count, over = 0, 0
-        async for letters in self._all(queue) if keys is None else self._of(queue, keys):
-            done, largest = await self._redrive(names, letters)
+        async for found in self._all(queue) if keys is None else self._of(queue, keys):
+            done, largest = await self._redrive(names, found)
             count += done
             over = max(over, largest)
         if over:  # it had no header at all, and its body leaves no room for one
@@ -86,24 +102,24 @@ class DeadLetters:
             return int(answer["purged"])
         return await self._delete(names, [str(sequence) for sequence in _sequences(keys)])
 
-    async def _all(self, queue: str) -> AsyncIterator[list[DeadLetter]]:
+    async def _all(self, queue: str) -> AsyncIterator[list[_Found]]:
         after = None
-        while letters := await self.page(queue, _AT_ONCE, after):
-            after = letters[-1].key
-            yield letters
+        while found := await self._page(queue, _AT_ONCE, after):
+            after = found[-1].letter.key
+            yield found
 
-    async def _of(self, queue: str, keys: Sequence[str]) -> AsyncIterator[list[DeadLetter]]:
+    async def _of(self, queue: str, keys: Sequence[str]) -> AsyncIterator[list[_Found]]:
         sequences = _sequences(keys)
         for start in range(0, max(1, len(sequences)), _AT_ONCE):
             yield await self._some_of(queue, sequences[start : start + _AT_ONCE])
 
-    async def _redrive(self, names: Names, letters: list[DeadLetter]) -> tuple[int, int]:
+    async def _redrive(self, names: Names, found: list[_Found]) -> tuple[int, int]:
         """How many were redriven, and the size of the largest that no longer fits, 0 if all do."""
         questions: dict[str, Question] = {}
         limit, over = self._queues.max_payload - MSG_SIZE_ROOM, 0
-        for letter in letters:
+        for letter, token in ((one.letter, one.token) for one in found):
             headers, payload = encode(letter.message)
-            headers[MSG_ID] = f"%redrive:{letter.key}:{letter.dead_at:.6f}"  # no id of a producer's begins so
+            headers[MSG_ID] = f"%redrive:{token or self._token(names, letter)}"  # no id of a producer's begins so
             nbytes = headers_nbytes(headers) + len(payload)
             if nbytes > limit:
                 over = max(over, nbytes)
@@ -112,6 +128,11 @@ class DeadLetters:
         if questions:
             await self._queues.publish(names.queue, list(questions.values()))
         return await self._delete(names, list(questions)), over
+
+    def _token(self, names: Names, letter: DeadLetter) -> str:
+        """For a letter that brought none: the same as long as this object lives."""
+        named = f"{names.dead_stream} {letter.key} {letter.dead_at}"
+        return hashlib.blake2b(named.encode(), key=self._key, digest_size=16).hexdigest()
 
     async def _delete(self, names: Names, keys: Sequence[str]) -> int:
         """How many were deleted; the others were gone."""
@@ -127,7 +148,7 @@ class DeadLetters:
                 self._queues.check(content, names.queue)
         return sum(bool(content.get("success")) for content in contents)
 
-    async def _some(self, queue: str, first: int, limit: int) -> tuple[list[DeadLetter], bool]:
+    async def _some(self, queue: str, first: int, limit: int) -> tuple[list[_Found], bool]:
         """Some from the sequence *first* on, at most *limit*, and whether there are no more."""
         names = self._queues.names(queue)
         request = {
@@ -144,10 +165,10 @@ class DeadLetters:
         status = messages.pop()
         if _status(status) == NO_RESPONDERS:
             raise await self._queues.missing(queue)
-        letters = [_letter(names, message) for message in messages]
-        return letters, _status(status) == "404" or (status.headers or {}).get("Nats-Num-Pending") == "0"
+        found = [_found(names, message) for message in messages]
+        return found, _status(status) == "404" or (status.headers or {}).get("Nats-Num-Pending") == "0"
 
-    async def _some_of(self, queue: str, sequences: list[int]) -> list[DeadLetter]:
+    async def _some_of(self, queue: str, sequences: list[int]) -> list[_Found]:
         """Those of *sequences* that are there."""
         names = self._queues.names(queue)
         if not sequences:
@@ -157,7 +178,7 @@ class DeadLetters:
         answers = await self._link.ask([self._question(names, {"seq": sequence}) for sequence in sequences])
         if any(_status(answer) == NO_RESPONDERS for answer in answers):
             raise await self._queues.missing(queue)
-        return [_letter(names, answer) for answer in answers if _status(answer) is None]
+        return [_found(names, answer) for answer in answers if _status(answer) is None]
 
     def _question(self, names: Names, request: object) -> Question:
         return self._link.api(f"DIRECT.GET.{names.dead_stream}", request)
@@ -166,6 +187,10 @@ class DeadLetters:
 def _status(message: Msg) -> str | None:
     # What was asked for is known by its sequence: a producer may have written a header named Status.
     return None if (message.headers or {}).get("Nats-Sequence") else status_of(message)
+
+
+def _found(names: Names, message: Msg) -> _Found:
+    return _Found(_letter(names, message), (message.headers or {}).get(TOKEN, ""))
 
 
 def _letter(names: Names, message: Msg) -> DeadLetter:

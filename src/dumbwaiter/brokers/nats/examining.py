@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
 from dumbwaiter.brokers.findings import Finding
-from dumbwaiter.brokers.nats.layout import LANE_NAMES
+from dumbwaiter.brokers.nats.layout import LANE_NAMES, own_lock_of
 from dumbwaiter.brokers.nats.queues import LEAST_VERSION
+from dumbwaiter.errors import BrokerUnavailableError
+from dumbwaiter.urls import shown
 
 if TYPE_CHECKING:
     from dumbwaiter.brokers.nats.address import Address
@@ -21,7 +24,9 @@ _NS = 1_000_000_000
 _LATE = 5.0
 _SAFE_REPLICAS = 3
 _MONITOR_PATIENCE = 3.0
+_SCHEMES = ("http://", "https://")
 _NAMED = 4
+_TRIED_NBYTES = 64 * 1024
 _SYNC_REMEDY = "in the server's configuration: jetstream { sync_interval: always }"
 
 
@@ -29,12 +34,13 @@ async def examine(link: Link, queues: Queues, address: Address, *, lock_duration
     """The findings on the server and on each queue under the prefix. Raises BrokerUnavailableError."""
     account = await link.json("INFO")
     queues.check(account)
-    findings = [*of_server(queues.version, str(link.info["version"]), queues.max_payload), *of_account(account)]
+    findings = of_server(queues.version, str(link.info["version"]), queues.max_payload)
+    findings += [*of_account(account), await _of_writing(queues)]
     listed = [queues.names(queue) for queue in await queues.names_listed()]
     streams = {names.queue: await _streams(link, queues, names) for names in listed}
     configs = [config for some in streams.values() for config in some]
     least = min((config["num_replicas"] for config in configs), default=address.replicas)
-    findings += await _of_syncing(address, replicas=least)
+    findings += await _of_monitor(address, replicas=least)
     if configs:
         findings.append(of_replicas(configs))
     for names in listed:
@@ -74,12 +80,38 @@ def of_account(account: dict[str, Any]) -> list[Finding]:
     """How much of its share of the disk an account has used."""
     limit, used = account.get("limits", {}).get("max_storage", -1), account.get("storage", 0)
     if limit <= 0:
-        return [Finding(level="ok", subject="storage", text=f"{used} bytes in files, without a limit for this account")]
-    text = f"{used} of {limit} bytes that this account may store"
-    if used < 0.8 * limit:
+        text = f"{used} bytes in files, without a limit for this account; the server's own is in what it monitors"
         return [Finding(level="ok", subject="storage", text=text)]
-    remedy = "raise max_file of the account, or purge dead letters; at the limit nothing more can be sent"
-    return [Finding(level="warning", subject="storage", text=text, remedy=remedy)]
+    text = f"{used} of {limit} bytes that this account may store"
+    return [_of_share(used, limit, text, "raise max_file of the account, or purge dead letters")]
+
+
+def of_store(varz: dict[str, Any]) -> list[Finding]:
+    """How much of its own limit the server whose /varz this is has used."""
+    jetstream = varz.get("jetstream", {})
+    limit, used = jetstream.get("config", {}).get("max_storage", -1), jetstream.get("stats", {}).get("storage", 0)
+    if limit <= 0:
+        return []
+    text = f"{used} of {limit} bytes that this server may store"
+    return [_of_share(used, limit, text, "raise max_file_store of the server, or purge dead letters")]
+
+
+def _of_share(used: int, limit: int, text: str, remedy: str) -> Finding:
+    if used < 0.8 * limit:
+        return Finding(level="ok", subject="storage", text=text)
+    remedy = f"{remedy}; at the limit nothing more can be sent"
+    return Finding(level="warning", subject="storage", text=text, remedy=remedy)
+
+
+async def _of_writing(queues: Queues) -> Finding:
+    """Whether the server takes a message. Nothing else tells for sure that its disk is not full."""
+    nbytes = min(_TRIED_NBYTES, queues.max_payload // 2)
+    try:
+        await queues.check_writing(nbytes)
+    except BrokerUnavailableError as error:
+        remedy = "free disk space, raise max_file_store, or purge dead letters; a cluster needs a leader"
+        return Finding(level="danger", subject="writing", text=f"nothing can be sent: {error}", remedy=remedy)
+    return Finding(level="ok", subject="writing", text=f"a message of {nbytes} bytes was stored just now")
 
 
 def of_syncing(varz: dict[str, Any], *, replicas: int) -> Finding:
@@ -95,7 +127,7 @@ def of_syncing(varz: dict[str, Any], *, replicas: int) -> Finding:
     return Finding(level="danger", subject="durability", text=text, remedy=_SYNC_REMEDY)
 
 
-async def _of_syncing(address: Address, *, replicas: int) -> list[Finding]:
+async def _of_monitor(address: Address, *, replicas: int) -> list[Finding]:
     if address.monitor is None:
         text = (
             "NATS tells its clients not how often it writes to disk; as it comes, every 2 minutes, so that a power cut "
@@ -107,18 +139,23 @@ async def _of_syncing(address: Address, *, replicas: int) -> list[Finding]:
     url = f"{address.monitor.rstrip('/')}/varz"
     try:
         varz = await asyncio.to_thread(_fetch, url)
-    except (OSError, ValueError) as error:
-        text = f"{url} cannot be read: {error}"
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        # What urllib says of an address that it cannot read quotes it, password and all.
+        reason = getattr(error, "reason", None) or type(error).__name__
+        where = shown(url) if url.startswith(_SCHEMES) else "what ?monitor= names"
+        text = f"{where} cannot be read: {reason}"
         remedy = "name the server's monitoring port in ?monitor="
         return [Finding(level="warning", subject="durability", text=text, remedy=remedy)]
-    return [of_syncing(varz, replicas=replicas)]
+    return [of_syncing(varz, replicas=replicas), *of_store(varz)]
 
 
 def _fetch(url: str) -> dict[str, Any]:
-    if not url.startswith(("http://", "https://")):
+    if not url.startswith(_SCHEMES):
         raise ValueError("it is no http URL")
     with urllib.request.urlopen(url, timeout=_MONITOR_PATIENCE) as response:  # noqa: S310 - checked above
-        varz: dict[str, Any] = json.load(response)
+        varz = json.load(response)
+    if not isinstance(varz, dict):
+        raise ValueError("it is no server of NATS")
     return varz
 
 
@@ -166,13 +203,26 @@ def of_consumers(queue: str, consumers: dict[str, Any], *, lock_duration: float)
             text = f"the consumer {lane!r} stops delivering a message after {config['max_deliver']} times for ever"
             remedy = "delete the consumer; the next receive makes it"
             findings.append(Finding(level="danger", subject=f"queue {queue}", text=text, remedy=remedy))
-        own_lock = config["ack_wait"] / _NS
-        if own_lock > lock_duration + _LATE:
-            text = (
-                f"was created by somebody with a longer lock: what a killed worker held is back after {own_lock:g} s, "
-                f"not after {lock_duration:g} s"
-            )
-            remedy = "with no worker running, delete its consumers; the next receive makes them"
-            findings.append(Finding(level="note", subject=f"queue {queue}", text=text, remedy=remedy))
+        if finding := _of_own_lock(queue, config["ack_wait"] / _NS, lock_duration):
+            findings.append(finding)
             break
     return findings
+
+
+def _of_own_lock(queue: str, own_lock: float, lock_duration: float) -> Finding | None:
+    """Whoever created the queue chose how long NATS keeps a message from others without a sign of life."""
+    remedy = "with no worker running, delete its consumers; the next receive makes them"
+    if own_lock > lock_duration + _LATE:
+        text = (
+            f"was created by somebody with a longer lock: what a killed worker held is back after {own_lock:g} s, "
+            f"not after {lock_duration:g} s"
+        )
+        return Finding(level="note", subject=f"queue {queue}", text=text, remedy=remedy)
+    if own_lock < own_lock_of(lock_duration):
+        text = (
+            f"was created by somebody with a shorter lock: a worker that stands still for {own_lock:g} s (a model that "
+            f"lets no other thread run, a machine that swaps) loses what it holds, whatever its lock of "
+            f"{lock_duration:g} s, and the work is done again"
+        )
+        return Finding(level="warning", subject=f"queue {queue}", text=text, remedy=remedy)
+    return None

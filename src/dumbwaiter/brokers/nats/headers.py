@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-from dumbwaiter.envelope import STRUCTURED_CONTENT_TYPE, to_attributes, to_structured
+from dumbwaiter.envelope import ATTRIBUTE_NAMES, STRUCTURED_CONTENT_TYPE, to_attributes, to_structured
 from dumbwaiter.message import Message
 
 HEADER_ROOM = 8192
@@ -27,6 +27,8 @@ COUNT = "Dumbwaiter-Deliveries"
 SENT = "Dumbwaiter-Sent"
 """When the message was sent first, in nanoseconds since the Unix epoch, where this is a copy of it."""
 REASON, DETAIL = "Dumbwaiter-Reason", "Dumbwaiter-Detail"
+TOKEN = "Dumbwaiter-Token"
+"""Of a dead letter: what the id of its redriven copy is made of, so that nobody else can know that beforehand."""
 
 LONGEST_DETAIL = 16 * 1024
 
@@ -35,6 +37,7 @@ _ACK = "$JS.ACK."
 _PLAIN = re.compile(r"[!#$&-~]*")  # neither space nor quotation mark nor per cent, and nothing but ASCII
 _SAFE = "!#$&'()*+,/:;<=>?@[\\]^`{|}"
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_OWN_NAMES = frozenset(ATTRIBUTE_NAMES.values())
 _LINE, _FRAME = 4, 14  # a colon, a space and the line's end; the first line and the last
 
 
@@ -61,6 +64,12 @@ def place_of(reply: str) -> Place | None:
     return Place(sequence, stored_at, deliveries)
 
 
+def is_reply_of(stream: str, reply: str) -> bool:
+    """Whether *reply* is the reply subject of a delivery from *stream*."""
+    tokens = reply.split(".")
+    return place_of(reply) is not None and tokens[2 if len(tokens) == 9 else 4] == stream
+
+
 def encode(message: Message) -> tuple[dict[str, str], bytes]:
     """*message* as headers and payload: binary mode, and structured mode where an attribute's name is no header's, or
     all of them are more than the server takes.
@@ -70,6 +79,26 @@ def encode(message: Message) -> tuple[dict[str, str], bytes]:
     if not all(map(_NAME.fullmatch, attributes)) or headers_nbytes(headers) > _MOST_HEADERS:
         return {"content-type": STRUCTURED_CONTENT_TYPE}, to_structured(message)
     return headers, message.body
+
+
+def encode_within(message: Message, room: int) -> tuple[dict[str, str], bytes, list[str]]:
+    """As encode(), but in at most *room* bytes, as long as the body takes no more; and the names of the attributes that
+    were left out for that, the longest of those that are not our own.
+    """
+    headers, payload = encode(message)
+    if headers_nbytes(headers) + len(payload) <= room:
+        return headers, payload, []
+    headers, left_out = {}, []
+    room = min(room - len(message.body), _MOST_HEADERS) - _FRAME
+    escaped = [(name, escape(value)) for name, value in to_attributes(message).items()]
+    for name, value in sorted(escaped, key=lambda one: (one[0] not in _OWN_NAMES, len(one[0]) + len(one[1]))):
+        nbytes = len(f"ce-{name}") + len(value) + _LINE
+        if nbytes > room or not _NAME.fullmatch(name):
+            left_out.append(name)
+        else:
+            headers[f"ce-{name}"] = value
+            room -= nbytes
+    return headers, message.body, left_out
 
 
 def attributes_of(headers: Mapping[str, str] | None) -> dict[str, str]:

@@ -2,21 +2,23 @@
 
 A message is handed back as a copy in the lane that is served first, with the count of deliveries in a header, and then
 acknowledged: only so is it known as ready, and only so can a delivery not count. A crash between the two leaves both;
-the copy's id is made of the delivery, so that trying again does not double it.
+the copy's id is made of the delivery, so that trying again does not double it, and of a key that only this object
+knows: the server drops a message whose id it has had, so whoever could guess the id could have the copy dropped.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
+import hashlib
+import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from dumbwaiter.brokers.leases import Lease, Leases
+from dumbwaiter.brokers.contract import Claim
+from dumbwaiter.brokers.lease_holding import LeaseHolding
+from dumbwaiter.brokers.leases import Lease
 from dumbwaiter.brokers.nats.answers import NO_RESPONDERS, Question, status_of
 from dumbwaiter.brokers.nats.headers import (
     COUNT,
@@ -25,12 +27,15 @@ from dumbwaiter.brokers.nats.headers import (
     MSG_ID,
     REASON,
     SENT,
+    TOKEN,
     Place,
     attributes_of,
     cut,
     encode,
+    encode_within,
     headers_nbytes,
     id_of,
+    is_reply_of,
     number,
     place_of,
     schedule_at,
@@ -38,8 +43,8 @@ from dumbwaiter.brokers.nats.headers import (
 from dumbwaiter.brokers.nats.layout import MSG_SIZE_ROOM, Names
 from dumbwaiter.brokers.nats.queues import lane_of
 from dumbwaiter.brokers.served import Received
-from dumbwaiter.errors import BrokerError, BrokerUnavailableError, LockLostError
-from dumbwaiter.message import Delivery, Message, new_id
+from dumbwaiter.errors import BrokerUnavailableError
+from dumbwaiter.message import Delivery, new_id
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
@@ -51,8 +56,10 @@ if TYPE_CHECKING:
 _DONE, _GIVEN_UP, _ALIVE, _NOT_DONE = b"+ACK", b"+TERM", b"+WPI", b"-NAK"
 _LONGEST_REASON = 500
 _SPARE = 64
+_VERDICT_ROOM = 2048
+"""Of MSG_SIZE_ROOM, for what a dead letter says besides: reason, ids, and the end of the detail."""
+_NAMED, _LONGEST_NAME = 8, 60
 _NS = 1_000_000_000
-_UNREAD = Message(id="unread")
 
 
 class Held(msgspec.Struct, frozen=True, gc=False):
@@ -62,8 +69,8 @@ class Held(msgspec.Struct, frozen=True, gc=False):
     sent: int
 
 
-class Holding:
-    """What one broker object holds. *deliveries_of* reads envelopes, and dead-letters those that cannot be read."""
+class Holding(LeaseHolding[Held]):
+    """What one broker object holds."""
 
     def __init__(
         self,
@@ -73,12 +80,10 @@ class Holding:
         lock_duration: float,
         deliveries_of: Callable[[str, list[Received]], Awaitable[list[Delivery]]],
     ) -> None:
+        super().__init__(lock_duration=lock_duration, deliveries_of=deliveries_of)
         self._link = link
         self._queues = queues
-        self._lock_duration = lock_duration
-        self._deliveries_of = deliveries_of
-        self._leases: Leases[Held] = Leases(ended=self._on_ended, beat=self._on_beat)
-        self._beside: set[asyncio.Task[None]] = set()
+        self._key = secrets.token_bytes(32)
 
     # --- taking over ---
 
@@ -101,93 +106,53 @@ class Holding:
             )
             held = Held(place, number(message.headers, SENT) or place.stored_at)
             own_lock = self._queues.known_own_lock(queue, lane_of(message))
-            lease = Lease(_unread(queue, one), held, own_lock=own_lock, alive_at=since)
-            if lease.is_valid(now):
+            if (lease := self._hold(queue, one, held, own_lock=own_lock, since=since)) is not None:
                 received.append(one)
-                # Held before it is read: what cannot be read is dead-lettered under the same lease.
                 leases[message.reply] = lease
-                self._leases.hold(lease)
-        deliveries = await self._deliveries_of(queue, received)
-        for delivery in deliveries:
-            leases[delivery.lock_token].delivery = delivery
-        return deliveries
+        return await self._read(queue, received, leases)
 
     # --- settling ---
 
-    async def complete(self, deliveries: Sequence[Delivery]) -> None:
-        """As the contract says."""
-        leases, lost = self._leases.take(deliveries, for_good=True)
-        lost += await self._end(leases, [(lease.delivery.lock_token, _DONE, None) for lease in leases])
-        if lost:
-            raise LockLostError(lost)
+    async def _remove(self, leases: list[Lease[Held]]) -> list[Delivery]:
+        return await self._end(leases, [(lease.delivery.lock_token, _DONE, None) for lease in leases])
 
-    async def dead_letter(self, deliveries: Sequence[Delivery], reason: str, detail: str) -> None:
-        """As the contract says."""
-        leases, lost = self._leases.take(deliveries, for_good=True)
-        messages = {delivery.lock_token: delivery.message for delivery in deliveries}
-        questions: list[tuple[str, Question]] = []
-        for lease in leases:
-            # What was received may be no envelope; what is buried is the part of it that can be read.
-            lease.delivery = msgspec.structs.replace(lease.delivery, message=messages[lease.delivery.lock_token])
-            questions.append((lease.delivery.queue, self._burial(lease, reason, detail)))
+    async def _bury(self, leases: list[Lease[Held]], reason: str, detail: str) -> list[Delivery]:
         with self._restoring(leases):
-            await self._publish(questions)
+            await self._publish([(lease.delivery.queue, self._burial(lease, reason, detail)) for lease in leases])
         word = b" ".join((_GIVEN_UP, reason.encode(errors="replace")[:_LONGEST_REASON]))
-        lost += await self._end(leases, [(lease.delivery.lock_token, word, None) for lease in leases])
-        if lost:
-            raise LockLostError(lost)
+        return await self._end(leases, [(lease.delivery.lock_token, word, None) for lease in leases])
 
-    async def abandon(self, deliveries: Sequence[Delivery], delay: float, *, counted: bool) -> None:
-        """As the contract says."""
-        leases, lost = self._leases.take(deliveries, for_good=False)
-        lost += await self._hand_back(leases, delay, counted=counted)
-        if lost:
-            raise LockLostError(lost)
-
-    async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        """As the contract says."""
-        leases, lost = self._leases.find(deliveries)
+    async def _keep_up(self, leases: list[Lease[Held]]) -> list[Lease[Held]]:
         asked_at = time.monotonic()
         if leases:
-            answers = await self._link.ask([(lease.delivery.lock_token, _ALIVE, None) for lease in leases])
-            self._check(answers)
+            self._check(await self._link.ask([(lease.delivery.lock_token, _ALIVE, None) for lease in leases]))
             self._leases.confirm(leases, asked_at)
         else:
             self._link.client  # noqa: B018 - raises while there is no connection
-        renewed: dict[str, Delivery] = {}
-        until = time.monotonic() + self._lock_duration
-        for lease in leases:
-            if (delivery := self._leases.renew(lease, until)) is None:
-                lost.append(lease.delivery)
-            else:
-                renewed[delivery.lock_token] = delivery
-        kept = [renewed[delivery.lock_token] for delivery in deliveries if delivery.lock_token in renewed]
-        if lost:
-            raise LockLostError(lost, kept)
-        return kept
+        return []  # the server tells nothing of that; the leases know
+
+    def claim_of(self, delivery: Delivery) -> Claim | None:
+        """As the contract says."""
+        found, _ = self._leases.find([delivery])
+        if not found or found[0].is_unsure:
+            return None
+        return Claim(delivery.queue, delivery.lock_token, min(found[0].delivery.locked_until, found[0].stands_until))
+
+    async def take_back(self, claims: Sequence[Claim]) -> int:
+        """As the contract says. The server gives them to others itself, for there is nothing to make a copy of."""
+        ours = [claim.token for claim in claims if is_reply_of(self._queues.names(claim.queue).stream, claim.token)]
+        answers = await self._link.ask([(token, _NOT_DONE, None) for token in ours]) if ours else []
+        return sum(status_of(answer) != NO_RESPONDERS for answer in answers)
 
     def lose_all(self) -> None:
         """Another server answers now: it may know nothing of what was delivered, and give it to others."""
         self._leases.lose()
 
-    def give_back_later(self, deliveries: list[Delivery]) -> None:
-        """Hand *deliveries* back, uncounted, while others go on."""
-        self._spawn(partial(self.abandon, deliveries, 0.0, counted=False))
-
-    async def close(self) -> None:
-        """Hand back what is held, uncounted, as far as the connection still stands."""
-        if self._beside:
-            await asyncio.wait(self._beside)
-        leases = [lease for lease in self._leases.release() if not lease.is_unsure]
-        try:
-            await self._hand_back(leases, 0.0, counted=False)
-        except BrokerError:
-            pass  # the server gives them to others when its own lock ends
-        finally:
-            self._leases.lose()
+    def _to_hand_back(self, leases: list[Lease[Held]]) -> list[Lease[Held]]:
+        # Of those that are unsure a copy might bring back what is done. The server knows which to give to others.
+        return [lease for lease in leases if not lease.is_unsure]
 
     async def _hand_back(self, leases: list[Lease[Held]], delay: float, *, counted: bool) -> list[Delivery]:
-        """Hand the messages of *leases* back. Returns those that may be with others by now, as _end() does."""
         copied: list[tuple[str, Question]] = []
         words: list[Question] = []
         due = None
@@ -207,13 +172,17 @@ class Holding:
         return await self._end(leases, words)
 
     def _copy(self, lease: Lease[Held], due: float | None, *, counted: bool) -> Question | None:
-        """The message of *lease* once more; None where the server cannot take that: then it comes back counted."""
+        """The message of *lease* once more; None where it was not read, or the server cannot take that: then it comes
+        back counted.
+        """
+        if not self._is_read(lease):
+            return None
         delivery, held = lease.delivery, lease.held
         names = self._queues.names(delivery.queue)
         headers, payload = encode(delivery.message)
         headers[COUNT] = str(delivery.delivery_count - (0 if counted else 1))
         headers[SENT] = str(held.sent)
-        headers[MSG_ID] = f"%again:{held.place.sequence}:{held.place.deliveries}"  # no id of a producer's begins so
+        headers[MSG_ID] = self._own_id("again", lease)
         subject = names.again
         if due is not None:
             if not self._queues.has_schedules:
@@ -223,14 +192,27 @@ class Holding:
         return (subject, payload, headers) if headers_nbytes(headers) + len(payload) <= largest else None
 
     def _burial(self, lease: Lease[Held], reason: str, detail: str) -> Question:
-        delivery, place = lease.delivery, lease.held.place
-        headers, payload = encode(delivery.message)
+        """The dead letter, of what the server takes: the body stands before attributes, and these before the detail."""
+        delivery = lease.delivery
+        headers, payload, left_out = encode_within(delivery.message, self._queues.max_payload - _VERDICT_ROOM)
+        if left_out:
+            named = ", ".join(name[:_LONGEST_NAME] for name in left_out[:_NAMED])
+            detail = f"{detail}\n({len(left_out)} attributes were too long to be kept: {named})"
         headers[COUNT] = str(delivery.delivery_count)
         headers[REASON] = cut(reason, _LONGEST_REASON)
-        headers[MSG_ID] = f"%dead:{place.sequence}:{place.stored_at}"
+        headers[MSG_ID] = self._own_id("dead", lease)
+        headers[TOKEN] = secrets.token_hex(16)
         room = self._queues.max_payload - len(payload) - headers_nbytes(headers) - len(DETAIL) - _SPARE
         headers[DETAIL] = cut(detail, max(0, min(room, LONGEST_DETAIL)))
         return self._queues.names(delivery.queue).dead_subject, payload, headers
+
+    def _own_id(self, kind: str, lease: Lease[Held]) -> str:
+        """What a copy of *lease* is called: the same whenever this object tries. No id of a producer of ours has such a
+        percent sign.
+        """
+        place, stream = lease.held.place, self._queues.names(lease.delivery.queue).stream
+        named = f"{kind} {stream} {place.sequence} {place.stored_at} {place.deliveries}"
+        return f"%{kind}:{hashlib.blake2b(named.encode(), key=self._key, digest_size=16).hexdigest()}"
 
     async def _publish(self, questions: list[tuple[str, Question]]) -> None:
         by_queue: dict[str, list[Question]] = {}
@@ -260,39 +242,9 @@ class Holding:
                 "JetStream does not take settlements now: the consumer has no leader, or is gone"
             )
 
-    @contextlib.contextmanager
-    def _restoring(self, leases: list[Lease[Held]], *, unsure: bool = False) -> Iterator[None]:
-        """Hold *leases* again when what follows fails. *unsure*: nobody knows then whether it was done."""
-        try:
-            yield
-        except BaseException:
-            for lease in leases:
-                lease.is_unsure |= unsure
-                self._leases.hold(lease)
-            raise
-
     def _on_ended(self, leases: list[Lease[Held]]) -> None:
-        # Of those that are unsure a copy might bring back what is done. The server knows which to give to others.
-        if sure := [lease for lease in leases if not lease.is_unsure]:
-            self._spawn(partial(self._hand_back, sure, 0.0, counted=True))
-
-    def _on_beat(self, leases: list[Lease[Held]]) -> None:
-        self._spawn(partial(self._show_alive, leases))
-
-    async def _show_alive(self, leases: list[Lease[Held]]) -> None:
-        asked_at = time.monotonic()
-        self._check(await self._link.ask([(lease.delivery.lock_token, _ALIVE, None) for lease in leases]))
-        self._leases.confirm(leases, asked_at)
-
-    def _spawn(self, work: Callable[[], Awaitable[object]]) -> None:
-        async def quietly() -> None:
-            # The server gives to others what could not be handed back, when its own lock ends.
-            with contextlib.suppress(BrokerError):
-                await work()
-
-        task = asyncio.create_task(quietly())
-        self._beside.add(task)
-        task.add_done_callback(self._beside.discard)
+        if sure := self._to_hand_back(leases):
+            self.spawn(self._hand_back(sure, 0.0, counted=True))
 
 
 def schedule(headers: dict[str, str], names: Names, due: float, *, target: str) -> str:
@@ -300,13 +252,3 @@ def schedule(headers: dict[str, str], names: Names, due: float, *, target: str) 
     headers["Nats-Schedule"] = schedule_at(due)
     headers["Nats-Schedule-Target"] = target
     return f"{names.later}.{new_id()}"
-
-
-def _unread(queue: str, received: Received) -> Delivery:
-    return Delivery(
-        message=_UNREAD,
-        queue=queue,
-        lock_token=received.lock_token,
-        locked_until=received.locked_until,
-        delivery_count=received.delivery_count,
-    )

@@ -116,14 +116,18 @@ def check_subject(prefix: str) -> str:
     return f"{prefix}.check"
 
 
+def own_lock_of(lock_duration: float) -> float:
+    """The server's own lock, in seconds, of a queue that is created with *lock_duration*."""
+    return min(max(lock_duration, SHORTEST_OWN_LOCK), LONGEST_OWN_LOCK)
+
+
 def consumer_config(names: Names, lane: int, *, lock_duration: float) -> dict[str, Any]:
     """The durable pull consumer of *lane*. It never gives up on a message: the runtime above counts deliveries."""
-    own_lock = min(max(lock_duration, SHORTEST_OWN_LOCK), LONGEST_OWN_LOCK)
     return {
         "durable_name": LANE_NAMES[lane],
         "filter_subject": names.subjects[lane],
         "ack_policy": "explicit",
-        "ack_wait": int(own_lock * _NS),
+        "ack_wait": int(own_lock_of(lock_duration) * _NS),
         "deliver_policy": "all",
         "max_deliver": -1,
         "max_ack_pending": -1,

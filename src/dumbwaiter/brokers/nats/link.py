@@ -19,13 +19,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import nats.errors
-from nats.aio.client import Client
 
 from dumbwaiter.brokers.nats.answers import NO_RESPONDERS, Answers, Echo, Question, Several, status_of
+from dumbwaiter.brokers.nats.client import CarefulClient
 from dumbwaiter.errors import BrokerClosedError, BrokerError, BrokerUnavailableError, ConfigError
 from dumbwaiter.tasks import end
 
 if TYPE_CHECKING:
+    from nats.aio.client import Client
     from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription
 
@@ -102,13 +103,15 @@ class Link:
         return self.client._server_info  # noqa: SLF001 - there is no other way to the server's id and limits
 
     async def _connect(self) -> Client:
-        client = Client()
+        client = CarefulClient(must_encrypt=self._wants_tls)
         try:
             await self._establish(client)
         except BaseException as error:
             await self._part(client)
             if isinstance(error, ImportError):
                 raise ConfigError(f"?creds= in {self._shown} needs nkeys: pip install 'nats-py[nkeys]'") from error
+            if isinstance(error, AttributeError):  # the client takes any JSON for a greeting
+                error = nats.errors.Error("it does not greet as NATS does; is it one?")
             if not isinstance(error, (OSError, TimeoutError, nats.errors.Error)):
                 raise
             # Of several servers the client says only that none was left.
@@ -147,7 +150,7 @@ class Link:
             "token": address.token,
             "user_credentials": address.creds,
         }
-        if address.tls or address.tls_ca or address.tls_cert:
+        if self._wants_tls:
             try:
                 settings["tls"] = context = ssl.create_default_context(cafile=address.tls_ca)
                 if address.tls_cert:
@@ -155,6 +158,10 @@ class Link:
             except (OSError, ssl.SSLError) as error:
                 raise ConfigError(f"cannot read the certificates that {self._shown} names: {error}") from error
         return {name: value for name, value in settings.items() if value is not None}
+
+    @property
+    def _wants_tls(self) -> bool:
+        return self._address.tls or bool(self._address.tls_ca or self._address.tls_cert)
 
     async def _subscribe_all(self, client: Client) -> None:
         self._inbox = f"{client.new_inbox()}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from dumbwaiter.brokers.nats.layout import (
     stream_config,
 )
 from dumbwaiter.brokers.nats.link import Link
+from dumbwaiter.brokers.served import NOT_READY_PAUSES
 from dumbwaiter.errors import BrokerError, BrokerUnavailableError, MessageTooLargeError, QueueNotFoundError
 from dumbwaiter.message import is_queue_name
 
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 _STREAM_NOT_FOUND, _CONSUMER_EXISTS, _STREAM_EXISTS, _TOO_LARGE = 10059, 10148, 10058, 10054
 _NS = 1_000_000_000
 _CLOCK_SECONDS = 60.0
-"""For so long the difference of two clocks is taken to stay."""
+"""For so long the server's clock is taken to run as time.monotonic() does."""
 _SCHEDULES_SINCE = (2, 12)
 LEAST_VERSION = (2, 11)
 
@@ -47,7 +49,7 @@ class Queues:
         self._shown = shown
         self._lock_duration = lock_duration
         self._own_locks: dict[str, tuple[float, ...]] = {}
-        self._ahead, self._ahead_until = 0.0, 0.0
+        self._epoch, self._epoch_until = 0.0, 0.0
 
     def names(self, queue: str) -> Names:
         """The names of *queue*."""
@@ -142,35 +144,50 @@ class Queues:
     async def due(self, queue: str, delay: float) -> float | None:
         """When a *delay* that begins now ends, in seconds since the Unix epoch by the server's clock; None for none.
 
-        Our own clock may be another; by how much is asked now and then. Raises QueueNotFoundError.
+        Our own clock may be another, and be set at any moment, so it is not looked at: what the server's says is asked
+        now and then, and counted on by time.monotonic(). Raises QueueNotFoundError.
         """
         if delay <= 0:
             return None
         now = time.monotonic()
-        if now > self._ahead_until:
-            asked_at = time.time()
+        if now > self._epoch_until:
             answer = await self._link.json(f"STREAM.INFO.{self.names(queue).stream}")
             self.check(answer, queue)
             # As if the question had needed no time: so a message comes a little late, and never early.
-            self._ahead, self._ahead_until = parse_stamp(answer["ts"]) - asked_at, now + _CLOCK_SECONDS
-        return time.time() + self._ahead + delay
+            self._epoch, self._epoch_until = parse_stamp(answer["ts"]) - now, now + _CLOCK_SECONDS
+        return self._epoch + time.monotonic() + delay
 
     async def publish(self, queue: str, questions: Sequence[Question]) -> None:
         """Write messages into streams of *queue*; return when all are confirmed. One that is there already is fine."""
+        unheard = await self._publish(questions)
+        for pause in NOT_READY_PAUSES:
+            if not unheard:
+                return
+            if isinstance(error := await self.missing(queue), QueueNotFoundError):
+                raise error
+            await asyncio.sleep(pause)
+            unheard = await self._publish(unheard)
+        if unheard:
+            raise await self.missing(queue)
+
+    async def _publish(self, questions: Sequence[Question]) -> list[Question]:
+        """Those that no stream was there to hear; the others are confirmed."""
         answers = await self._link.ask(questions)
+        unheard = []
         for question, answer in zip(questions, answers, strict=True):
             if status_of(answer) == NO_RESPONDERS:
-                raise await self.missing(queue)
-            if b'"error"' in answer.data:
+                unheard.append(question)
+            elif b'"error"' in answer.data:
                 self._check_publish(json.loads(answer.data), question)
+        return unheard
 
-    async def check_writing(self) -> None:
-        """Write a message of our own. Raises BrokerUnavailableError when that does not work."""
+    async def check_writing(self, nbytes: int = 0) -> None:
+        """Write a message of our own, of so many bytes. Raises BrokerUnavailableError when that does not work."""
         subject = check_subject(self._address.prefix)
-        (answer,) = await self._link.ask([(subject, b"", None)])
+        (answer,) = await self._link.ask([(subject, bytes(nbytes), None)])
         if status_of(answer) == NO_RESPONDERS:
             await self._create_stream(check_stream_config(self._address.prefix, replicas=self._address.replicas), "")
-            (answer,) = await self._link.ask([(subject, b"", None)])
+            (answer,) = await self._link.ask([(subject, bytes(nbytes), None)])
         self.check(self._link.read(answer))
 
     def check(self, answer: dict[str, Any], queue: str | None = None) -> None:

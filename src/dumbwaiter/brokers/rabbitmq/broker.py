@@ -15,6 +15,7 @@ from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Capabilities, Inb
 from dumbwaiter.brokers.findings import Finding
 from dumbwaiter.brokers.rabbitmq import examining, names
 from dumbwaiter.brokers.rabbitmq.dead import DeadLetters
+from dumbwaiter.brokers.rabbitmq.decoding import fault_of
 from dumbwaiter.brokers.rabbitmq.delays import Delays
 from dumbwaiter.brokers.rabbitmq.errors import MissingQueueError
 from dumbwaiter.brokers.rabbitmq.holding import Held
@@ -75,10 +76,13 @@ class RabbitmqBroker(ServedBroker):
         forgets_purged=True,
         portable_tokens=False,
         lists_queues=False,
+        counts_ready=True,
         counts_locked=False,
+        counts_dead=True,
         knows_gone_inboxes=True,
         oldest_age=False,
         queue_position=False,
+        killed_holder="freed",
         max_message_nbytes=LARGEST_BODY,
     )
 
@@ -135,9 +139,10 @@ class RabbitmqBroker(ServedBroker):
                     looked_at += 1
                     if refusal := await self._receiving.declare(name, names.QUORUM):
                         conflicts[name] = str(refusal)
-        server = examining.of_server(connection.server_properties, heartbeat=self._location.heartbeat)
+        server = examining.of_server(connection.server_properties)
         queues = examining.of_queues(conflicts, looked_at)
-        return [queues, examining.of_alarms(fault), examining.of_locks(longest_run), *server]
+        heartbeat = examining.of_heartbeat(self._location.heartbeat, self.lock_duration)
+        return [queues, examining.of_alarms(fault), examining.of_locks(longest_run), *server, heartbeat]
 
     # --- queues ---
 
@@ -219,16 +224,26 @@ class RabbitmqBroker(ServedBroker):
             by_token[token] = one
             count = delivery_count_of(properties, redelivered=bool(one.message.redelivered))
             attributes = attributes_of(properties, now=now)
-            received.append(Received(attributes, one.message.body, properties.message_id, token, locked_until, count))
+            received.append(
+                Received(
+                    attributes=attributes,
+                    body=one.message.body,
+                    id=properties.message_id and str(properties.message_id),
+                    lock_token=token,
+                    locked_until=locked_until,
+                    delivery_count=count,
+                    fault=fault_of(properties),
+                )
+            )
         self._arriving.update(by_token)
         try:
             deliveries = await self.deliveries_of(queue, received)
-        except BaseException:
+            for delivery in deliveries:
+                self._settling.hold(delivery, self._arriving.pop(delivery.lock_token))
+        finally:
             here = [self._arriving.pop(token) for token in by_token if token in self._arriving]
-            self._settling.start(self._settling.put_back_uncounted(here))
-            raise
-        for delivery in deliveries:
-            self._settling.hold(delivery, self._arriving.pop(delivery.lock_token))
+            if here:
+                self._settling.start(self._settling.put_back_uncounted(here))
         return deliveries
 
     # --- settling ---

@@ -13,6 +13,7 @@ from aiormq.exceptions import (
     ChannelInvalidStateError,
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
+    DeliveryError,
     ProbableAuthenticationError,
     PublishError,
 )
@@ -34,6 +35,16 @@ class PreconditionError(BrokerUnavailableError):
     """The server has a queue of that name with other arguments, or wants no message of that size."""
 
 
+class RefusedError(BrokerUnavailableError):
+    """The physical queue *name* of the server at *where* has not stored a message, and said so (basic.nack)."""
+
+    def __init__(self, where: str, name: str) -> None:
+        super().__init__(
+            f"queue {name!r} at {where} takes no messages: it has no leader (rabbitmq-queues quorum_status {name}), or "
+            "is at the length that a policy of the server allows"
+        )
+
+
 @contextlib.contextmanager
 def translated(where: str, name: str = "") -> Iterator[None]:
     """Raise what the library does with the server at *where* as BrokerUnavailableError; what tells that the physical
@@ -43,6 +54,8 @@ def translated(where: str, name: str = "") -> Iterator[None]:
         yield
     except (ChannelNotFoundEntity, PublishError) as error:
         raise MissingQueueError(name or str(error)) from None
+    except DeliveryError:
+        raise RefusedError(where, name) from None
     except ChannelPreconditionFailed as error:
         raise PreconditionError(f"{where} refuses: {error}") from None
     except LIBRARY_ERRORS as error:

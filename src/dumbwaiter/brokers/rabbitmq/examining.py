@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,10 @@ from dumbwaiter.brokers.findings import Finding
 
 DEFAULT_CONSUMER_TIMEOUT = 1800.0
 """Seconds; since RabbitMQ 3.8.17."""
+HEARTBEATS_MISSED = 3
+"""So many may pass until the server closes a connection: it looks once in each, and wants to have missed two."""
+SHORTEST_HEARTBEAT = 5
+"""Seconds; below that RabbitMQ's own guide expects connections to be closed that are well."""
 
 
 def of_queues(conflicts: Mapping[str, str], looked_at: int) -> Finding:
@@ -29,7 +34,7 @@ def of_queues(conflicts: Mapping[str, str], looked_at: int) -> Finding:
     )
 
 
-def of_server(properties: Mapping[str, Any], *, heartbeat: int) -> list[Finding]:
+def of_server(properties: Mapping[str, Any]) -> list[Finding]:
     """By what the server says of itself."""
     version, cluster = str(properties.get("version", "?")), str(properties.get("cluster_name", "?"))
     return [
@@ -40,12 +45,24 @@ def of_server(properties: Mapping[str, Any], *, heartbeat: int) -> list[Finding]
             text="AMQP does not tell how many nodes there are; on a single one its disk's loss is the messages' loss",
             remedy="rabbitmq-diagnostics cluster_status; three nodes keep two copies more",
         ),
-        Finding(
-            level="ok",
-            subject="heartbeat",
-            text=f"a peer that vanishes without a word is noticed after about {2 * heartbeat} s",
-        ),
     ]
+
+
+def of_heartbeat(heartbeat: int, lock_duration: float) -> Finding:
+    """How long a message stays with a worker that says nothing any more, and is connected still."""
+    text = (
+        f"a worker that is killed loses its messages at once, but one that is frozen, or cut off without a word, keeps "
+        f"them for up to {HEARTBEATS_MISSED * heartbeat} s"
+    )
+    if lock_duration >= HEARTBEATS_MISSED * heartbeat:
+        return Finding(level="ok", subject="heartbeat", text=text)
+    least = max(SHORTEST_HEARTBEAT, math.ceil(lock_duration / HEARTBEATS_MISSED))
+    remedy = (
+        f"?heartbeat={least} in the URL, if no model keeps a worker from answering for {2 * least} s: its connection "
+        "would be cut, and all that it holds run again"
+    )
+    text = f"{text}, although its lock is {lock_duration:g} s: RabbitMQ has no locks that end"
+    return Finding(level="note", subject="heartbeat", text=text, remedy=remedy if least < heartbeat else "")
 
 
 def of_locks(longest_run: float | None) -> Finding:

@@ -13,6 +13,7 @@ from aiormq.connection import Connection
 from aiormq.exceptions import InvalidFrameError
 from yarl import URL
 
+from dumbwaiter.brokers.rabbitmq import decoding
 from dumbwaiter.brokers.rabbitmq.errors import LIBRARY_ERRORS, MissingQueueError, PreconditionError, translated
 from dumbwaiter.brokers.rabbitmq.location import Location
 from dumbwaiter.brokers.rabbitmq.names import QUORUM
@@ -21,9 +22,12 @@ from dumbwaiter.errors import BrokerClosedError, BrokerUnavailableError
 PATIENCE = 8.0
 """Seconds that the server may take for one command, or for a connection."""
 OLDEST = (3, 10)
+FRAME_MAX = 128 * 1024
+"""Bytes of a frame at most, unless the server says otherwise."""
 
 T = TypeVar("T")
 
+decoding.install()
 _library_log = logging.getLogger("aiormq")
 if _library_log.level == logging.NOTSET:
     # Whatever it reports of lost connections is raised as an error where it matters, with the next step.
@@ -56,6 +60,11 @@ class Link:
                 await self._drop()
                 self._connection = await self.run(self._connect)
             return self._connection
+
+    @property
+    def frame_max(self) -> int:
+        """The largest frame that the server takes, in bytes."""
+        return (self._connection.connection_tune.frame_max if self._connection is not None else 0) or FRAME_MAX
 
     async def channel(self) -> AbstractChannel:
         """A new channel, whose publishes are confirmed."""

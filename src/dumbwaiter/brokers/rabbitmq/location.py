@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import msgspec
 
-from dumbwaiter.brokers.url_options import read_flag, read_options
+from dumbwaiter.brokers.url_options import read_flag, read_options, split_address
 from dumbwaiter.errors import ConfigError
 from dumbwaiter.urls import shown
 
@@ -45,13 +45,12 @@ def location_of(url: str) -> Location:
 
     As in RabbitMQ's own URIs a virtual host is one percent-encoded segment (``%2F`` is the default one).
     """
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise ConfigError(f"cannot read the address {shown(url)!r}: {error}; write {_FORM}") from None
+    parts = split_address(url, _FORM)
     if parts.scheme not in PORTS or not url.startswith(f"{parts.scheme}://") or parts.fragment:
         raise ConfigError(f"not the address of a RabbitMQ server: {shown(url)!r}; write {_FORM}")
+    if "@" in parts.path:
+        why = "in a password a slash is written %2F, and in a virtual host an @ is %40"
+        raise ConfigError(f"cannot read the address {shown(url)!r}: {why}; write {_FORM}")
     if "/" in parts.path[1:]:
         raise ConfigError(f"the virtual host in {shown(url)!r} holds a slash; write it as %2F")
     options = read_options(parts.query, OPTIONS, url)
@@ -66,7 +65,7 @@ def location_of(url: str) -> Location:
         raise ConfigError(f"{wrong[0]} in {shown(url)!r} needs TLS; write amqps:// for it")
     return Location(
         host=parts.hostname or "127.0.0.1",
-        port=PORTS[parts.scheme] if port is None else port,
+        port=PORTS[parts.scheme] if parts.port is None else parts.port,
         username="guest" if parts.username is None else unquote(parts.username),
         password="guest" if parts.password is None else unquote(parts.password),
         virtual_host=unquote(parts.path[1:]) or "/",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 from dumbwaiter.brokers.leases import Lease, Leases
@@ -14,7 +15,7 @@ from dumbwaiter.brokers.rabbitmq.errors import MissingQueueError
 from dumbwaiter.brokers.rabbitmq.holding import Desk, Held
 from dumbwaiter.brokers.rabbitmq.names import dead_name
 from dumbwaiter.brokers.rabbitmq.publishing import Copy, Publisher
-from dumbwaiter.brokers.rabbitmq.wire import again, dead, delivery_count_of, new_key
+from dumbwaiter.brokers.rabbitmq.wire import again, dead, delivery_count_of, fits, new_key
 from dumbwaiter.errors import BrokerError, LockLostError, QueueNotFoundError
 from dumbwaiter.message import Delivery
 
@@ -49,7 +50,10 @@ class Settling:
         if delay <= 0 and counted:
             await self._finish(leases, Desk.hand_back, [])  # a channel that is lost does the same
         else:
-            await self._move(leases, self._put_again(leases, delay, counted=counted))
+            copied, others = await self._copies(leases, delay, counted=counted)
+            with self._restoring([lease for lease, _ in copied]):
+                await self._finish(others, Desk.hand_back, [])
+            await self._move([lease for lease, _ in copied], self._publisher.publish([copy for _, copy in copied]))
         _raise_if(lost)
 
     async def dead_letter(self, deliveries: Sequence[Delivery], reason: str, detail: str) -> None:
@@ -62,7 +66,14 @@ class Settling:
                 message.header.properties, delivery.message.id, before=delivery.delivery_count, now=dead_at
             )
             key = new_key(dead_at, secrets.token_hex(6))
-            dead(properties, key=key, reason=reason, detail=detail, dead_at=dead_at)
+            dead(
+                properties,
+                key=key,
+                reason=reason,
+                detail=detail,
+                dead_at=dead_at,
+                frame_max=self._publisher.frame_max,
+            )
             copies.append(Copy(dead_name(self._prefix, delivery.queue), message.body, properties))
         await self._move(leases, self._publisher.publish(copies))
         _raise_if(lost)
@@ -83,22 +94,24 @@ class Settling:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def put_back_uncounted(self, held: Sequence[Held]) -> None:
-        """At the end of their lanes; at their old places, but counted, where nothing can be published."""
-        now, copies = time.time(), []
+        """At the end of their lanes; at their old places, but counted, where nothing can be published, or not that."""
+        now, copies, moved = time.time(), [], set()
         standing = [one for one in held if not one.desk.is_lost]
         for one in standing:
             properties = one.message.header.properties
             before = delivery_count_of(properties, redelivered=bool(one.message.redelivered)) - 1
             copied = again(properties, properties.message_id or "", before=before, now=now)
-            copies.append(Copy(one.consumer.name, one.message.body, copied))
+            if fits(copied, self._publisher.frame_max):
+                copies.append(Copy(one.consumer.name, one.message.body, copied))
+                moved.add(one)
         try:
             await self._publisher.publish(copies)
         except (BrokerError, MissingQueueError):
-            settle: _Settle = Desk.hand_back
-        else:
-            settle = Desk.acknowledge
-        for desk, group in _by_desk(standing):
-            await settle(desk, group)
+            moved = set()
+        for desk, group in _by_desk(moved):
+            await desk.acknowledge(group)
+        for desk, group in _by_desk(one for one in standing if one not in moved):
+            await desk.hand_back(group)
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Do *work*, which nobody waits for but close()."""
@@ -129,32 +142,44 @@ class Settling:
 
         await asyncio.shield(self._keep(asyncio.create_task(each_desk())))
 
-    async def _put_again(self, leases: Sequence[Lease[Held]], delay: float, *, counted: bool) -> None:
-        """Publish copies of them, each to the lane from which it came."""
-        now, copies = time.time(), []
-        for lease in leases:
-            delivery, consumer, message = lease.delivery, lease.held.consumer, lease.held.message
-            name = consumer.name
-            if delay > 0:
-                name = await self._name_of_delay(delivery.queue, consumer.lane, delay)
-            before = delivery.delivery_count - (not counted)
-            properties = again(message.header.properties, delivery.message.id, before=before, now=now)
-            copies.append(Copy(name, message.body, properties))
-        await self._publisher.publish(copies)
+    async def _copies(
+        self, leases: Sequence[Lease[Held]], delay: float, *, counted: bool
+    ) -> tuple[list[tuple[Lease[Held], Copy]], list[Lease[Held]]]:
+        """Copies of them, each for the lane from which it came; and those whose properties are too long for one."""
+        now, copies, others = time.time(), [], []
+        with self._restoring(leases):
+            for lease in leases:
+                delivery, consumer, message = lease.delivery, lease.held.consumer, lease.held.message
+                name = consumer.name
+                if delay > 0:
+                    name = await self._name_of_delay(delivery.queue, consumer.lane, delay)
+                before = delivery.delivery_count - (not counted)
+                properties = again(message.header.properties, delivery.message.id, before=before, now=now)
+                if fits(properties, self._publisher.frame_max):
+                    copies.append((lease, Copy(name, message.body, properties)))
+                else:
+                    others.append(lease)
+        return copies, others
 
     async def _move(self, leases: Sequence[Lease[Held]], publish: Coroutine[Any, Any, None]) -> None:
         """Remove the messages here once *publish* has put their copies elsewhere. A channel that is lost in between
         leaves a message there twice; none is lost.
         """
-        try:
+        with self._restoring(leases):
             await publish
+        await self._finish(leases, Desk.acknowledge, [])
+
+    @contextlib.contextmanager
+    def _restoring(self, leases: Sequence[Lease[Held]]) -> Iterator[None]:
+        """Hold *leases*, which were taken, again when what follows fails."""
+        try:
+            yield
         except BaseException as error:
             for lease in leases:
                 self._hold_again(lease)
             if isinstance(error, MissingQueueError):
                 raise QueueNotFoundError(leases[0].delivery.queue) from None
             raise
-        await self._finish(leases, Desk.acknowledge, [])
 
     def _hold_again(self, lease: Lease[Held]) -> None:
         if lease.is_valid(time.monotonic()):

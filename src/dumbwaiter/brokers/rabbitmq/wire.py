@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import struct
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
+from pamqp import encode
 from pamqp.commands import Basic
 
+from dumbwaiter.brokers.rabbitmq.decoding import Unreadable
 from dumbwaiter.envelope import to_attributes
 from dumbwaiter.errors import MessageTooLargeError
 from dumbwaiter.message import DeadLetter, Message
@@ -27,7 +30,13 @@ KEY, REASON, DETAIL, DEAD_AT = (f"x-dumbwaiter-{name}" for name in ("key", "reas
 HEADERS_LIMIT = 64 * 1024
 """Bytes of all headers: they travel in one frame, and one of more than 128 KiB would end the connection."""
 DETAIL_LIMIT = 32 * 1024
+REASON_LIMIT = 1024
 _SHORT = 255
+_FRAME = 32
+"""Bytes of the frame that the properties travel in, besides them."""
+_NAMED, _LONGEST_NAME = 8, 60
+_CUT = "[...] "
+_CANNOT_BE_WRITTEN = (ValueError, TypeError, ArithmeticError, RecursionError, struct.error)
 _RABBITMQS_COUNT = "x-delivery-count"
 
 
@@ -65,7 +74,7 @@ def attributes_of(properties: Basic.Properties, *, now: float) -> dict[str, Any]
     for name, value in given:
         if value is not None and value != "":
             attributes[name] = str(value)
-    sent = properties.timestamp
+    sent = None if isinstance(properties.timestamp, Unreadable) else properties.timestamp
     if sent is not None:
         attributes["time"] = repr(sent.timestamp())
     expires_after = _number(properties.expiration)
@@ -94,23 +103,67 @@ def again(properties: Basic.Properties, message_id: str, *, before: int, now: fl
     return Basic.Properties(
         headers=headers,
         delivery_mode=2,
-        content_type=properties.content_type,
-        content_encoding=properties.content_encoding,
-        message_id=properties.message_id or _short(message_id),
-        correlation_id=properties.correlation_id,
-        reply_to=properties.reply_to,
+        content_type=_readable(properties.content_type),
+        content_encoding=_readable(properties.content_encoding),
+        message_id=_readable(properties.message_id) or _short(message_id),
+        correlation_id=_readable(properties.correlation_id),
+        reply_to=_readable(properties.reply_to),
         priority=properties.priority,
-        timestamp=properties.timestamp,
-        message_type=properties.message_type,
-        app_id=properties.app_id,
+        timestamp=_readable(properties.timestamp),
+        message_type=_readable(properties.message_type),
+        app_id=_readable(properties.app_id),
     )
 
 
-def dead(properties: Basic.Properties, *, key: str, reason: str, detail: str, dead_at: float) -> Basic.Properties:
-    """*properties*, which again() made, with what is to be known of a dead letter."""
-    verdict = {KEY: key, REASON: reason, DETAIL: _cut(detail), DEAD_AT: repr(dead_at)}
-    properties.headers = {**(properties.headers or {}), **verdict}
+def fits(properties: Basic.Properties, frame_max: int) -> bool:
+    """Whether *properties* can be published: they are to fit one frame of *frame_max* bytes. One that is larger ends
+    the connection.
+    """
+    try:
+        return len(properties.marshal()) + _FRAME <= frame_max
+    except _CANNOT_BE_WRITTEN:
+        return False
+
+
+def dead(
+    properties: Basic.Properties, *, key: str, reason: str, detail: str, dead_at: float, frame_max: int
+) -> Basic.Properties:
+    """*properties*, which again() made, with what is to be known of a dead letter.
+
+    All of it fits a frame of *frame_max* bytes: the end of *detail* is kept, and the longest headers go if need be.
+    """
+    verdict = {KEY: key, REASON: _cut(reason, REASON_LIMIT), DEAD_AT: repr(dead_at)}
+    headers = properties.headers or {}
+    properties.headers = {**verdict}
+    room: float = frame_max - _FRAME - len(properties.marshal()) - len(DETAIL) - 8
+    kept, left_out = _within(headers, room)
+    if left_out:
+        named = ", ".join(name[:_LONGEST_NAME] for name in left_out[:_NAMED])
+        detail = f"{detail}\n({len(left_out)} headers were too long to be kept: {named})"
+    room -= sum(map(_nbytes_of, kept.items()))
+    properties.headers = {**kept, **verdict, DETAIL: _cut(detail, int(max(0, min(room, DETAIL_LIMIT))))}
     return properties
+
+
+def _within(headers: Mapping[str, Any], room: float) -> tuple[dict[str, Any], list[str]]:
+    """Those of *headers* that take *room* bytes, the shortest first, and the names of the others."""
+    sizes = {name: _nbytes_of((name, value)) for name, value in headers.items()}
+    kept: dict[str, Any] = {}
+    for name in sorted(sizes, key=lambda name: sizes[name]):
+        room -= sizes[name]
+        if room < 0:
+            break
+        kept[name] = headers[name]
+    return kept, [name for name in headers if name not in kept]
+
+
+def _nbytes_of(header: tuple[str, Any]) -> float:
+    """How many bytes one header takes; without end if it cannot be written again."""
+    name, value = header
+    try:
+        return len(encode.field_table({name: value})) - 4
+    except _CANNOT_BE_WRITTEN:
+        return math.inf
 
 
 def dead_letter_of(queue: str, properties: Basic.Properties, message: Message) -> DeadLetter | None:
@@ -152,11 +205,18 @@ def _short(text: str | None) -> str | None:
     return text if text and len(text.encode()) <= _SHORT else None
 
 
-def _cut(detail: str) -> str:
-    encoded = detail.encode()
-    if len(encoded) <= DETAIL_LIMIT:
-        return detail
-    return f"[...] {encoded[-DETAIL_LIMIT:].decode(errors='ignore')}"  # the last line of a traceback says most
+def _cut(text: str, limit: int) -> str:
+    """Of a longer *text* the last *limit* bytes: the last line of a traceback says most."""
+    encoded = text.encode(errors="replace")
+    if len(encoded) <= limit:
+        return encoded.decode()
+    room = limit - len(_CUT)
+    return f"{_CUT}{encoded[-room:].decode(errors='ignore')}" if room > 0 else ""
+
+
+def _readable(value: Any) -> Any:
+    """*value*, unless it could not be decoded."""
+    return None if isinstance(value, Unreadable) else value
 
 
 def _count(value: object) -> int:
@@ -173,6 +233,8 @@ def _number(value: object) -> float | None:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Unreadable):
+        return str(value)
     if isinstance(value, bytes):
         return value.decode(errors="replace")
     if isinstance(value, dt.datetime):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
+import math
+import re
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Capabilities, Inbox
+from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Capabilities, Claim, Inbox
 from dumbwaiter.brokers.findings import Finding
 from dumbwaiter.brokers.redis import scripts
 from dumbwaiter.brokers.redis.connection import Argument, Pipeline
@@ -26,13 +27,13 @@ from dumbwaiter.brokers.redis.keys import (
     inbox_keys,
     keys_of,
     parse_inbox_address,
-    read_fields,
     registry_key,
 )
 from dumbwaiter.brokers.redis.letters import Graveyard, Why
 from dumbwaiter.brokers.redis.location import location_of
 from dumbwaiter.brokers.redis.scripts import Script
-from dumbwaiter.brokers.redis.waiting import Taken, Waiting
+from dumbwaiter.brokers.redis.taking import MISSING, Taken, Taker
+from dumbwaiter.brokers.redis.waiting import Waiting
 from dumbwaiter.brokers.served import Received, ServedBroker
 from dumbwaiter.errors import (
     BrokerClosedError,
@@ -43,12 +44,15 @@ from dumbwaiter.errors import (
     QueueNotFoundError,
 )
 from dumbwaiter.message import DeadLetter, Delivery, Message, QueueStats
-from dumbwaiter.policies.lanes import lane_of, order
+from dumbwaiter.policies.lanes import lane_of
 
 MAX_MESSAGE_NBYTES = 64 * 1024 * 1024
 """Redis takes 512 MB; but it does one thing at a time, and while it copies such a body everybody waits."""
 MAX_CALL_NBYTES = 64 * 1024 * 1024
 MAX_CALL_MESSAGES = 500
+_ALL_OF = "all of "
+"""What a claim to all that a broker object holds begins with, before its owner's name."""
+_OWNER = re.compile("[0-9a-f]{16}")
 LONGEST_WAIT = 1e7
 """Seconds: event loops take no infinity, and nobody waits for longer."""
 
@@ -72,25 +76,26 @@ class RedisBroker(ServedBroker):
         forgets_purged=True,
         portable_tokens=True,
         lists_queues=True,
+        counts_ready=True,
         counts_locked=True,
+        counts_dead=True,
         knows_gone_inboxes=True,
         oldest_age=True,
         queue_position=False,
         max_message_nbytes=MAX_MESSAGE_NBYTES,
+        killed_holder="taken_back",
     )
 
     def __init__(self, url: str, *, lock_duration: float = DEFAULT_LOCK_DURATION) -> None:
         self._location = location_of(url)
         super().__init__(url, lock_duration=lock_duration)
         self._keys_of: Callable[[str], QueueKeys] = cache(partial(keys_of, self._location.prefix))
-        # Not from 0: many that come for one message only must not all ask the same lane first.
-        self._turns = itertools.count(secrets.randbelow(1000))
-        self._receives = itertools.count()
         self._received_from: set[str] = set()
         self._beside: set[asyncio.Task[Any]] = set()
 
     async def _connect(self) -> None:
         self._owner = secrets.token_hex(8)
+        self._taker = Taker(self._owner, self.lock_duration)
         self._pipeline = Pipeline(self._location)
         try:
             facts = await self._facts()
@@ -112,6 +117,8 @@ class RedisBroker(ServedBroker):
                 self._location,
                 self._pipeline,
                 take=self._take,
+                order=self._order,
+                read=partial(self._taker.read, has_waited=True),
                 give_back=self._give_back,
                 ring=lambda queue: self._start(self._run(scripts.RING, queue)),
                 keys_of=self._keys_of,
@@ -122,7 +129,7 @@ class RedisBroker(ServedBroker):
         for waiting in self._waitings.values():
             waiting.dismiss(BrokerClosedError())
         await asyncio.gather(*(waiting.close() for waiting in self._waitings.values()))
-        releases = (self._run(scripts.RELEASE, queue, f"{self._owner}.") for queue in self._received_from)
+        releases = (self._run(scripts.RELEASE, queue, f"{self._owner}.", 0) for queue in self._received_from)
         await asyncio.gather(*releases, *self._beside, return_exceptions=True)
         self._received_from.clear()
         with contextlib.suppress(BrokerError):
@@ -184,36 +191,40 @@ class RedisBroker(ServedBroker):
             if deliveries or not received:
                 return deliveries
 
-    async def _receive(self, queue: str, max_messages: int, until: float) -> list[Received]:
-        next_event, waiting = None, self._waiting_for(queue)
-        if until <= time.monotonic() or not waiting.has_line(queue):
-            taking: asyncio.Task[Taken] = self._start(self._take(queue, max_messages, False))
-            try:
-                taken = await asyncio.shield(taking)
-            except asyncio.CancelledError:
-                taking.add_done_callback(partial(self._give_back_taken, queue))
-                raise
-            self.require_open()
-            if taken.received:
-                return taken.received
-            next_event = taken.next_event
+    async def _receive(self, queue: str, max_messages: int, until: float) -> Sequence[Received]:
+        waiting = self._waiting_for(queue)
+        looks_first = until <= time.monotonic() or not waiting.is_quiet(queue)
+        if looks_first and (received := await self._take_guarded(queue, max_messages)):
+            return received
         left = until - time.monotonic()
-        return await waiting.receive(queue, max_messages, left, next_event=next_event) if left > 0 else []
+        if left > 0 and (received := await waiting.receive(queue, max_messages, left)):
+            return received
+        # A lock that another has let run out meanwhile is announced by nobody: nothing is only what was looked for.
+        return [] if looks_first else await self._take_guarded(queue, max_messages)
+
+    async def _take_guarded(self, queue: str, max_messages: int) -> Sequence[Received]:
+        """As _take(); of one that is cancelled nothing stays locked."""
+        taking: asyncio.Task[Taken] = self._start(self._take(queue, max_messages, False))
+        try:
+            taken = await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            taking.add_done_callback(partial(self._give_back_taken, queue))
+            raise
+        self.require_open()
+        return taken.received
+
+    def _order(self, queue: str, max_messages: int) -> tuple[Argument, ...]:
+        """The command that receives, for one who waits."""
+        self._received_from.add(queue)
+        return scripts.RECEIVE.command(self._keys_of(queue), *self._taker.arguments(max_messages, was_woken=False))
 
     async def _take(self, queue: str, max_messages: int, was_woken: bool) -> Taken:
-        tag = f"{self._owner}.{next(self._receives):x}"
-        lanes = "".join(map(str, order(next(self._turns))))
-        lock = _ms(self.lock_duration)
         self._received_from.add(queue)
-        until = time.monotonic() + self.lock_duration
-        answer = await self._run(scripts.RECEIVE, queue, max_messages, lock, tag, lanes, int(was_woken))
-        entries, next_event = _require(answer, queue)
-        received = []
-        for token, count, fields in entries:
-            lock_token = token.decode()
-            attributes, body = read_fields(fields)
-            received.append(Received(attributes, body, _id_of(lock_token), lock_token, until, count))
-        return Taken(received, None if next_event < 0 else next_event / 1000)
+        arguments, asked_at = self._taker.arguments(max_messages, was_woken=was_woken), time.monotonic()
+        answer = await self._run(scripts.RECEIVE, queue, *arguments)
+        taken = self._taker.read(queue, answer, asked_at)
+        self._waiting_for(queue).note(queue, taken)
+        return taken
 
     def _give_back(self, queue: str, received: Sequence[Received]) -> None:
         """Nobody waits for *received* any more. Of a broker that closes meanwhile all is handed back anyway."""
@@ -266,6 +277,19 @@ class RedisBroker(ServedBroker):
 
         answers = await asyncio.gather(*(self._run(script, queue, *arguments(call)) for queue, call in calls))
         return [call[number - 1] for (_, call), lost in zip(calls, answers, strict=True) for number in lost]
+
+    def claim_to_all(self, queue: str) -> Claim | None:
+        return Claim(queue, f"{_ALL_OF}{self._owner}", math.inf)
+
+    async def _take_back(self, claims: Sequence[Claim]) -> int:
+        self.require_open()
+        count = await super()._take_back([claim for claim in claims if not claim.token.startswith(_ALL_OF)])
+        for claim in claims:
+            owner = claim.token.removeprefix(_ALL_OF)
+            if owner != claim.token and _OWNER.fullmatch(owner):
+                with contextlib.suppress(QueueNotFoundError):
+                    count += await self._run(scripts.RELEASE, claim.queue, f"{owner}.", 1)
+        return count
 
     # --- looking ---
 
@@ -332,7 +356,7 @@ class RedisBroker(ServedBroker):
 
 
 def _require(answer: Any, queue: str) -> Any:
-    if answer == -1:
+    if answer == MISSING:
         raise QueueNotFoundError(queue)
     return answer
 
@@ -340,13 +364,6 @@ def _require(answer: Any, queue: str) -> Any:
 def _raise_lost(lost: list[Delivery]) -> None:
     if lost:
         raise LockLostError(lost)
-
-
-def _id_of(lock_token: str) -> str:
-    """What the stream calls the entry of *lock_token*, with its lane unless that is the usual one."""
-    lane, place, _ = lock_token.split("|", 2)
-    ms, seq = place.split("-")
-    return f"{int(ms)}-{int(seq)}{('-high', '', '-low')[int(lane)]}"
 
 
 def _ms(seconds: float) -> int:

@@ -35,11 +35,10 @@ class Wire:
 
     async def connect(self) -> bool:
         """Connect unless that is done and has held; True for a new connection. Raises BrokerUnavailableError."""
+        if self._connection.is_connected and not _has_ended(self._connection):
+            return False
         try:
             async with asyncio.timeout(CONNECT_PATIENCE):
-                # The server says nothing unasked: whatever can be read now is the end of the connection.
-                if self._connection.is_connected and not await _has_unread(self._connection):
-                    return False
                 await self.disconnect()
                 await self._connection.connect()  # type: ignore[no-untyped-call]
         except (RedisError, OSError) as error:
@@ -168,7 +167,10 @@ def _connection(location: Location) -> Connection:
     )
 
 
-async def _has_unread(connection: Connection) -> bool:
-    # Older releases of the library have it under another name.
-    look = getattr(connection, "can_read", None) or connection.can_read_destructive
-    return bool(await look())
+def _has_ended(connection: Connection) -> bool:
+    """Whether the server has hung up, as far as the event loop knows.
+
+    The library's own look is a read that is given no time: as slow as some exchanges.
+    """
+    stream: asyncio.StreamReader | None = connection._reader  # noqa: SLF001 - see above
+    return stream is None or stream.at_eof() or stream.exception() is not None

@@ -30,6 +30,8 @@ RENEW_EVERY = 15.0
 REPLY_SECONDS = 300.0
 """How long a stream of replies outlives its last one, for when its owner has died."""
 AT_ONCE = 100
+AFTER_READERS = 4
+"""Turns of the event loop for those whose replies came, before more are asked for: that write takes a while."""
 SWEEP_COUNT, SWEEP_NBYTES = 100, 1024 * 1024
 """What was read is deleted as soon as it is so much: each deletion is a write, which a careful server syncs to disk."""
 
@@ -97,6 +99,8 @@ class Mailbox:
                 if await self._wire.connect():
                     self._renew_at = 0.0  # a server that was started anew may have forgotten whose the inboxes are
                 await self._read()
+                for _ in range(AFTER_READERS):
+                    await asyncio.sleep(0)
                 failures, self.failure = 0, None
             except BrokerUnavailableError as error:
                 failures, self.failure = failures + 1, error

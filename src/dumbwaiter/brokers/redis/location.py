@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import msgspec
 
-from dumbwaiter.brokers.url_options import read_flag, read_options
+from dumbwaiter.brokers.url_options import read_flag, read_options, split_address
 from dumbwaiter.errors import ConfigError
 from dumbwaiter.urls import shown
 
@@ -40,11 +40,7 @@ class Location(msgspec.Struct, frozen=True, kw_only=True):
 
 def location_of(url: str) -> Location:
     """What *url* says: ``redis://`` or ``valkey://``, ``rediss://`` for TLS. Raises ConfigError, naming the fault."""
-    try:
-        parts = urlsplit(url)
-        port = DEFAULT_PORT if parts.port is None else parts.port
-    except ValueError as error:
-        raise ConfigError(f"cannot read the address {shown(url)!r}: {error}; write {_FORM}") from None
+    parts = split_address(url, _FORM)
     if parts.scheme not in SCHEMES or not url.startswith(f"{parts.scheme}://") or parts.fragment:
         raise ConfigError(f"not the address of a Redis or Valkey server: {shown(url)!r}; write {_FORM}")
     options = read_options(parts.query, OPTIONS, url)
@@ -58,7 +54,7 @@ def location_of(url: str) -> Location:
         raise ConfigError(f"{wrong[0]} in {shown(url)!r} needs TLS; write rediss:// for it")
     return Location(
         host=parts.hostname or "127.0.0.1",
-        port=port,
+        port=DEFAULT_PORT if parts.port is None else parts.port,
         username=unquote(parts.username) if parts.username else None,
         password=unquote(parts.password) if parts.password else None,
         database=_database(parts.path, url),

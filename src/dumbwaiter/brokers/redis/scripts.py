@@ -23,16 +23,19 @@ class Script:
         self.text = prelude + (_LUA / f"{name}.lua").read_text(encoding="utf-8")
         self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
+    def command(self, keys: Sequence[str], *arguments: Argument) -> tuple[Argument, ...]:
+        """The command that runs it, which a server that does not know it refuses."""
+        return ("EVALSHA", self.sha, len(keys), *keys, *arguments)
+
     async def run(self, pipeline: Pipeline, where: str, keys: Sequence[str], *arguments: Argument) -> Any:
         """What it returns. Raises NoGroupError, BrokerUnavailableError."""
-        count = len(keys)
         try:
             try:
-                return await pipeline.call("EVALSHA", self.sha, count, *keys, *arguments)
+                return await pipeline.call(*self.command(keys, *arguments))
             except ResponseError as error:
                 if not is_no_script(error):
                     raise
-                return await pipeline.call("EVAL", self.text, count, *keys, *arguments)
+                return await pipeline.call("EVAL", self.text, len(keys), *keys, *arguments)
         except ResponseError as error:
             raise of_reply(error, where) from error
 

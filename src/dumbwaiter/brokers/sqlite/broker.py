@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import secrets
 from typing import TYPE_CHECKING, Any
 
 import apsw
 
-from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Broker, Capabilities, Inbox
+from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Broker, Capabilities, Claim, Inbox
 from dumbwaiter.brokers.sqlite import operations as ops
 from dumbwaiter.brokers.sqlite import schema, settling
 from dumbwaiter.brokers.sqlite.examining import examine
@@ -23,7 +24,13 @@ from dumbwaiter.brokers.sqlite.turnstile import Turnstile
 from dumbwaiter.brokers.sqlite.waiting import PendingReceive, Receivers
 from dumbwaiter.brokers.sqlite.wakeups import WakeSocket
 from dumbwaiter.brokers.sqlite.writer import Writer, unavailable
-from dumbwaiter.errors import BadInputError, BrokerClosedError, BrokerUnavailableError, LockLostError
+from dumbwaiter.errors import (
+    BadInputError,
+    BrokerClosedError,
+    BrokerUnavailableError,
+    LockLostError,
+    QueueNotFoundError,
+)
 from dumbwaiter.message import DeadLetter, Delivery, Message, QueueStats
 
 if TYPE_CHECKING:
@@ -57,11 +64,14 @@ class SqliteBroker(Broker):
         forgets_purged=True,
         portable_tokens=True,
         lists_queues=True,
+        counts_ready=True,
         counts_locked=True,
+        counts_dead=True,
         knows_gone_inboxes=True,
         oldest_age=True,
         queue_position=True,
         max_message_nbytes=MAX_MESSAGE_NBYTES,
+        killed_holder="taken_back",
     )
 
     def __init__(self, url: str, *, lock_duration: float = DEFAULT_LOCK_DURATION) -> None:
@@ -69,7 +79,7 @@ class SqliteBroker(Broker):
         self.path = path_of(url)
         self._process: int | None = None
         # The tokens of one broker object lie together, so that close() finds all that it holds.
-        self._first_token = secrets.randbits(30) << 32
+        self._first_token = secrets.randbits(30) * settling.TOKENS_OF_ONE
         self._last_token = self._first_token
 
     # --- opening and closing ---
@@ -270,6 +280,18 @@ class SqliteBroker(Broker):
             return []
         renewed: list[Delivery] = await self._run(settling.Renew(deliveries, lock_duration=self.lock_duration))
         return renewed
+
+    def claim_to_all(self, queue: str) -> Claim | None:
+        return Claim(queue, f"{settling.ALL_FROM}{self._first_token}", math.inf)
+
+    async def _take_back(self, claims: Sequence[Claim]) -> int:
+        count = await super()._take_back([claim for claim in claims if settling.is_lock_token(claim.token)])
+        for claim in claims:
+            first = settling.first_token_of(claim.token)
+            if first is not None:
+                with contextlib.suppress(QueueNotFoundError):
+                    count += await self._run(settling.TakeBack(claim.queue, first))
+        return count
 
     async def stats(self, queue: str) -> QueueStats:
         self._check_open()

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from dumbwaiter.brokers.findings import Finding
-from dumbwaiter.brokers.sqlite.location import file_system_of
 from dumbwaiter.errors import BrokerUnavailableError
+from dumbwaiter.file_systems import file_system_of
 
 IN_MEMORY = frozenset({"tmpfs", "ramfs", "devtmpfs"})
 LITTLE_ROOM_NBYTES = 1024 * 1024 * 1024

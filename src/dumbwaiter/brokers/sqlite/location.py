@@ -10,16 +10,8 @@ from urllib.parse import unquote
 import apsw
 
 from dumbwaiter.errors import BrokerUnavailableError, ConfigError
+from dumbwaiter.file_systems import NETWORK_FILE_SYSTEMS, file_system_of
 from dumbwaiter.urls import shown
-
-#: File systems on which another machine may hold the same file: SQLite's shared memory does not reach that far.
-NETWORK_FILE_SYSTEMS = frozenset(
-    {
-        *("nfs", "nfs3", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "gpfs", "beegfs", "glusterfs"),
-        *("fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.s3fs", "fuse.gcsfuse", "fuse.rclone", "fuse.juicefs"),
-        *("fuse.blobfuse", "fuse.mount-s3", "ncpfs", "ocfs2", "gfs2", "pvfs2", "orangefs", "davfs", "fuse.davfs2"),
-    }
-)
 
 #: sizeof(sockaddr_un.sun_path) on Linux, less the closing zero.
 MAX_SOCKET_PATH_NBYTES = 107
@@ -43,21 +35,6 @@ def path_of(url: str) -> Path:
     if not path or path.endswith("/") or path == ":memory:":
         raise ConfigError(f"{url!r} names no file; write sqlite:path.db, or memory: for a broker without a file")
     return Path(path)
-
-
-def file_system_of(folder: str, mounts: str) -> str:
-    """The type of the file system that holds *folder*, an absolute real path, by the text of /proc/self/mounts."""
-    best, kind = -1, "unknown"
-    for line in mounts.splitlines():
-        fields = line.split(" ")
-        if len(fields) < 3:
-            continue
-        mount_point = fields[1].replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
-        inside = folder == mount_point or folder.startswith(mount_point.rstrip("/") + "/")
-        # Of two mounts on one point the later one covers the earlier.
-        if inside and len(mount_point) >= best:
-            best, kind = len(mount_point), fields[2]
-    return kind
 
 
 def refuse_network_file_system(path: Path, mounts: str) -> None:

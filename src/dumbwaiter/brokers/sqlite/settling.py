@@ -6,6 +6,7 @@ work that is finished is not thrown away because it was late. Only renewing is r
 
 from __future__ import annotations
 
+import re
 from array import array
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
     from dumbwaiter.message import Delivery
 
 
+TOKENS_OF_ONE = 2**32
+"""The tokens of one broker object lie together, and begin at a multiple of this."""
+ALL_FROM = "all from "
+"""What a claim to all that a broker object holds begins with, before its first token."""
+_LOCK_TOKEN = re.compile(r"[0-9]{1,19}\.[0-9]{1,19}")
+
+
 def lock_token(seq: int, token: int) -> str:
     """The lock token of the contract: which message, and the fence."""
     return f"{seq}.{token}"
@@ -33,6 +41,20 @@ def parse_lock_token(text: str) -> tuple[int, int]:
     """Message and fence of a lock token."""
     seq, _, token = text.partition(".")
     return int(seq), int(token)
+
+
+def is_lock_token(text: str) -> bool:
+    """Whether parse_lock_token can read *text*, and SQLite the numbers."""
+    return _LOCK_TOKEN.fullmatch(text) is not None and max(parse_lock_token(text)) < 2**63
+
+
+def first_token_of(text: str) -> int | None:
+    """The first token of the broker object whose claim to all that it holds says *text*; None for any other text."""
+    number = text.removeprefix(ALL_FROM)
+    if number == text or not re.fullmatch(r"[0-9]{1,19}", number):
+        return None
+    first = int(number)
+    return first if first % TOKENS_OF_ONE == 0 and first < 2**62 else None
 
 
 class Settle(Operation):
@@ -172,6 +194,28 @@ class HandBack(Operation):
             returned = tx.changes()
             if returned or has_ready(tx, queue):
                 tx.made_ready[queue] += max(returned, 1)
+
+
+class TakeBack(Operation):
+    """Return the locks of a dead broker of *queue*, counted; its tokens lie from *first* on. Returns how many."""
+
+    durable = True
+
+    def __init__(self, queue: str, first: int) -> None:
+        super().__init__()
+        self.queue = queue
+        self.first = first
+
+    def run(self, tx: Transaction) -> int:
+        queue = tx.queue_id(self.queue)
+        tx.execute(
+            f"UPDATE header INDEXED BY locked SET state = {READY}, until = NULL, token = NULL "
+            f"WHERE queue = ? AND state = {LOCKED} AND token BETWEEN ? AND ?",
+            (queue, self.first, self.first + TOKENS_OF_ONE - 1),
+        )
+        count: int = tx.changes()
+        tx.made_ready[queue] += count
+        return count
 
 
 class MoveToDeadLetters(Fenced):

@@ -1,7 +1,7 @@
 """Amazon SQS standard queues: ``sqs://eu-central-1?option=value``; see location.py for all of it.
 
 Each queue is three of SQS, one a lane of priority, and one for its dead letters; see names.py. Whoever knows nothing of
-dumbwaiter sends a body to ``dumbwaiter_<queue>``. holding.py keeps locks, and receiving.py waits for messages.
+dumbwaiter sends a body to ``dumbwaiter_<queue>``. holding.py keeps locks, and polling.py waits for messages.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Capabilities, Inbox
+from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Capabilities, Claim, Inbox
+from dumbwaiter.brokers.polling import Reception, spawn_end
 from dumbwaiter.brokers.served import ServedBroker
 from dumbwaiter.brokers.sqs.api import Api
 from dumbwaiter.brokers.sqs.dead import DeadLetters
@@ -24,8 +25,8 @@ from dumbwaiter.brokers.sqs.inbox import SqsInbox, sweep
 from dumbwaiter.brokers.sqs.location import location_of
 from dumbwaiter.brokers.sqs.names import all_of, is_inbox
 from dumbwaiter.brokers.sqs.queues import Queues
-from dumbwaiter.brokers.sqs.receiving import Reception, spawn_end
-from dumbwaiter.brokers.sqs.wire import entry_of, largest_body, message_nbytes
+from dumbwaiter.brokers.sqs.receiving import SqsSource
+from dumbwaiter.brokers.sqs.wire import Arrived, entry_of, largest_body, message_nbytes
 from dumbwaiter.errors import (
     BrokerClosedError,
     BrokerError,
@@ -64,11 +65,14 @@ class SqsBroker(ServedBroker):
         forgets_purged=True,
         portable_tokens=False,
         lists_queues=True,
+        counts_ready=True,
         counts_locked=True,
+        counts_dead=True,
         knows_gone_inboxes=False,  # for a minute after its deletion SQS may still take messages for a queue
         oldest_age=False,
         queue_position=False,
         max_message_nbytes=largest_body(),
+        killed_holder="taken_back",
     )
 
     def __init__(self, url: str, *, lock_duration: float = DEFAULT_LOCK_DURATION) -> None:
@@ -79,7 +83,7 @@ class SqsBroker(ServedBroker):
         self.capabilities = msgspec.structs.replace(
             type(self).capabilities, max_message_nbytes=largest_body(self._location.max_message_size)
         )
-        self._receptions: dict[str, Reception] = {}
+        self._receptions: dict[str, Reception[Arrived]] = {}
         self._inboxes: list[SqsInbox] = []
         self._sweeping: asyncio.Task[None] | None = None
 
@@ -178,17 +182,12 @@ class SqsBroker(ServedBroker):
         self.require_open()
         return deliveries
 
-    def _new_reception(self, queue: str) -> Reception:
+    def _new_reception(self, queue: str) -> Reception[Arrived]:
         visibility = visibility_of(self.lock_duration)
         return Reception(
-            self._api,
-            self._queues,
-            queue,
-            visibility=visibility,
+            SqsSource(self._api, self._queues, self._holding, queue, visibility=visibility),
             tolerance=(visibility - self.lock_duration) / 2,
-            accept=self._holding.accept,
             give_back=self._holding.give_back_later,
-            release=self._holding.release,
         )
 
     # --- settling ---
@@ -204,6 +203,12 @@ class SqsBroker(ServedBroker):
 
     async def _renew_lock(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         return await self._holding.renew(deliveries)
+
+    def claim_of(self, delivery: Delivery) -> Claim | None:
+        return self._holding.claim_of(delivery)
+
+    async def _take_back(self, claims: Sequence[Claim]) -> int:
+        return await self._holding.take_back(claims)
 
     # --- looking ---
 

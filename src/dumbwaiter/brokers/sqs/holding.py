@@ -15,19 +15,22 @@ import itertools
 import math
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
 
-from dumbwaiter.brokers.leases import Lease, Leases
+from dumbwaiter.brokers.contract import Claim
+from dumbwaiter.brokers.lease_holding import LeaseHolding
+from dumbwaiter.brokers.leases import Lease
 from dumbwaiter.brokers.served import Received
 from dumbwaiter.brokers.sqs.api import Api, Failed
 from dumbwaiter.brokers.sqs.names import DEAD
 from dumbwaiter.brokers.sqs.queues import Queues
 from dumbwaiter.brokers.sqs.wire import Arrived, Note, burial_of, entry_nbytes, entry_of, message_of
-from dumbwaiter.errors import BrokerError, BrokerUnavailableError, LockLostError
-from dumbwaiter.message import Delivery, Message
+from dumbwaiter.errors import BrokerUnavailableError, QueueNotFoundError
+from dumbwaiter.message import Delivery
+from dumbwaiter.policies.lanes import LANES
 
 LONGEST_LOCK = 43_200
 """Seconds for which SQS keeps a message locked at most, renewed or not, from its receive on."""
@@ -38,7 +41,6 @@ _SPARE = 0.5
 _EARLY = 0.5
 """A message that is due within so many seconds is served at once."""
 _FEW = 100
-_UNREAD = Message(id="unread")
 
 
 def visibility_of(lock_duration: float) -> int:
@@ -54,18 +56,16 @@ def delay_of(seconds: float) -> int:
 class Held(msgspec.Struct, gc=False):
     """How a delivery is settled: in which queue of SQS (its *url*), and by which *handle*.
 
-    *is_copied*: its copy has been sent already, and only the deletion failed. *is_unsure*: nobody knows whether it was
-    deleted.
+    *is_copied*: its copy has been sent already, and only the deletion failed.
     """
 
     url: str
     handle: str
     is_copied: bool = False
-    is_unsure: bool = False
 
 
-class Holding:
-    """What one broker object holds. *deliveries_of* reads envelopes, and dead-letters those that cannot be read."""
+class Holding(LeaseHolding[Held]):
+    """What one broker object holds."""
 
     def __init__(
         self,
@@ -75,17 +75,14 @@ class Holding:
         lock_duration: float,
         deliveries_of: Callable[[str, list[Received]], Awaitable[list[Delivery]]],
     ) -> None:
+        super().__init__(lock_duration=lock_duration, deliveries_of=deliveries_of)
         self._api = api
         self._queues = queues
         self._limit = api.location.max_message_size
-        self._lock_duration = lock_duration
         self._visibility = visibility_of(lock_duration)
-        self._deliveries_of = deliveries_of
         self._owner = secrets.token_hex(6)
         self._count = 0
-        self._leases: Leases[Held] = Leases(ended=self._on_ended)
         self._of_id: dict[str, Lease[Held]] = {}
-        self._beside: set[asyncio.Task[Any]] = set()
 
     # --- taking over ---
 
@@ -104,23 +101,13 @@ class Holding:
             if self._is_double(arrived):
                 continue
             one = self._received(arrived, since)
-            lease = Lease(_unread(queue, one), Held(url, arrived.handle), own_lock=None, alive_at=since)
-            if lease.is_valid(time.monotonic()):
+            lease = self._hold(queue, one, Held(url, arrived.handle), own_lock=None, since=since)
+            if lease is not None:
                 received.append(one)
-                # Held before it is read: what cannot be read is dead-lettered under the same lease.
                 leases[one.lock_token] = self._of_id[arrived.id] = lease
-                self._leases.hold(lease)
         if early:
             self.spawn(self._hop(queue, early))
-        try:
-            deliveries = await self._deliveries_of(queue, received)
-        except BrokerError:
-            # Counted, for that needs no copy: who could not be buried may not be copied now either.
-            self.spawn(self.abandon([lease.delivery for lease in leases.values()], 0.0, counted=True))
-            raise
-        for delivery in deliveries:
-            leases[delivery.lock_token].delivery = delivery
-        return deliveries
+        return await self._read(queue, received, leases)
 
     def _received(self, arrived: Arrived, since: float) -> Received:
         self._count += 1
@@ -159,21 +146,10 @@ class Holding:
 
     # --- settling ---
 
-    async def complete(self, deliveries: Sequence[Delivery]) -> None:
-        """As the contract says."""
-        leases, lost = self._leases.take(deliveries, for_good=True)
-        lost += await self._delete(leases)
-        if lost:
-            raise LockLostError(lost)
+    async def _remove(self, leases: list[Lease[Held]]) -> list[Delivery]:
+        return await self._delete(leases)
 
-    async def dead_letter(self, deliveries: Sequence[Delivery], reason: str, detail: str) -> None:
-        """As the contract says."""
-        leases, lost = self._leases.take(deliveries, for_good=True)
-        messages = {delivery.lock_token: delivery.message for delivery in deliveries}
-        for lease in leases:
-            # What was received may be no envelope; what is buried is the part of it that can be read.
-            lease.delivery = msgspec.structs.replace(lease.delivery, message=messages[lease.delivery.lock_token])
-
+    async def _bury(self, leases: list[Lease[Held]], reason: str, detail: str) -> list[Delivery]:
         def burial(lease: Lease[Held]) -> dict[str, Any]:
             note = Note(reason=reason, detail=detail, count=lease.delivery.delivery_count)
             return burial_of(lease.delivery.message, note, self._limit)
@@ -182,38 +158,36 @@ class Holding:
             for queue in {lease.delivery.queue for lease in leases}:
                 dead = await self._queues.url(queue, DEAD)
                 await self._copy([lease for lease in leases if lease.delivery.queue == queue], burial, to=dead)
-        lost += await self._delete(leases)
-        if lost:
-            raise LockLostError(lost)
+        return await self._delete(leases)
 
-    async def abandon(self, deliveries: Sequence[Delivery], delay: float, *, counted: bool) -> None:
+    async def _keep_up(self, leases: list[Lease[Held]]) -> list[Lease[Held]]:
+        return await self._change_visibility(leases, self._visibility)
+
+    def claim_of(self, delivery: Delivery) -> Claim | None:
         """As the contract says."""
-        leases, lost = self._leases.take(deliveries, for_good=False)
-        lost += await self._hand_back(leases, delay, counted=counted)
-        if lost:
-            raise LockLostError(lost)
+        found, _ = self._leases.find([delivery])
+        if not found or found[0].is_unsure:
+            return None
+        held = found[0].held
+        return Claim(delivery.queue, f"{held.url} {held.handle}", found[0].delivery.locked_until)
 
-    async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+    async def take_back(self, claims: Sequence[Claim]) -> int:
         """As the contract says."""
-        leases, lost = self._leases.find(deliveries)
-        asked_at = time.monotonic()
-        gone = {id(one) for one in await self._change_visibility(leases, self._visibility)}
-        renewed: dict[str, Delivery] = {}
-        until = asked_at + self._lock_duration
-        for lease in leases:
-            delivery = None if id(lease) in gone else self._leases.renew(lease, until)
-            if delivery is None:
-                lost.append(lease.delivery)
-            else:
-                renewed[delivery.lock_token] = delivery
-        kept = [renewed[delivery.lock_token] for delivery in deliveries if delivery.lock_token in renewed]
-        if lost:
-            raise LockLostError(lost, kept)
-        return kept
-
-    def give_back_later(self, deliveries: list[Delivery]) -> None:
-        """Hand *deliveries* back, which came for nobody, while others go on."""
-        self.spawn(self.abandon(deliveries, 0.0, counted=False))
+        by_url: dict[str, list[dict[str, Any]]] = {}
+        for queue in {claim.queue for claim in claims}:
+            with contextlib.suppress(QueueNotFoundError):
+                by_url.update((url, []) for url in await self._queues.urls(queue, range(LANES)))
+        for claim in claims:
+            url, _, handle = claim.token.partition(" ")
+            if handle and url in by_url:
+                by_url[url].append({"ReceiptHandle": handle, "VisibilityTimeout": 0})
+        count = 0
+        for url, entries in by_url.items():
+            outcomes = await self._api.batch("change_message_visibility_batch", url, entries)
+            if any(failed is not None and not failed.is_ours for failed in outcomes):
+                raise BrokerUnavailableError("SQS did not hand back all that a dead process held")
+            count += outcomes.count(None)
+        return count
 
     async def release(self, url: str, came: Sequence[Arrived]) -> None:
         """Hand back at once what nobody holds, uncounted: it may come to one that waits no more again and again."""
@@ -226,16 +200,7 @@ class Holding:
         again = [{"ReceiptHandle": handle, "VisibilityTimeout": 0} for handle in left]
         await self._api.batch("change_message_visibility_batch", url, again)
 
-    async def close(self) -> None:
-        """Hand back what is held, uncounted, as far as SQS can be reached."""
-        if self._beside:
-            await asyncio.wait(self._beside)
-        with contextlib.suppress(BrokerError):  # their locks run out
-            await self._hand_back(self._leases.release(), 0.0, counted=False)
-        self._leases.lose()
-
     async def _hand_back(self, leases: list[Lease[Held]], delay: float, *, counted: bool) -> list[Delivery]:
-        """Hand the messages of *leases* back. Returns the deliveries that are lost."""
         plain = [lease for lease in leases if self._is_plain(lease, delay, counted=counted)]
         copied = [lease for lease in leases if not self._is_plain(lease, delay, counted=counted)]
         due = time.time() + delay if delay > LONGEST_DELAY else None
@@ -255,7 +220,7 @@ class Holding:
     def _is_plain(self, lease: Lease[Held], delay: float, *, counted: bool) -> bool:
         """Whether SQS can hand it back itself; or must, for there may be nothing to copy, or no room for a copy."""
         delivery = lease.delivery
-        if (counted and delay <= 0) or lease.held.is_unsure or delivery.message is _UNREAD:
+        if (counted and delay <= 0) or lease.is_unsure or not self._is_read(lease):
             return True
         return entry_nbytes(entry_of(delivery.message, count=delivery.delivery_count, due=1.0)) > self._limit
 
@@ -301,41 +266,9 @@ class Holding:
                 lost.append(lease)
         return lost
 
-    @contextlib.contextmanager
-    def _restoring(self, leases: list[Lease[Held]], *, unsure: bool = False) -> Iterator[None]:
-        """Hold *leases* again when what follows fails. *unsure*: nobody knows then whether it was done."""
-        try:
-            yield
-        except BaseException:
-            for lease in leases:
-                lease.held.is_unsure |= unsure
-                self._leases.hold(lease)
-            raise
-
     def _on_ended(self, leases: list[Lease[Held]]) -> None:
         # Where this process was stopped meanwhile, the lock in SQS may be over as well, and others hold the message.
         spare = self._visibility - self._lock_duration - _SPARE / 2
         now = time.monotonic()
         if ours := [lease for lease in leases if now < lease.delivery.locked_until + spare]:
             self.spawn(self._change_visibility(ours, 0))
-
-    def spawn(self, work: Coroutine[Any, Any, object]) -> None:
-        """Let *work* run on, whoever leaves; close() waits for it. Locks that it cannot hand back run out."""
-
-        async def quietly() -> None:
-            with contextlib.suppress(BrokerError):
-                await work
-
-        task = asyncio.get_running_loop().create_task(quietly())
-        self._beside.add(task)
-        task.add_done_callback(self._beside.discard)
-
-
-def _unread(queue: str, received: Received) -> Delivery:
-    return Delivery(
-        message=_UNREAD,
-        queue=queue,
-        lock_token=received.lock_token,
-        locked_until=received.locked_until,
-        delivery_count=received.delivery_count,
-    )

@@ -30,12 +30,21 @@ from dumbwaiter.testing.conformance.positions import PositionRules
 from dumbwaiter.testing.conformance.receiving import ReceivingRules
 from dumbwaiter.testing.conformance.sending import SendingRules
 from dumbwaiter.testing.conformance.settling import SettlingRules
+from dumbwaiter.testing.conformance.takeover import TakeoverRules
 
 __all__ = ["BrokerConformance", "Harness", "ServerHarness"]
 
 
 class BrokerConformance(
-    SendingRules, ReceivingRules, LockingRules, SettlingRules, LookingRules, PositionRules, InboxRules, CrashingRules
+    SendingRules,
+    ReceivingRules,
+    LockingRules,
+    SettlingRules,
+    LookingRules,
+    PositionRules,
+    InboxRules,
+    CrashingRules,
+    TakeoverRules,
 ):
     """All rules. The subclass has a fixture ``harness``: a Harness on a server or namespace of its own, per test."""
 

@@ -14,16 +14,26 @@ import sys
 
 import msgspec
 
-from dumbwaiter.brokers.contract import Broker
+from dumbwaiter.brokers.contract import Broker, Claim
 from dumbwaiter.message import Message
+
+
+class Held(msgspec.Struct):
+    """What a process holds: a claim to each delivery, and one to all of them, as far as its adapter makes such."""
+
+    each: list[Claim | None]
+    all_: Claim | None
 
 
 async def _send_and_die(broker: Broker, queue: str, take: int) -> None:
     await broker.open()
     await broker.create_queue(queue)
     await broker.send(queue, msgspec.json.decode(sys.stdin.buffer.read(), type=list[Message]))
-    while take:
-        take -= len(await broker.receive(queue, max_messages=take, max_wait=10.0))
+    claims: list[Claim | None] = []
+    while len(claims) < take:
+        deliveries = await broker.receive(queue, max_messages=take - len(claims), max_wait=10.0)
+        claims += map(broker.claim_of, deliveries)
+    os.write(sys.stdout.fileno(), msgspec.msgpack.encode(Held(claims, broker.claim_to_all(queue))))
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from dumbwaiter.brokers import open_broker
 from dumbwaiter.errors import ConfigError
+from dumbwaiter.testing.conformance.crash import Held
 from dumbwaiter.testing.eventually import eventually
 from dumbwaiter.urls import shown
 
@@ -82,18 +83,32 @@ class Harness:
         """In a child process create *queue*, send, lock *take* of the messages, and die by kill -9 once all that is
         confirmed. Locks last *lock_duration*.
         """
+        await self._run_crash(queue, messages, take=take, lock_duration=self.lock_duration)
+
+    async def hold_and_die(self, queue: str, messages: Sequence[Message]) -> Held:
+        """In a child process create *queue*, send, lock all of the messages for long, and die by kill -9: what the
+        child could claim.
+        """
+        said = await self._run_crash(queue, messages, take=len(messages), lock_duration=LONG_LOCK)
+        held: Held = msgspec.msgpack.decode(said, type=Held)
+        return held
+
+    async def _run_crash(self, queue: str, messages: Sequence[Message], *, take: int, lock_duration: float) -> bytes:
+        """What the child says before it dies."""
         command = (sys.executable, "-m", "dumbwaiter.testing.conformance.crash")
         arguments = (f"{self.adapter.__module__}:{self.adapter.__qualname__}", self.url, queue)
         child = await asyncio.create_subprocess_exec(
             *command,
             *arguments,
-            str(self.lock_duration),
+            str(lock_duration),
             str(take),
             stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},  # the adapter may lie beside its tests
         )
-        await child.communicate(msgspec.json.encode(messages))
+        said, _ = await child.communicate(msgspec.json.encode(messages))
         assert child.returncode == -signal.SIGKILL, f"the sending process ended with {child.returncode} before its kill"
+        return said
 
     def new_queue(self) -> str:
         """A queue name that nobody has used."""
@@ -173,8 +188,14 @@ class Harness:
         """stats() comes to say *counts*; counts left out must be 0, and those that the product cannot tell None."""
         expected: dict[str, int | None] = {"ready": 0, "locked": 0, "delayed": 0, "dead": 0}
         expected.update(counts)
+        if broker.capabilities.ready_includes_locked:
+            expected["ready"] = counts.get("ready", 0) + counts.get("locked", 0)
+        if not broker.capabilities.counts_ready:
+            expected.update(ready=None, delayed=None)
         if not broker.capabilities.counts_locked:
             expected["locked"] = None
+        if not broker.capabilities.counts_dead:
+            expected["dead"] = None
 
         async def as_expected() -> bool:
             stats = await broker.stats(queue)

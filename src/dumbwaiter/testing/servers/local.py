@@ -12,6 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from dumbwaiter.errors import DumbwaiterError
 
@@ -22,11 +23,15 @@ _LOG_CHARACTERS = 2000
 
 
 class MissingServerError(DumbwaiterError):
-    """The program *name* is not on this machine; *remedy* is the command that installs it."""
+    """The program *name* is not on this machine; *remedy* is the command that installs it.
 
-    def __init__(self, name: str, remedy: str) -> None:
+    *is_in_an_index*: of PyPI, Debian or npm, so that a machine where everything must be there can have it.
+    """
+
+    def __init__(self, name: str, remedy: str, *, is_in_an_index: bool = True) -> None:
         self.name = name
         self.remedy = remedy
+        self.is_in_an_index = is_in_an_index
         super().__init__(f"{name} is missing: {remedy}")
 
 
@@ -54,9 +59,15 @@ def made(folder: Path) -> Path:
 
 
 class LocalServer(ABC):
-    """A program that listens on *port*, and keeps its port and its data when it is started again."""
+    """A program that listens on *port*, and keeps its port and its data when it is started again.
+
+    *url* is the broker's. *client_environment* is what its clients need in their environment.
+    """
 
     url: str
+    keeps_data = True
+    """Whether it has its data still when it is started again."""
+    client_environment: Mapping[str, str] = MappingProxyType({})
     start_seconds = START_SECONDS
 
     def __init__(self, command: Sequence[str], port: int, log: Path) -> None:

