@@ -1,0 +1,5 @@
+"""Apache Kafka: see broker.py, and docs/brokers/kafka.md."""
+
+from dumbwaiter.brokers.kafka.broker import KafkaBroker
+
+__all__ = ["KafkaBroker"]

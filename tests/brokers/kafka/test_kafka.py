@@ -1,0 +1,189 @@
+"""What the suite does not say of Kafka, on Tansu."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+import pytest
+from confluent_kafka import Producer
+
+from dumbwaiter.brokers import open_broker
+from dumbwaiter.brokers.kafka import replica
+from dumbwaiter.errors import BrokerError, BrokerUnavailableError, InboxGoneError
+from dumbwaiter.message import Message
+from dumbwaiter.testing import eventually
+from dumbwaiter.testing.servers import TansuServer
+
+pytestmark = pytest.mark.anyio
+
+
+@contextlib.asynccontextmanager
+async def broker_at(url, lock_duration=30.0):
+    async with open_broker(url, lock_duration=lock_duration) as broker:
+        yield broker
+
+
+def produce(tansu, topic, value, headers=()):
+    """As any producer does that knows nothing of dumbwaiter."""
+    producer = Producer({"bootstrap.servers": f"127.0.0.1:{tansu.server.port}"})
+    producer.produce(topic, value, headers=list(headers))
+    assert producer.flush(10) == 0
+
+
+async def test_a_value_that_somebody_else_produced_is_a_request(tansu):
+    async with broker_at(tansu.url()) as broker:
+        await broker.create_queue("foreign.1")
+        waiting = asyncio.create_task(broker.receive("foreign.1", max_messages=1, max_wait=10.0))
+        await asyncio.sleep(0.05)
+        await asyncio.to_thread(produce, tansu, "dumbwaiter.foreign_2e1", b"\xff body")
+        (delivery,) = await waiting
+        assert delivery.message.body == b"\xff body"
+        assert delivery.message.id == "dumbwaiter.foreign_2e1.0.0"
+
+
+async def test_headers_of_other_producers_are_cloudevents_attributes(tansu):
+    async with broker_at(tansu.url()) as broker:
+        await broker.create_queue("attributes")
+        headers = [("id", b"42"), ("ce_tenant", b"acme"), ("content-type", b"image/png"), ("x-trace", b"1")]
+        await asyncio.to_thread(produce, tansu, "dumbwaiter.attributes", b"", headers)
+        (delivery,) = await broker.receive("attributes", max_messages=1, max_wait=10.0)
+        message = delivery.message
+        assert (message.id, message.tenant, message.content_type) == ("42", "acme", "image/png")
+
+
+async def test_what_no_envelope_can_be_read_of_becomes_a_dead_letter(tansu):
+    async with broker_at(tansu.url()) as broker:
+        await broker.create_queue("bad")
+        await asyncio.to_thread(produce, tansu, "dumbwaiter.bad", b"body", [("ce_priority", b"high")])
+        await asyncio.to_thread(produce, tansu, "dumbwaiter.bad", b"body", [("ce_tenant", b"\xff")])
+        await broker.send("bad", [Message(id="good")])
+
+        async def good():
+            return await broker.receive("bad", max_messages=10, max_wait=1.0)
+
+        (delivery,) = await eventually(good, within=10.0)
+        assert delivery.message.id == "good"
+        letters = await broker.dead_letters("bad")
+        assert [(letter.reason, letter.message.body) for letter in letters] == [("bad-envelope", b"body")] * 2
+
+
+async def test_garbage_in_a_ledger_is_passed_over(tansu):
+    async with broker_at(tansu.url()) as broker:
+        await broker.create_queue("garbage")
+        await asyncio.to_thread(produce, tansu, "dumbwaiter.garbage.ledger", b"garbage")
+        await broker.send("garbage", [Message(id="kept")])
+        (delivery,) = await broker.receive("garbage", max_messages=1, max_wait=10.0)
+        await broker.complete([delivery])
+
+
+async def test_queues_of_several_partitions_are_served_whole(tansu):
+    async with broker_at(tansu.url(partitions=4, prefix="parted")) as broker:
+        assert not broker.capabilities.ordered
+        await broker.create_queue("parted")
+        messages = [Message() for _ in range(200)]
+        for start in range(0, 200, 10):
+            await broker.send("parted", messages[start : start + 10])
+        came = set()
+        while len(came) < 200:
+            some = await broker.receive("parted", max_messages=50, max_wait=5.0)
+            assert some
+            came |= {delivery.message.id for delivery in some}
+            await broker.complete(some)
+        assert came == {message.id for message in messages}
+
+
+async def test_a_lock_is_held_for_three_times_its_length_by_renewing(tansu):
+    async with broker_at(tansu.url(), lock_duration=0.5) as holder, broker_at(tansu.url()) as other:
+        await holder.create_queue("long")
+        await holder.send("long", [Message()])
+        held = await holder.receive("long", max_messages=1, max_wait=5.0)
+        competing = asyncio.create_task(other.receive("long", max_messages=1, max_wait=1.5))
+        while not competing.done():
+            held = await holder.renew_lock(held)
+            await asyncio.sleep(0.1)
+        assert await competing == []
+        await holder.complete(held)
+
+
+async def test_many_events_make_a_snapshot_and_whoever_comes_later_knows_all(tansu, monkeypatch):
+    monkeypatch.setattr(replica, "SNAPSHOT_EVERY", 20)
+    async with broker_at(tansu.url()) as broker:
+        await broker.create_queue("snapshots")
+        await broker.send("snapshots", [Message(body=b"%d" % i) for i in range(40)])
+        for _ in range(30):
+            await broker.complete(await broker.receive("snapshots", max_messages=1, max_wait=5.0))
+        async with broker_at(tansu.url()) as other:
+            assert (await other.stats("snapshots")).ready == 10
+
+
+async def test_an_address_that_is_no_inbox_is_refused(tansu):
+    async with broker_at(tansu.url()) as broker:
+        for address in ("dumbwaiter.resnet", "x", "dumbwaiter..inbox.99.00000000000000000000000000000000"):
+            with pytest.raises(InboxGoneError):
+                await broker.reply(address, [Message()])
+
+
+async def test_a_server_that_is_not_there_is_named_without_secrets():
+    broker = open_broker("kafka://user:secret@127.0.0.1:1")
+    with pytest.raises(BrokerUnavailableError) as caught:
+        await broker.open()
+    assert "127.0.0.1:1" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+async def test_an_examination_says_what_one_broker_means(tansu):
+    async with broker_at(tansu.url()) as broker:
+        await broker.create_queue("examined")
+        findings = {finding.subject: finding for finding in await broker.examine()}
+        assert findings["durability"].level == "warning"
+        assert "replicas=3" in findings["durability"].remedy
+        assert findings["settings"].level == "note"  # Tansu tells only what a topic was made with
+
+
+async def test_a_server_that_lost_all_is_used_again_without_an_operator(tmp_path):
+    """Tansu keeps nothing by kill -9: what was sent is gone, and what is sent afterwards is served."""
+    server = TansuServer(tmp_path)
+    server.start()
+    try:
+        async with broker_at(server.url) as broker:
+            await broker.create_queue("again")
+            await broker.send("again", [Message() for _ in range(30)])
+            await broker.receive("again", max_messages=20, max_wait=5.0)
+            server.stop()
+            await eventually(lambda: _is_down(broker), within=10.0)
+            server.start()
+
+            async def goes_round():
+                try:
+                    await broker.create_queue("again")
+                    await broker.send("again", [Message(id="new")])
+                    some = await broker.receive("again", max_messages=1, max_wait=2.0)
+                    await broker.complete(some)
+                except BrokerError:
+                    return False
+                return [delivery.message.id for delivery in some] == ["new"]
+
+            await eventually(goes_round, within=20.0, every=0.1)
+    finally:
+        server.stop()
+
+
+async def _is_down(broker):
+    try:
+        await broker.check()
+    except BrokerUnavailableError:
+        return True
+    return False
+
+
+async def test_the_age_of_the_oldest_message_is_that_of_the_one_that_waits(tansu):
+    async with broker_at(tansu.url()) as broker:
+        await broker.create_queue("old")
+        await broker.send("old", [Message(), Message()])
+        first = time.monotonic()
+        await broker.complete(await broker.receive("old", max_messages=1, max_wait=5.0))
+        age = (await broker.stats("old")).oldest_age
+        assert age is not None
+        assert 0.0 <= age <= time.monotonic() - first + 5.0
