@@ -133,7 +133,7 @@ async def insist_on_broker(
     except LockLostError as error:
         return list(error.deliveries)
     except QueueNotFoundError:
-        gone = [one for one in batch if isinstance(one, Delivery)]
+        gone: list[Delivery] = [one for one in batch if isinstance(one, Delivery)]
         if len(gone) < len(batch):  # something is to be sent there, and was not
             raise
         return gone

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 
 import broken_dead_letters
+import broken_foreign
 import broken_locks
 import broken_looks
 import broken_messages
@@ -29,6 +30,7 @@ IN_MEMORY = [
 ]
 ON_A_FILE = [*broken_sqlite.breaks.adapters, *broken_takeover.breaks.adapters]
 SERVED = broken_served.breaks.adapters
+FOREIGN = broken_foreign.breaks.adapters
 
 #: Short, because a broken adapter makes the suite wait for what never comes. Too short can only fail a sound one.
 IMPATIENT = {"lock_duration": 0.15, "slack": 0.4, "quiet": 0.08, "stats_age": 0.1}
@@ -67,6 +69,20 @@ async def test_a_broken_adapter_on_a_file_fails_the_rule_that_names_its_fault(tm
         await check(rule, Harness(f"sqlite://{tmp_path}/broken.db", adapter=adapter, **IMPATIENT))
 
 
+@of_each(FOREIGN)
+async def test_a_broken_adapter_fails_the_rule_about_what_others_wrote(adapter, rule, keeps):
+    for_foreign = broken_foreign.ForeignHarness
+    await check(keeps, for_foreign(f"memory://{secrets.token_hex(8)}", adapter=adapter, **PATIENT))
+    with pytest.raises(FAILURES):
+        await check(rule, for_foreign(f"memory://{secrets.token_hex(8)}", adapter=adapter, **IMPATIENT))
+
+
+@pytest.mark.parametrize("rule", [broken_foreign.READ, broken_foreign.LARGEST, broken_foreign.MOST])
+async def test_a_sound_adapter_keeps_the_rules_about_what_others_wrote(rule):
+    sound = broken_foreign.ReadsEnvelopes
+    await check(rule, broken_foreign.ForeignHarness(f"memory://{secrets.token_hex(8)}", adapter=sound, **PATIENT))
+
+
 @of_each(SERVED)
 async def test_a_broken_adapter_of_a_server_fails_the_rule_that_names_its_fault(server, adapter, rule, keeps):
     await check(keeps, TinyServerHarness(server, adapter, **PATIENT))
@@ -85,7 +101,7 @@ async def test_a_server_that_loses_what_it_confirmed_fails_the_rule_of_durabilit
 def test_every_rule_is_broken_by_an_adapter():
     """A rule that nothing here can fail may be one that cannot fail at all."""
     rules = {name for name in dir(BrokerConformance) if name.startswith("test_")}
-    assert rules == {rule for _, rule, _ in (*IN_MEMORY, *ON_A_FILE, *SERVED)}
+    assert rules == {rule for _, rule, _ in (*IN_MEMORY, *ON_A_FILE, *SERVED, *FOREIGN)}
 
 
 @pytest.fixture

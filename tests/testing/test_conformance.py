@@ -53,6 +53,11 @@ RULES = {
         "test_a_dead_lettered_message_moves_with_its_reason_and_detail",
         "test_a_stale_delivery_of_a_message_that_is_dead_by_now_leaves_the_dead_letter_alone",
     },
+    "what cannot be read of others' messages is dead-lettered, and costs no other message": {
+        "test_a_message_that_cannot_be_read_is_dead_lettered_and_costs_no_other",
+        "test_one_of_the_largest_size_that_cannot_be_read_costs_no_other",
+        "test_one_with_the_most_headers_that_cannot_be_read_costs_no_other",
+    },
     "dead letters can be read, counted, redriven and purged": {
         "test_dead_letters_can_be_read_again_and_counted",
         "test_the_oldest_dead_letters_come_first",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+import redis.asyncio
 from servers import RedisServer
 
 from dumbwaiter.testing import BrokerConformance, ServerHarness
@@ -14,6 +15,13 @@ class RedisHarness(ServerHarness):
     def __init__(self, server: RedisServer, scheme: str = "redis") -> None:
         super().__init__(server.url.replace("redis", scheme, 1), lock_duration=0.5)
         self._server = server
+
+    most_headers = 3900
+
+    async def send_foreign(self, queue, headers, body):
+        client = redis.asyncio.Redis.from_url(self.url.replace("valkey", "redis", 1))
+        await client.xadd(f"dumbwaiter:{{{queue}}}", {"body": body, **headers})
+        await client.aclose()
 
     async def stop_server(self) -> None:
         await asyncio.to_thread(self._server.stop)

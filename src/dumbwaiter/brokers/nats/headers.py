@@ -27,7 +27,7 @@ COUNT = "Dumbwaiter-Deliveries"
 SENT = "Dumbwaiter-Sent"
 """When the message was sent first, in nanoseconds since the Unix epoch, where this is a copy of it."""
 REASON, DETAIL = "Dumbwaiter-Reason", "Dumbwaiter-Detail"
-TOKEN = "Dumbwaiter-Token"
+TOKEN = "Dumbwaiter-Token"  # noqa: S105 - the name of a header
 """Of a dead letter: what the id of its redriven copy is made of, so that nobody else can know that beforehand."""
 
 LONGEST_DETAIL = 16 * 1024

@@ -18,8 +18,8 @@ from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Capabilities, Cla
 from dumbwaiter.brokers.findings import Finding
 from dumbwaiter.brokers.redis import scripts
 from dumbwaiter.brokers.redis.connection import Argument, Pipeline
-from dumbwaiter.brokers.redis.errors import NoGroupError
-from dumbwaiter.brokers.redis.examining import Facts, findings_of, read_facts, require_version
+from dumbwaiter.brokers.redis.errors import NoGroupError, RefusedError
+from dumbwaiter.brokers.redis.examining import Facts, findings_of, read_facts, refusal, require_version, stranger
 from dumbwaiter.brokers.redis.inbox import REPLY_SECONDS, Mailbox
 from dumbwaiter.brokers.redis.keys import (
     QueueKeys,
@@ -27,10 +27,10 @@ from dumbwaiter.brokers.redis.keys import (
     inbox_keys,
     keys_of,
     parse_inbox_address,
-    registry_key,
 )
 from dumbwaiter.brokers.redis.letters import Graveyard, Why
 from dumbwaiter.brokers.redis.location import location_of
+from dumbwaiter.brokers.redis.registry import Registry
 from dumbwaiter.brokers.redis.scripts import Script
 from dumbwaiter.brokers.redis.taking import MISSING, Taken, Taker
 from dumbwaiter.brokers.redis.waiting import Waiting
@@ -107,6 +107,7 @@ class RedisBroker(ServedBroker):
         self._mailbox = Mailbox(self._location, self._pipeline, self._owner)
         self._dead = Graveyard(self._pipeline, run=self._run, keys_of=self._keys_of)
         self._is_cluster = facts.is_cluster
+        self._registry = Registry(self._pipeline, self._location.prefix, has_queue=self._dead.has_queue)
         self._waitings: dict[str, Waiting] = {}
 
     def _waiting_for(self, queue: str) -> Waiting:
@@ -142,7 +143,13 @@ class RedisBroker(ServedBroker):
 
     async def examine(self, *, longest_run: float | None = None) -> list[Finding]:  # noqa: ARG002 - locks are renewed
         self.require_open()
-        return findings_of(await self._facts())
+        findings = findings_of(await self._facts())
+        try:
+            await self.check()
+        except RefusedError as error:
+            findings.append(refusal(error))
+        strangers = await self._registry.strangers(all_here=not self._is_cluster)
+        return [*findings, *(stranger(self._registry.key, text) for text in strangers)]
 
     async def _facts(self) -> Facts:
         return await read_facts(self._pipeline)
@@ -151,9 +158,8 @@ class RedisBroker(ServedBroker):
 
     async def _create_queue(self, queue: str) -> None:
         self.require_open()
-        listing = self._pipeline.ask("SADD", registry_key(self._location.prefix), queue)
         try:
-            await asyncio.gather(listing, self._run(scripts.CREATE, queue))
+            await asyncio.gather(self._registry.add(queue), self._run(scripts.CREATE, queue))
         except BrokerUnavailableError:
             # A server that is full refuses that; and yet a worker must come up to work its queue off.
             if not await self._dead.has_queue(queue):
@@ -161,8 +167,7 @@ class RedisBroker(ServedBroker):
 
     async def queues(self) -> list[str]:
         self.require_open()
-        names = await self._pipeline.ask("SMEMBERS", registry_key(self._location.prefix))
-        return sorted(name.decode() for name in names)
+        return await self._registry.names(all_here=not self._is_cluster)
 
     async def has_queue(self, queue: str) -> bool:
         self.require_open()
@@ -337,8 +342,15 @@ class RedisBroker(ServedBroker):
     # --- scripts ---
 
     async def _run(self, script: Script, queue: str, *arguments: Argument) -> Any:
+        run = partial(script.run, self._pipeline, self._location.shown, self._keys_of(queue), *arguments)
+        with contextlib.suppress(NoGroupError):
+            return await run()
+        # Somebody has destroyed a group; what lies in the streams is to be served all the same.
+        if not await self._dead.has_queue(queue):
+            raise QueueNotFoundError(queue)
         try:
-            return await script.run(self._pipeline, self._location.shown, self._keys_of(queue), *arguments)
+            await scripts.CREATE.run(self._pipeline, self._location.shown, self._keys_of(queue))
+            return await run()
         except NoGroupError:
             raise QueueNotFoundError(queue) from None
 

@@ -31,6 +31,7 @@ class Wire:
 
     def __init__(self, location: Location) -> None:
         self.where = location.shown
+        self._with_tls = location.is_encrypted
         self._connection = _connection(location)
 
     async def connect(self) -> bool:
@@ -43,7 +44,7 @@ class Wire:
                 await self._connection.connect()  # type: ignore[no-untyped-call]
         except (RedisError, OSError) as error:
             await self.disconnect()
-            raise of_connection(error, self.where) from error
+            raise of_connection(error, self.where, with_tls=self._with_tls) from error
         return True
 
     async def exchange(self, packed: bytes, count: int, *, wait: float = 0.0) -> list[Any]:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import ssl
+
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from dumbwaiter.errors import BrokerUnavailableError
+
+
+class RefusedError(BrokerUnavailableError):
+    """The server answered, and will not do it, or cannot now."""
 
 
 class NoGroupError(Exception):
@@ -21,12 +27,16 @@ def of_reply(error: ResponseError, where: str) -> Exception:
     if "NOGROUP" in str(error):
         return NoGroupError(str(error))
     said = str(error).rstrip(".")
-    return BrokerUnavailableError(f"{where} refuses: {said}{_remedy(said)}")
+    return RefusedError(f"{where} refuses: {said}{_remedy(said)}")
 
 
-def of_connection(error: BaseException, where: str) -> BrokerUnavailableError:
-    """What the connection to *where* failed with."""
+def of_connection(error: BaseException, where: str, *, with_tls: bool = False) -> BrokerUnavailableError:
+    """What the connection to *where* failed with; *with_tls* while one with TLS is made."""
     said = str(error).rstrip(".")
+    if with_tls and isinstance(error, TimeoutError | ssl.SSLError):
+        said = said if isinstance(error, ssl.SSLError) else "it does not answer as a server with TLS does"
+        is_plain = "write redis:// if it has no TLS, or look whether it is stopped or very busy"
+        return BrokerUnavailableError(f"cannot reach {where} by TLS: {said}; {is_plain}")
     if isinstance(error, AuthenticationError):
         return BrokerUnavailableError(f"{where} refuses user or password: {said}; write them into the URL")
     if isinstance(error, TimeoutError) and not isinstance(error, RedisError):
@@ -34,9 +44,9 @@ def of_connection(error: BaseException, where: str) -> BrokerUnavailableError:
     return BrokerUnavailableError(f"cannot reach {where}: {said}; start it, or look at its address")
 
 
-#: What a refusal begins with -> the next step.
+#: What a refusal holds -> the next step. The client library cuts off the word that some begin with.
 _REMEDIES = {
-    "OOM ": "; its memory is full: complete or purge messages, or raise maxmemory",
+    "used memory > 'maxmemory'": "; its memory is full: complete or purge messages, or raise maxmemory",
     "MISCONF": "; it cannot write to its disk: look at its log and at the free space",
     "READONLY": "; it is a replica: write the primary's address",
     "NOREPLICAS": "; too few replicas follow: start them, or lower min-replicas-to-write",
@@ -50,4 +60,4 @@ _REMEDIES = {
 
 
 def _remedy(text: str) -> str:
-    return next((remedy for start, remedy in _REMEDIES.items() if start in text), "")
+    return next((remedy for part, remedy in _REMEDIES.items() if part in text), "")

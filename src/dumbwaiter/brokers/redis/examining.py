@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 
 import msgspec
@@ -14,6 +15,8 @@ from dumbwaiter.errors import BrokerUnavailableError
 OLDEST = (6, 2)
 """The first Redis with ZMSCORE and exclusive bounds of XRANGE; all Valkeys have them."""
 DURABILITY = "durability"
+FULL = 0.9
+"""The part of its memory that a server may use without a warning."""
 SETTINGS = (
     "appendonly",
     "appendfsync",
@@ -90,6 +93,7 @@ def findings_of(facts: Facts) -> list[Finding]:
         findings += _without_settings(facts)
     else:
         findings += [_durability(facts.settings), _snapshots(facts.settings), _memory(facts.settings)]
+    findings += _fullness(facts)
     return [*findings, _replication(facts), *_cluster(facts), *_disk(facts)]
 
 
@@ -149,6 +153,33 @@ def _memory(settings: Mapping[str, str]) -> Finding:
         text=f"maxmemory-policy {policy}: {when} the server throws away whole queues",
         remedy="maxmemory-policy noeviction",
     )
+
+
+def _fullness(facts: Facts) -> list[Finding]:
+    used, limit = (int(facts.info.get(name, "0") or 0) for name in ("used_memory", "maxmemory"))
+    if limit == 0 or used < FULL * limit:
+        return []
+    return [
+        Finding(
+            level="warning",
+            subject="room",
+            text=f"{used / 2**20:.0f} of its {limit / 2**20:.0f} MiB of memory are used; when they are full, sends are "
+            "refused or queues evicted, by its maxmemory-policy",
+            remedy=f"maxmemory {2 * limit / 2**20:.0f}mb, or complete and purge messages",
+        )
+    ]
+
+
+def refusal(error: BrokerUnavailableError) -> Finding:
+    """The server refuses a write, with *error*, which says what to do."""
+    text = f"it takes no messages now: {error}"
+    return Finding(level="danger", subject="sends", text=text, remedy="look at `room`, `disk` and `replication` above")
+
+
+def stranger(registry: str, written: str) -> Finding:
+    """*written* is registered in the set *registry*, and there is no such queue."""
+    text = f"{written!r} is registered, and no such queue is there: it was deleted, or somebody else wrote that name"
+    return Finding(level="note", subject="registry", text=text, remedy=f"SREM {registry} {json.dumps(written)}")
 
 
 def _without_settings(facts: Facts) -> list[Finding]:

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from dumbwaiter.envelope import to_attributes
+from dumbwaiter.errors import BadInputError
 from dumbwaiter.message import Message
 from dumbwaiter.policies.lanes import HIGH, LOW, NORMAL
 
@@ -16,6 +17,8 @@ GROUP = "dumbwaiter"
 WAKE_GROUP = "dumbwaiter-wake"
 """A second group, which only wakes brokers that wait; nothing is ever pending in it."""
 BODY = b"body"
+MOST_ATTRIBUTES = 1000
+"""A script of the server's cannot hand on an entry with some thousands of fields."""
 _ATTRIBUTE = "ce-"
 _LANE_NAMES = {HIGH: ":high", NORMAL: "", LOW: ":low"}
 _DEAD_KEY = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
@@ -79,11 +82,19 @@ def is_dead_key(key: str) -> bool:
 
 
 def fields_of(message: Message) -> list[str | bytes]:
-    """The fields of *message*'s entry, name after name and value."""
+    """The fields of *message*'s entry, name after name and value. Raises BadInputError for too many attributes."""
+    attributes = to_attributes(message)
+    if len(attributes) > MOST_ATTRIBUTES:
+        raise BadInputError(f"message {message.id!r} has {too_many(len(attributes))}")
     fields: list[str | bytes] = [BODY, message.body]
-    for name, value in to_attributes(message).items():
+    for name, value in attributes.items():
         fields += (_ATTRIBUTE + name, value)
     return fields
+
+
+def too_many(count: int) -> str:
+    """What is wrong with so many attributes."""
+    return f"{count} attributes, and at most {MOST_ATTRIBUTES} can be handed on here; write them into the body"
 
 
 def read_fields(fields: Sequence[bytes]) -> tuple[Mapping[str, str], bytes]:

@@ -37,14 +37,17 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     @classmethod
-    def unpacked(cls, raw: bytes) -> Self:
-        """What packed() wrote, with the digit of the lane before it."""
-        return msgspec.json.decode(raw[1:], type=cls)
+    def unpacked(cls, raw: bytes, key: str) -> Self:
+        """What packed() wrote, with the digit of the lane before it; what stands in for it where somebody else did."""
+        try:
+            return msgspec.json.decode(raw[1:], type=cls)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return cls(reason="unrecorded", detail="what is recorded of its end cannot be read", count=0, id=key)
 
 
 def letter_of(queue: str, key: str, fields: Sequence[bytes], why: bytes) -> DeadLetter:
     """The dead letter under *key*. Also of fields that are no envelope: then what can be read of them."""
-    facts = Why.unpacked(why)
+    facts = Why.unpacked(why, key)
     attributes, body = read_fields(fields)
     try:
         message = from_attributes(attributes, body, fallback_id=facts.id)

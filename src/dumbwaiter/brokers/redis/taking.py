@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from dumbwaiter.brokers.redis.connection import Argument
-from dumbwaiter.brokers.redis.keys import read_fields
+from dumbwaiter.brokers.redis.keys import MOST_ATTRIBUTES, read_fields, too_many
 from dumbwaiter.brokers.served import Received
 from dumbwaiter.errors import QueueNotFoundError
 from dumbwaiter.policies.lanes import order
@@ -67,7 +67,10 @@ class Taker:
         for token, count, fields in entries:
             lock_token = token.decode()
             attributes, body = read_fields(fields)
-            received.append(Received(attributes, body, _id_of(lock_token), lock_token, until, count))
+            fault = None
+            if len(attributes) > MOST_ATTRIBUTES:
+                attributes, fault = {}, f"it has {too_many(len(attributes))}"
+            received.append(Received(attributes, body, _id_of(lock_token), lock_token, until, count, fault))
         return Taken(received, None if next_event < 0 else next_event / 1000, bool(is_all))
 
 

@@ -22,6 +22,7 @@ from typing import ClassVar
 import pytest
 
 from dumbwaiter.testing.conformance.crashing import CrashingRules
+from dumbwaiter.testing.conformance.foreign import ForeignRules
 from dumbwaiter.testing.conformance.harness import Harness, ServerHarness
 from dumbwaiter.testing.conformance.inboxes import InboxRules
 from dumbwaiter.testing.conformance.locking import LockingRules
@@ -45,6 +46,7 @@ class BrokerConformance(
     InboxRules,
     CrashingRules,
     TakeoverRules,
+    ForeignRules,
 ):
     """All rules. The subclass has a fixture ``harness``: a Harness on a server or namespace of its own, per test."""
 

@@ -16,7 +16,7 @@ for i = 1, count do
   end
 end
 for stream, entries in pairs(done) do
-  call('XACK', stream, GROUP, unpack(entries))
+  redis.pcall('XACK', stream, GROUP, unpack(entries)) -- somebody may have destroyed the group
   call('XDEL', stream, unpack(entries))
 end
 if #ids > 0 then

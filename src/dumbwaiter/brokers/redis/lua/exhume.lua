@@ -30,7 +30,7 @@ for _, entry in ipairs(entries) do
   local key, fields = entry[1], entry[2]
   if verb == 'redrive' then
     local lane = string.match(call('HGET', WHY, key) or '', '^[012]') or 1
-    call('XADD', LANES[lane + 1], '*', unpack(fields))
+    call('XADD', LANES[lane + 1], '*', unpack(bounded(fields)))
   else
     forget_id_of(fields)
   end

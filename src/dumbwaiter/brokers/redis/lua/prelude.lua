@@ -10,6 +10,7 @@ local HIGH, NORMAL, LOW, BELL, LOCKS, BACK, LATER, SCHEDULED, DEAD, WHY, IDS = u
 local LANES = {HIGH, NORMAL, LOW}
 local GROUP, WAKE, CONSUMER = 'dumbwaiter', 'dumbwaiter-wake', 'dumbwaiter'
 local AT_ONCE = 500
+local MOST_VALUES = 7900 -- Lua passes some 8,000 to a call
 local call = redis.call
 
 local function now()
@@ -32,6 +33,19 @@ local function entry_of(token)
   if lane then
     return LANES[lane + 1], ms .. '-' .. seq
   end
+end
+
+-- The fields of an entry as one call takes them: of those that are too many, the body alone.
+local function bounded(fields)
+  if #fields <= MOST_VALUES then
+    return fields
+  end
+  for i = 1, #fields, 2 do
+    if fields[i] == 'body' then
+      return {'body', fields[i + 1]}
+    end
+  end
+  return {fields[1], fields[2]}
 end
 
 -- The same entry, when nobody holds it.
@@ -62,9 +76,12 @@ local function move_scheduled(member)
   local id = string.sub(member, 3)
   local packed = call('HGET', SCHEDULED, id)
   if packed then
-    local entry = cmsgpack.unpack(packed)
     call('HDEL', SCHEDULED, id)
-    call('XADD', LANES[entry[1] + 1], '*', unpack(entry, 2))
+    local is_ours, entry = pcall(cmsgpack.unpack, packed)
+    local stream = is_ours and type(entry) == 'table' and LANES[(tonumber(entry[1]) or -1) + 1]
+    if stream and #entry > 2 and #entry % 2 == 1 then
+      call('XADD', stream, '*', unpack(entry, 2))
+    end
   end
 end
 
@@ -80,7 +97,7 @@ local function advance(time)
       for _, member in ipairs(due) do
         if string.sub(member, 1, 2) == 'd|' then
           move_scheduled(member)
-        else
+        elseif entry_of(member) then -- what else may stand there is not ours
           call('ZADD', BACK, 0, member)
           moved = moved + 1
         end

@@ -11,6 +11,8 @@ local taken, locks = {}, {}
 -- Large bodies come few at a time, so that no answer takes longer than a client waits for it.
 local ENOUGH_NBYTES, FIRST_STEP = 8 * 1024 * 1024, 4
 local nbytes = 0
+-- What was taken before a group turned out to be missing must be locked; it is told when nothing else is to be told.
+local broken
 
 local function lock(lane, id, count, fields)
   local token = place_of(lane, id) .. tag
@@ -35,12 +37,18 @@ local function take_back(lane, stream)
     call('ZREM', BACK, token)
     moved = moved - 1
     local _, id = entry_of(token)
-    local count = (count_of(stream, id) or 0) + 1
-    local entry = call('XCLAIM', stream, GROUP, CONSUMER, 0, id, 'RETRYCOUNT', count)[1]
-    if entry then
-      lock(lane, id, count, entry[2])
-    else
-      call('XACK', stream, GROUP, id) -- somebody has trimmed the stream
+    if id then -- what else may stand there is not ours
+      local count = (count_of(stream, id) or 0) + 1
+      local claimed = redis.pcall('XCLAIM', stream, GROUP, CONSUMER, 0, id, 'RETRYCOUNT', count)
+      if claimed.err then
+        broken = claimed
+        call('ZADD', BACK, 0, token)
+        break
+      elseif claimed[1] then
+        lock(lane, id, count, claimed[1][2])
+      else
+        call('XACK', stream, GROUP, id) -- somebody has trimmed the stream
+      end
     end
   end
 end
@@ -49,7 +57,11 @@ local function take_new(lane, stream)
   local step = FIRST_STEP
   while left > 0 do
     local wanted = math.min(step, left)
-    local read = call('XREADGROUP', 'GROUP', GROUP, CONSUMER, 'COUNT', wanted, 'STREAMS', stream, '>')
+    local read = redis.pcall('XREADGROUP', 'GROUP', GROUP, CONSUMER, 'COUNT', wanted, 'STREAMS', stream, '>')
+    if read and read.err then
+      broken = read
+      break
+    end
     local entries = read and read[1][2] or {}
     for _, entry in ipairs(entries) do
       lock(lane, entry[1], 1, entry[2])
@@ -75,6 +87,8 @@ end
 
 if #locks > 0 then
   call('ZADD', LOCKS, unpack(locks))
+elseif broken then
+  return broken
 elseif ARGV[5] == '1' then
   -- Nothing is ready: all wake-ups until now are for messages that others have taken.
   for _, stream in ipairs({HIGH, NORMAL, LOW, BELL}) do

@@ -6,7 +6,7 @@ for _, token in ipairs(call('ZRANGE', LOCKS, 0, -1)) do
   if string.find(token, mine, 1, true) then
     local stream, id = entry_of(token)
     call('ZREM', LOCKS, token)
-    if not is_counted then
+    if not is_counted and count_of(stream, id) then
       set_count(stream, id, math.max(0, (count_of(stream, id) or 1) - 1))
     end
     call('ZADD', BACK, 0, unheld(token))

@@ -30,7 +30,7 @@ for i, stream in ipairs(LANES) do
   local lane = i - 1
   local back = call('ZRANGEBYLEX', BACK, '[' .. lane .. '|', '(' .. lane .. '}', 'LIMIT', 0, 1)[1]
   if back then
-    oldest = math.min(oldest, tonumber(string.match(back, '|(%d+)')))
+    oldest = math.min(oldest, tonumber(string.match(back, '|(%d+)') or time))
   end
   local fresh = call('XRANGE', stream, '(' .. last_delivered(stream), '+', 'COUNT', 1)[1]
   if fresh then
