@@ -295,3 +295,11 @@ async def test_settling_what_lay_in_a_queue_that_is_gone_is_no_fault_but_sending
     assert await insist_on_broker(gone, deliveries, within=1.0) == deliveries
     with pytest.raises(QueueNotFoundError):
         await insist_on_broker(gone, [Message(id="new")], within=1.0)
+
+
+async def test_a_queue_that_turns_out_to_be_gone_when_the_broker_is_back_is_told(pauses, caplog):
+    outage = Outage()
+    for error in (BrokerUnavailableError("away"), BrokerUnavailableError("away"), *[QueueNotFoundError(QUEUE)] * 2):
+        await outage.pause(error)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR"]
+    assert f"the queue '{QUEUE}' is gone" in caplog.records[1].getMessage()

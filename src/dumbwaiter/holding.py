@@ -145,11 +145,15 @@ class Outage:
 
     def __init__(self) -> None:
         self._failures = 0
+        self._is_gone = False
 
     async def pause(self, error: BrokerUnavailableError | QueueNotFoundError) -> None:
-        """It failed once more: sleep before the next try, longer each time. The 1st, 10th and 100th are logged."""
+        """It failed once more: sleep before the next try, longer each time. The 1st, 10th and 100th are logged, and
+        those of another kind than the one before.
+        """
         self._failures += 1
-        if self._failures in {1, 10, 100}:
+        before, self._is_gone = self._is_gone, isinstance(error, QueueNotFoundError)
+        if self._failures in {1, 10, 100} or before != self._is_gone:
             if isinstance(error, QueueNotFoundError):
                 _log.error("the queue %r is gone, as a whole or in part; it is made again", error.queue)
             else:
@@ -159,6 +163,7 @@ class Outage:
     def over(self) -> None:
         """It worked."""
         self._failures = 0
+        self._is_gone = False
 
 
 def _is_outage(error: Exception) -> bool:

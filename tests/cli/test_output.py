@@ -57,3 +57,9 @@ def test_times_are_local():
 )
 def test_a_body_is_previewed(body, shown):
     assert preview(body, limit=4) == shown
+
+
+def test_what_foreigners_wrote_gives_no_orders_to_the_terminal(capsys):
+    print_table(("key", "detail"), [("id\x1b[2J", "a\nb\x9b0m")])
+    out = capsys.readouterr().out
+    assert out.splitlines()[1] == r"id\x1b[2J  a\nb\x9b0m"

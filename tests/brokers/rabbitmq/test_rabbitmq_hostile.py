@@ -118,7 +118,7 @@ async def test_headers_that_leave_no_room_go_and_the_body_is_buried(broker, chan
     assert [one.message.id for one in await take(broker)] == ["good"]
     (letter,) = await broker.dead_letters("resnet")
     assert (letter.reason, letter.message.body, letter.message.id) == ("bad-envelope", b"evil", "evil")
-    assert letter.detail.endswith("1 headers were too long to be kept: y)")
+    assert letter.detail.endswith("1 headers were too long, or too odd, to be kept: y)")
 
 
 @pytest.mark.parametrize("how", [{"delay": 0.1}, {"counted": False}, {}], ids=["later", "uncounted", "now"])
@@ -130,6 +130,20 @@ async def test_a_message_whose_headers_leave_no_room_is_handed_back_by_the_serve
     came = await take(broker, 2)
     assert {one.message.id for one in came} == {"long", "short"}
     assert len(next(one for one in came if one.message.id == "long").message.extensions["y"]) == 130_000
+
+
+@pytest.mark.parametrize("how", [{"delay": 0.1}, {"counted": False}])
+async def test_a_header_that_is_not_utf_8_can_be_copied(broker, channel, how):
+    with written_as("table", b"\0\0\0\x09\x01aS\0\0\0\x02\xff\xfe"):
+        await publish(channel, broker, b"odd", headers="EVIL", message_id="odd")
+    await broker.abandon(await take(broker), **how)
+    (delivery,) = await take(broker)
+    assert (delivery.message.extensions, delivery.delivery_count) == ({"a": "\ufffd\ufffd"}, 1 + how.get("counted", 1))
+    await broker.dead_letter([delivery], reason="odd")
+    (letter,) = await broker.dead_letters("resnet")
+    assert (letter.message, letter.detail) == (delivery.message, "")
+    assert await broker.redrive("resnet") == 1
+    assert (await take(broker))[0].message == delivery.message
 
 
 async def test_what_cannot_be_read_does_no_harm_in_an_inbox(server, broker, channel):

@@ -16,7 +16,7 @@ class RedisHarness(ServerHarness):
         super().__init__(server.url.replace("redis", scheme, 1), lock_duration=0.5)
         self._server = server
 
-    most_headers = 3900
+    most_headers = 5000
 
     async def send_foreign(self, queue, headers, body):
         client = redis.asyncio.Redis.from_url(self.url.replace("valkey", "redis", 1))

@@ -80,7 +80,7 @@ def of_account(account: dict[str, Any]) -> list[Finding]:
     """How much of its share of the disk an account has used."""
     limit, used = account.get("limits", {}).get("max_storage", -1), account.get("storage", 0)
     if limit <= 0:
-        text = f"{used} bytes in files, without a limit for this account; the server's own is in what it monitors"
+        text = f"{used} bytes in files, without a limit for this account; the server has one of its own"
         return [Finding(level="ok", subject="storage", text=text)]
     text = f"{used} of {limit} bytes that this account may store"
     return [_of_share(used, limit, text, "raise max_file of the account, or purge dead letters")]

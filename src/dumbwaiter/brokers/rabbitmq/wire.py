@@ -95,7 +95,7 @@ def delivery_count_of(properties: Basic.Properties, *, redelivered: bool) -> int
 
 def again(properties: Basic.Properties, message_id: str, *, before: int, now: float) -> Basic.Properties:
     """For another copy of a message that came with *properties* and was delivered *before* times."""
-    headers = {name: value for name, value in (properties.headers or {}).items() if not name.startswith("x-")}
+    headers = {name: _writable(value) for name, value in (properties.headers or {}).items() if name[:2] != "x-"}
     if before:
         headers[BEFORE] = before
     if properties.expiration is not None and "deadline" in (read := attributes_of(properties, now=now)):
@@ -139,7 +139,7 @@ def dead(
     kept, left_out = _within(headers, room)
     if left_out:
         named = ", ".join(name[:_LONGEST_NAME] for name in left_out[:_NAMED])
-        detail = f"{detail}\n({len(left_out)} headers were too long to be kept: {named})"
+        detail = f"{detail}\n({len(left_out)} headers were too long, or too odd, to be kept: {named})"
     room -= sum(map(_nbytes_of, kept.items()))
     properties.headers = {**kept, **verdict, DETAIL: _cut(detail, int(max(0, min(room, DETAIL_LIMIT))))}
     return properties
@@ -214,6 +214,11 @@ def _cut(text: str, limit: int) -> str:
     return f"{_CUT}{encoded[-room:].decode(errors='ignore')}" if room > 0 else ""
 
 
+def _writable(value: Any) -> Any:
+    """A string that is no UTF-8 is read as bytes, and those can be written as an array of them only."""
+    return bytearray(value) if isinstance(value, bytes) else value
+
+
 def _readable(value: Any) -> Any:
     """*value*, unless it could not be decoded."""
     return None if isinstance(value, Unreadable) else value
@@ -235,7 +240,7 @@ def _number(value: object) -> float | None:
 def _plain(value: Any) -> Any:
     if isinstance(value, Unreadable):
         return str(value)
-    if isinstance(value, bytes):
+    if isinstance(value, (bytes, bytearray)):
         return value.decode(errors="replace")
     if isinstance(value, dt.datetime):
         return value.isoformat()

@@ -27,6 +27,12 @@ _CONNECTIONS = 512  # each lane that is waited for takes one
 
 _NO_QUEUE = ("NonExistentQueue", "QueueDoesNotExist")
 _NO_RIGHT = ("AccessDenied", "AccessDeniedException", "KmsAccessDenied", "KMS.AccessDeniedException")
+#: What an answer must hold, where anything must: whatever listens at an endpoint may answer 200 and anything.
+_ANSWERS = {
+    "create_queue": ("QueueUrl", str),
+    "get_queue_url": ("QueueUrl", str),
+    "get_queue_attributes": ("Attributes", dict),
+}
 _NO_KEY = ("InvalidClientTokenId", "UnrecognizedClientException", "SignatureDoesNotMatch", "ExpiredToken")
 
 
@@ -48,6 +54,9 @@ class Failed(msgspec.Struct, frozen=True):
     code: str
     text: str
     is_ours: bool
+
+
+_UNANSWERED = Failed("", "it did not say what became of it", is_ours=False)
 
 
 class Api:
@@ -100,12 +109,12 @@ class Api:
         try:
             async with asyncio.timeout(within):
                 try:
-                    return await getattr(client, verb)(**parameters)
+                    answer = await getattr(client, verb)(**parameters)
                 except ConnectionClosedError:
                     # It may have been idle for too long. But a long poll that broke off is a loss of connection.
                     if parameters.get("WaitTimeSeconds"):
                         raise
-                    return await getattr(client, verb)(**parameters)
+                    answer = await getattr(client, verb)(**parameters)
         except ClientError as error:
             raise self._of_answer(verb, queue, error) from None
         except NoCredentialsError:
@@ -116,6 +125,16 @@ class Api:
         except (BotoCoreError, HttpError, TimeoutError, OSError) as error:
             reason = str(error) or f"no answer within {within:g} s"
             raise BrokerUnavailableError(f"cannot reach {self.location.shown}: {reason}") from error
+        except (AttributeError, KeyError, TypeError, ValueError) as error:  # the client stumbled over the answer
+            raise self._strange(verb) from error
+        name, kind = _ANSWERS.get(verb, ("ResponseMetadata", dict))
+        if not isinstance(answer, dict) or not isinstance(answer.get(name), kind):
+            raise self._strange(verb)
+        return answer
+
+    def _strange(self, verb: str) -> BrokerUnavailableError:
+        where = self.location.shown
+        return BrokerUnavailableError(f"{where} does not answer {verb} as SQS does; look what listens at its endpoint")
 
     async def batch(
         self,
@@ -149,10 +168,8 @@ class Api:
                 for i in chunk:
                     outcomes[i] = Failed("", str(answer), is_ours=False)
                 continue
-            for failed in answer.get("Failed") or ():
-                outcomes[int(failed["Id"])] = Failed(
-                    failed.get("Code", ""), failed.get("Message", ""), is_ours=bool(failed.get("SenderFault"))
-                )
+            for i, outcome in _outcomes(chunk, answer):
+                outcomes[i] = outcome
         return outcomes
 
     def _of_answer(self, verb: str, queue: str | None, error: ClientError) -> BrokerError:
@@ -173,6 +190,21 @@ class Api:
 def _descriptions() -> Any:
     """The descriptions of services that make a client; reading them takes longer than all the rest."""
     return create_loader()
+
+
+def _outcomes(chunk: range, answer: Mapping[str, Any]) -> list[tuple[int, Failed | None]]:
+    """What became of each entry of *chunk*. One that *answer* does not call done is not done."""
+    done = {entry.get("Id") for entry in answer.get("Successful") or ()}
+    failed = {entry.get("Id"): entry for entry in answer.get("Failed") or ()}
+    outcomes: list[tuple[int, Failed | None]] = []
+    for i in chunk:
+        said = failed.get(str(i))
+        if said is not None:
+            is_ours = bool(said.get("SenderFault"))
+            outcomes.append((i, Failed(said.get("Code", ""), said.get("Message", ""), is_ours=is_ours)))
+        else:
+            outcomes.append((i, None if str(i) in done else _UNANSWERED))
+    return outcomes
 
 
 def raise_unavailable(failed: Sequence[Failed | None]) -> None:
