@@ -44,12 +44,15 @@ class Source(Protocol[T]):
 
     async def pull(self, lane: int, count: int, *, is_long: bool) -> list[T]:
         """Lock up to *count* messages of *lane* that are there; *is_long*: wait for the first, for some seconds."""
+        ...
 
     async def accept(self, came: Sequence[Came[T]]) -> list[Delivery]:
         """Deliveries of what *came*."""
+        ...
 
     async def release(self, lane: int, came: Sequence[T]) -> object:
         """Hand back at once what came for nobody, uncounted."""
+        ...
 
 
 class Reception(Generic[T]):

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -143,7 +143,7 @@ class Link:
 
     async def ends(self, places: Iterable[tuple[str, int]], *, first: bool = False) -> dict[tuple[str, int], int]:
         """The offset behind the last record of each topic and partition; with *first* that of the first one."""
-        spec = (OffsetSpec.earliest if first else OffsetSpec.latest)()  # type: ignore[no-untyped-call]
+        spec: Any = (OffsetSpec.earliest if first else OffsetSpec.latest)()  # type: ignore[no-untyped-call]
         request = {TopicPartition(topic, partition): spec for topic, partition in places}
         futures = self.admin.list_offsets(request, request_timeout=ANSWER_WITHIN)
         answers = await self.answers("look up offsets", futures)
@@ -177,7 +177,7 @@ class Link:
         raise AssertionError("an error is raised above")
 
     @contextlib.asynccontextmanager
-    async def _asking(self, what: str) -> Any:
+    async def _asking(self, what: str) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(2 * ANSWER_WITHIN):
                 yield

@@ -86,6 +86,11 @@ class ExistsError(BrokerError):
     """What was to be made is there already."""
 
 
+def _serialized(request: Any) -> bytes:
+    serialized: bytes = request.SerializeToString()
+    return serialized
+
+
 class Api:
     """A client of Pub/Sub in *location*. The ways to ask raise BrokerUnavailableError, and QueueNotFoundError."""
 
@@ -102,7 +107,7 @@ class Api:
         for verb, (path, answer, _) in _VERBS.items():
             self._calls[verb] = self._channel.unary_unary(
                 f"{_SERVICE}{path}",
-                request_serializer=lambda request: request.SerializeToString(),
+                request_serializer=_serialized,
                 response_deserializer=answer.FromString,
             )
 

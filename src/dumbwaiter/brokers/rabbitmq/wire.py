@@ -132,7 +132,7 @@ def dead(
 
     All of it fits a frame of *frame_max* bytes: the end of *detail* is kept, and the longest headers go if need be.
     """
-    verdict = {KEY: key, REASON: _cut(reason, REASON_LIMIT), DEAD_AT: repr(dead_at)}
+    verdict: dict[str, Any] = {KEY: key, REASON: _cut(reason, REASON_LIMIT), DEAD_AT: repr(dead_at)}
     headers = properties.headers or {}
     properties.headers = {**verdict}
     room: float = frame_max - _FRAME - len(properties.marshal()) - len(DETAIL) - 8
