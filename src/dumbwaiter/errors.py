@@ -19,12 +19,13 @@ class ConfigError(DumbwaiterError):
 
 
 class MissingExtraError(DumbwaiterError):
-    """An optional dependency is not installed."""
+    """An optional dependency is not installed: *package*, which pip calls *distribution* where that is another name."""
 
-    def __init__(self, package: str, extra: str) -> None:
+    def __init__(self, package: str, extra: str, distribution: str | None = None) -> None:
         self.package = package
         self.extra = extra
-        super().__init__(f"{package} is not installed; install it with: pip install 'dumbwaiter[{extra}]'")
+        self.distribution = distribution or package
+        super().__init__(f"{self.distribution} is not installed; install it with: pip install 'dumbwaiter[{extra}]'")
 
 
 # --- broker -----------------------------------------------------------------

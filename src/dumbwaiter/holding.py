@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NoReturn, TypeVar
 
 from dumbwaiter.brokers.contract import Broker
-from dumbwaiter.errors import BrokerUnavailableError, LockLostError, QueueNotFoundError
+from dumbwaiter.errors import BrokerError, BrokerUnavailableError, LockLostError, QueueNotFoundError
 from dumbwaiter.message import Delivery
 from dumbwaiter.policies.retrying import back_off
 
@@ -141,29 +141,33 @@ async def insist_on_broker(
 
 
 class Outage:
-    """The failures in a row of one who calls over and over a broker that is unavailable, or whose queue is gone."""
+    """The failures in a row of one who calls over and over a broker that is unavailable, or whose queue is gone, or
+    that fails in another way: whatever lies in its queue, it ends nobody who serves that.
+    """
 
     def __init__(self) -> None:
         self._failures = 0
-        self._is_gone = False
+        self._kind: type[BrokerError] | None = None
 
-    async def pause(self, error: BrokerUnavailableError | QueueNotFoundError) -> None:
+    async def pause(self, error: BrokerError) -> None:
         """It failed once more: sleep before the next try, longer each time. The 1st, 10th and 100th are logged, and
         those of another kind than the one before.
         """
         self._failures += 1
-        before, self._is_gone = self._is_gone, isinstance(error, QueueNotFoundError)
-        if self._failures in {1, 10, 100} or before != self._is_gone:
+        before, self._kind = self._kind, type(error)
+        if self._failures in {1, 10, 100} or before is not self._kind:
             if isinstance(error, QueueNotFoundError):
                 _log.error("the queue %r is gone, as a whole or in part; it is made again", error.queue)
-            else:
+            elif isinstance(error, BrokerUnavailableError):
                 _log.warning("the broker is unavailable, trying again: %s", error)
+            else:
+                _log.error("nothing can be received, trying again: %s: %s", type(error).__name__, error)
         await asyncio.sleep(back_off(self._failures, luck=0.5, longest=LONGEST_PAUSE))
 
     def over(self) -> None:
         """It worked."""
         self._failures = 0
-        self._is_gone = False
+        self._kind = None
 
 
 def _is_outage(error: Exception) -> bool:

@@ -133,6 +133,21 @@ async def test_a_renewal_keeps_the_token_and_tells_what_is_lost_and_what_stands(
     assert (kept.lock_token, kept.locked_until >= before + LOCK) == (a.lock_token, True)
 
 
+async def test_a_renewed_lock_lasts_from_when_it_was_asked_for(shelf, monkeypatch):
+    """The product's lock may begin as soon as it is asked; its answer may be long on its way."""
+    (a,) = await shelf.accept("a")
+    keep_up, asked_at = shelf._keep_up, []
+
+    async def slowly(leases):
+        asked_at.append(time.monotonic())
+        await asyncio.sleep(0.05)
+        return await keep_up(leases)
+
+    monkeypatch.setattr(shelf, "_keep_up", slowly)
+    (renewed,) = await shelf.renew([a])
+    assert a.locked_until <= renewed.locked_until <= asked_at[0] + LOCK
+
+
 async def test_a_dead_letter_holds_what_could_be_read(shelf):
     assert [delivery.message.id for delivery in await shelf.accept("a", "bad")] == ["a"]
     assert shelf.orders == [("bury", [("bad", True)], "bad-envelope", "it is bad")]

@@ -103,6 +103,23 @@ async def test_a_renewed_lock_does_not_end_at_its_first_time():
     product.leases.lose()
 
 
+async def test_a_renewal_never_ends_a_lock_earlier(product):
+    """The answer of one that was asked for earlier may come later."""
+    delivery = product.hold("a", lock=60.0)
+    (lease,), _ = product.leases.find([delivery])
+    renewed = product.leases.renew(lease, delivery.locked_until - 30.0)
+    assert renewed.locked_until == delivery.locked_until
+
+
+async def test_only_so_many_settled_ones_are_remembered_the_latest(product, monkeypatch):
+    """Whoever runs for weeks must not keep the token of each message that there was."""
+    monkeypatch.setattr("dumbwaiter.brokers.leases._REMEMBERED", 3)
+    done = [product.hold(f"{i}") for i in range(5)]
+    product.leases.take(done[:4], for_good=True)
+    product.leases.take(done[4:], for_good=True)
+    assert product.leases.take(done, for_good=True) == ([], done[:2])
+
+
 async def test_a_lock_that_the_product_did_not_confirm_in_time_is_lost(product):
     """The holder was stopped, or cut off: somebody else may hold the message."""
     delivery = product.hold("a", own_lock=10.0)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import sys
 
 import pytest
 
-from dumbwaiter.brokers import ADAPTERS, open_broker, shown
+from dumbwaiter.brokers import ADAPTERS, CLIENTS, DISTRIBUTIONS, open_broker, shown
 from dumbwaiter.brokers.memory import MemoryBroker
 from dumbwaiter.brokers.sqlite import SqliteBroker
 from dumbwaiter.errors import ConfigError, MissingExtraError
@@ -36,6 +37,20 @@ def test_a_client_library_that_is_missing_is_named_with_its_extra(package, extra
     assert (caught.value.package, caught.value.extra) == (package, extra)
 
 
+def test_a_client_library_that_is_missing_is_called_what_pip_calls_it(monkeypatch):
+    for name in list(sys.modules):
+        if name.partition(".")[0] == "nats" or name.startswith("dumbwaiter.brokers.nats"):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "nats", None)
+    with pytest.raises(MissingExtraError, match="nats-py is not installed") as caught:
+        open_broker("nats://127.0.0.1")
+    assert (caught.value.package, caught.value.distribution) == ("nats", "nats-py")
+
+
+def test_what_pip_calls_otherwise_is_a_known_client():
+    assert CLIENTS.keys() >= DISTRIBUTIONS.keys()
+
+
 @pytest.mark.parametrize(
     "url", ["gopher://user:s3cret@host/", "sqlite://user:s3cret@host/q.db", "memory://user:s3cret@host?x=s3cret"]
 )
@@ -50,3 +65,10 @@ def test_a_url_that_cannot_be_opened_is_named_without_its_password(url):
 def test_a_text_without_a_scheme_is_refused_with_those_that_there_are(url):
     with pytest.raises(ConfigError, match=f"no broker for {url!r}: its scheme must be one of .*memory:, .*sqlite:"):
         open_broker(url)
+
+
+@pytest.mark.parametrize("seconds", [0, -5.0, math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("url", ["memory:", "redis://127.0.0.1:1"])
+def test_a_lock_that_is_no_positive_number_of_seconds_is_refused(url, seconds):
+    with pytest.raises(ConfigError, match="lock_duration must be a positive, finite number of seconds"):
+        open_broker(url, lock_duration=seconds)

@@ -31,6 +31,16 @@ def test_the_settings_name_the_broker_and_programs_get_json(tmp_path, capsys, mo
     assert {finding["subject"] for finding in said["findings"]} >= {"durability", "lock", "largest message", "room"}
 
 
+def test_a_file_that_is_not_there_is_a_note_and_is_not_made(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for arguments in (["doctor"], ["doctor", f"sqlite://{tmp_path}/nonexistent/x.db"]):
+        assert main(arguments) == 0
+        said = capsys.readouterr().out
+        assert "is not there yet" in said
+        assert "durability" in said
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_danger_is_exit_code_1_with_the_line_to_change(capsys):
     assert main(["doctor", "memory:"]) == 1
     said = capsys.readouterr().out
@@ -67,6 +77,7 @@ def test_a_server_that_answers_what_no_such_product_does_is_an_error_too(tmp_pat
         raise fault
 
     monkeypatch.setattr(SqliteBroker, "examine", stumble)
+    (tmp_path / "queue.db").touch()
     assert main(["doctor", "--json", f"sqlite://{tmp_path}/queue.db"]) == 3
     assert reason in json.loads(capsys.readouterr().out)["error"]
 

@@ -105,8 +105,14 @@ async def quiet(monkeypatch, project):
 async def test_of_a_broker_that_cannot_list_its_queues_those_are_shown_whose_models_have_a_card(quiet, project, capsys):
     store = open_store(f"file:{project}/.dumbwaiter/blobs")
     where = ["--broker", "memory://quiet", "--blobs", f"file:{project}/.dumbwaiter/blobs"]
-    assert await asyncio.to_thread(main, ["queues", *where]) == 0
-    assert "no queues on memory://quiet yet" in capsys.readouterr().out
+    for command in (["queues"], ["dead-letters", "list"]):
+        assert await asyncio.to_thread(main, [*command, *where]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert "memory://quiet cannot list its queues" in err
+        assert f"name them: dumbwaiter {' '.join(command)} NAME" in err
+        assert await asyncio.to_thread(main, [*command, "--json", *where]) == 2
+        assert json.loads(capsys.readouterr().out) is None
     for name in ("busy", "gone"):
         await save_card(store, ModelCard(name=name))
     assert await asyncio.to_thread(main, ["queues", *where]) == 0
@@ -133,4 +139,4 @@ async def test_what_a_broker_cannot_count_at_all_is_a_question_mark_and_in_json_
 
 async def test_of_such_a_broker_an_unknown_queue_is_named_with_where_it_was_looked_for(quiet, capsys):
     assert await asyncio.to_thread(main, ["queues", "bsy", "--broker", "memory://quiet"]) == 1
-    assert "no queue named 'bsy'; there are none yet on memory://quiet" in capsys.readouterr().err
+    assert "no queue named 'bsy'; which others there are this broker cannot list" in capsys.readouterr().err

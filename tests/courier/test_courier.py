@@ -15,7 +15,15 @@ from dumbwaiter.blobs.results import failure_mark, forget_failure, load_result, 
 from dumbwaiter.config import CourierSettings, OutboundSettings
 from dumbwaiter.courier import run_courier
 from dumbwaiter.courier.posts import Composer
-from dumbwaiter.errors import BlobError, BrokerUnavailableError, ConfigError, LockLostError, QueueNotFoundError
+from dumbwaiter.errors import (
+    BlobError,
+    BrokerError,
+    BrokerUnavailableError,
+    ConfigError,
+    LockLostError,
+    MessageTooLargeError,
+    QueueNotFoundError,
+)
 from dumbwaiter.message import WEBHOOK, WEBHOOKS_QUEUE, Failure, Message, Timings
 from dumbwaiter.policies import delivering
 from dumbwaiter.prediction import INLINE_NBYTES, encode_prediction, finished, links_of
@@ -423,6 +431,22 @@ async def test_a_broker_that_is_down_for_a_while_is_waited_for(broker, store, co
         await eventually(lambda: empty(broker))
     assert failing.times == {"create_queue": 0, "receive": 0, "complete": 0}
     assert len(server.asked) == 1, "what was delivered is not delivered again"
+
+
+async def test_whatever_the_broker_fails_with_ends_no_courier(broker, store, courier, monkeypatch):
+    async with serving(always(response())) as server:
+        receive, failures = broker.receive, [MessageTooLargeError(2, 1), BrokerError("strange")]
+
+        async def failing(queue, **how):
+            if failures:
+                raise failures.pop()
+            return await receive(queue, **how)
+
+        monkeypatch.setattr(broker, "receive", failing)
+        courier()
+        await answered(broker, store, a_request(server.url()))
+        await eventually(lambda: empty(broker))
+    assert (len(server.asked), failures) == (1, [])
 
 
 async def test_a_queue_that_is_gone_is_made_again_and_delivering_goes_on(broker, store, courier, monkeypatch):

@@ -167,6 +167,31 @@ async def test_a_part_from_before_the_machine_was_started_anew_is_not_used(slow,
     assert kept(tmp_path, ".tmp-*") == []
 
 
+def test_each_run_of_the_machine_names_what_it_leaves_unfinished_otherwise(tmp_path, monkeypatch):
+    names = {_boot()}
+    for text in ("0f9e8d7c-0000\n", "1f9e8d7c-0000\n"):
+        (tmp_path / "boot_id").write_text(text)
+        monkeypatch.setattr("dumbwaiter.boot._BOOT_ID", tmp_path / "boot_id")
+        names.add(_boot())
+    monkeypatch.setattr("dumbwaiter.boot._BOOT_ID", tmp_path / "missing")
+    assert len(names | {_boot()}) == 4
+
+
+def test_the_name_of_what_was_fetched_is_synced_after_it_has_it(slow, tmp_path, monkeypatch):
+    """Else a worker may find the file gone after the machine's fall, though its log says that it is here."""
+    synced = []
+
+    def fsync(descriptor):
+        synced.append((Path(f"/proc/self/fd/{descriptor}").readlink(), bool(kept(tmp_path))))
+        real(descriptor)
+
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", fsync)
+    path = local_weights("s3://kitchen/net.bin", project=tmp_path)
+    assert [one.name.startswith(".tmp-") for one, _ in synced[:1]] == [True]
+    assert synced[1:] == [(path.parent, True)]
+
+
 @pytest.mark.anyio
 async def test_workers_that_start_at_once_wait_for_one_download(slow, fetching, tmp_path):
     slow.pause_after = NBYTES // 2

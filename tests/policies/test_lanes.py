@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from dumbwaiter.policies.lanes import HIGH, LANES, LOW, NORMAL, lane_of, order
+from dumbwaiter.policies.lanes import HIGH, HIGH_TURNS, LANES, LOW, NORMAL, lane_of, order
 
 
 @pytest.mark.parametrize(("priority", "lane"), [(9, HIGH), (1, HIGH), (0, NORMAL), (-1, LOW), (-9, LOW), (10**9, HIGH)])
@@ -22,6 +22,13 @@ def test_every_turn_asks_all_lanes_once():
 def test_a_higher_lane_is_first_more_often_and_none_never():
     first = Counter(order(turn)[0] for turn in range(800))
     assert first[HIGH] > first[NORMAL] > first[LOW] > 0
+
+
+def test_whoever_begins_asks_for_what_is_urgent_and_for_the_rest_soon_after():
+    assert HIGH_TURNS
+    for turn in HIGH_TURNS:
+        assert order(turn)[0] == HIGH
+        assert {order(turn + later)[0] for later in range(8)} == set(range(LANES))
 
 
 def test_behind_the_first_one_higher_lanes_come_before_lower_ones():

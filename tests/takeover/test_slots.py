@@ -167,6 +167,30 @@ def test_a_link_or_a_folder_in_the_place_of_a_slot_is_passed_over(tmp_path):
     close(taken)
 
 
+@pytest.mark.parametrize("mode", [0o770, 0o777, 0o1777])
+def test_a_folder_that_others_may_write_to_is_refused(tmp_path, mode):
+    """What they wrote down there would be handed back in our name."""
+    (tmp_path / "slots").mkdir()
+    (tmp_path / "slots").chmod(mode)
+    with pytest.raises(PermissionError, match=r"others may write to .*chmod go-w"):
+        take_free(tmp_path / "slots")
+
+
+def test_a_folder_of_another_user_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 4321)
+    with pytest.raises(PermissionError, match=r"not to this one \(4321\)"):
+        take_free(tmp_path)
+
+
+def test_a_slot_that_others_may_write_to_is_passed_over_and_that_is_said(tmp_path, caplog):
+    close(take_free(tmp_path))
+    (tmp_path / "slot-0").chmod(0o666)
+    taken = take_free(tmp_path)
+    assert names(taken) == ["slot-1"]
+    assert caplog.text.count("slot-0 is passed over: ") == 1
+    close(taken)
+
+
 def test_a_folder_that_other_machines_may_share_is_refused(tmp_path, monkeypatch):
     mounts = tmp_path / "mounts"
     mounts.write_text(f"/dev/vda / ext4 rw 0 0\nserver:/export {tmp_path} nfs4 rw 0 0\n")

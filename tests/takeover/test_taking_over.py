@@ -18,7 +18,7 @@ from dumbwaiter.brokers.sqlite import SqliteBroker
 from dumbwaiter.errors import BrokerUnavailableError
 from dumbwaiter.message import Message
 from dumbwaiter.takeover import taking_over
-from dumbwaiter.takeover.recording import RecordingBroker
+from dumbwaiter.takeover.recording import RecordingBroker, boot_clock_ahead
 
 pytestmark = pytest.mark.anyio
 
@@ -145,6 +145,40 @@ async def test_what_is_taken_back_once_is_not_taken_back_again(machine):
         await take(other, 1)
         async with taking_over(opened, machine.slots, QUEUE):
             assert await locked(opened) == 1
+
+
+async def test_claims_are_struck_out_before_what_they_name_is_handed_back(machine, monkeypatch):
+    """Whoever dies just then must not leave claims to what somebody else holds by then: not every product can tell."""
+    async with machine.broker() as opened:
+        await send(opened, 3)
+        for process in [machine.holder(1) for _ in range(3)]:
+            machine.kill(process)
+        seen = []
+        take_back = opened.take_back
+
+        async def look(claims):
+            seen.append([machine.slot(number).stat().st_size for number in range(3)])
+            return await take_back(claims)
+
+        monkeypatch.setattr(opened, "take_back", look)
+        async with taking_over(opened, machine.slots, QUEUE):
+            pass
+        assert seen == [[0, 0, 0]]
+
+
+async def test_a_claim_that_ran_out_while_the_machine_was_suspended_takes_nothing_back(tmp_path, monkeypatch):
+    """Its clock stood still meanwhile, and that of the broker's server went on."""
+    machine = Machine(tmp_path, ["each"])
+    try:
+        async with machine.broker() as opened:
+            await send(opened, 1)
+            machine.kill(machine.holder(1))
+            slept = LONG + 1.0
+            monkeypatch.setattr("dumbwaiter.takeover.boot_clock_ahead", lambda: boot_clock_ahead() + slept)
+            async with taking_over(opened, machine.slots, QUEUE):
+                assert await locked(opened) == 1
+    finally:
+        machine.close()
 
 
 async def test_a_chain_of_killed_ones_counts_each_delivery(machine):

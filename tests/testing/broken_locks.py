@@ -52,6 +52,11 @@ class DoesNotWakeWhenALockRunsOut(QueueBroker):
             return self._delayed[0][0] if self._delayed else None
 
 
+@breaks("test_another_broker_object_settles_nothing_of_what_it_did_not_receive")
+class SettlesForOthersThoughItSaysThatItCannot(MemoryBroker):
+    capabilities = replace(MemoryBroker.capabilities, portable_tokens=False)
+
+
 @breaks(KEEPS)
 class RenewsInNameOnly(MemoryBroker):
     async def renew_lock(self, deliveries):

@@ -33,6 +33,13 @@ class TakesAnUnknownQueueForAnEmptyOne(MemoryBroker):
             return []
 
 
+@breaks("test_who_asks_for_no_message_gets_none_at_once_and_nothing_is_looked_at")
+class LooksForTheQueueOfWhoAsksForNothing(MemoryBroker):
+    async def receive(self, queue, *, max_messages, max_wait):
+        self._queue(queue)
+        return await super().receive(queue, max_messages=max_messages, max_wait=max_wait)
+
+
 @breaks(UNKNOWN)
 class CountsZeroInAnUnknownQueue(MemoryBroker):
     async def stats(self, queue):

@@ -22,6 +22,11 @@ class SaysThatItFreesWhatItKeeps(SqliteBroker):
     capabilities = replace(SqliteBroker.capabilities, killed_holder="freed")
 
 
+@breaks("test_what_a_killed_process_held_is_kept_until_its_lock_ends")
+class ClaimsWhatItSaysIsKept(SqliteBroker):
+    capabilities = replace(SqliteBroker.capabilities, killed_holder="kept")
+
+
 @breaks(TAKES_BACK)
 class TakesNothingBack(SqliteBroker):
     async def _take_back(self, claims):

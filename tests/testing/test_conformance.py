@@ -114,6 +114,7 @@ RULES = {
     },
     "receive waits at most max_wait": {
         "test_receive_waits_at_most_max_wait_and_no_less",
+        "test_who_asks_for_no_message_gets_none_at_once_and_nothing_is_looked_at",
         "test_receive_without_a_wait_returns_at_once",
     },
     "a cancelled receive loses nothing and locks nothing": {

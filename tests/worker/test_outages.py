@@ -13,7 +13,7 @@ from kitchen import QUEUE, kitchen
 from dumbwaiter import holding
 from dumbwaiter.blobs import BlobStore, open_store
 from dumbwaiter.brokers.memory import MemoryBroker
-from dumbwaiter.errors import BrokerUnavailableError, QueueNotFoundError
+from dumbwaiter.errors import BrokerUnavailableError, MessageTooLargeError, QueueNotFoundError
 from dumbwaiter.message import Delivery, Message
 from dumbwaiter.testing import eventually
 from dumbwaiter.worker.settling import _AT_ONCE
@@ -36,8 +36,8 @@ class Model:
 
 
 class Away(MemoryBroker):
-    """*down* verbs raise BrokerUnavailableError as often as told, and what is *gone* QueueNotFoundError; complete()
-    waits while *gate* is shut.
+    """*down* verbs raise BrokerUnavailableError as often as told, what is *gone* QueueNotFoundError, and what is
+    *strange* another one; complete() waits while *gate* is shut.
     """
 
     def __init__(self, lock_duration: float = 30.0, **down: int) -> None:
@@ -54,6 +54,9 @@ class Away(MemoryBroker):
     async def receive(self, queue: str, **how: Any) -> list[Delivery]:
         self._enter("receive")
         self._lose(queue, "gone")
+        if self.down.get("strange", 0):
+            self.down["strange"] -= 1
+            raise MessageTooLargeError(2, 1)
         return await super().receive(queue, **{**how, "max_wait": min(how["max_wait"], self.longest_wait)})
 
     async def renew_lock(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
@@ -87,6 +90,15 @@ async def test_a_broker_that_is_away_is_tried_again_until_it_is_back(tmp_path, c
         assert await it.output("soup") == "SOUP"
     told = [record for record in caplog.records if "the broker is unavailable" in record.message]
     assert [record.args[0].args[0] for record in told] == ["the broker takes a nap"] * 3, "the 1st and the 10th failure"
+
+
+async def test_whatever_the_broker_fails_with_ends_no_worker(tmp_path, caplog, in_a_hurry) -> None:
+    """It would meet the same again when it is started again, and so would each of its queue."""
+    broker = Away(strange=12)
+    async with kitchen(tmp_path, SHOUT, broker=broker) as it:
+        assert await it.output("soup") == "SOUP"
+    assert broker.down == {"strange": 0}
+    assert sum("nothing can be received, trying again: Message" in one.message for one in caplog.records) == 2
 
 
 async def test_a_queue_that_is_gone_is_made_again_and_work_goes_on(tmp_path, caplog, in_a_hurry) -> None:

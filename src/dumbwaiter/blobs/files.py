@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Self
 
 from dumbwaiter.blobs.keys import UNFINISHED_PREFIX
+from dumbwaiter.folders import sync_folder
 
 _PRIVATE, _SHARED = 0o600, 0o666  # less the umask
 _FOLDER_TRIES = 5
@@ -175,12 +176,3 @@ def make_folder(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     # Also for an object that need not be durable: the next one in this folder may.
     sync_folder(folder.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in *folder* durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,8 +1,12 @@
-"""Brokers by URL. Adding one: its file, a line in ADAPTERS, an extra in pyproject.toml, and a conformance test."""
+"""Brokers by URL. Adding one: its package, a line in ADAPTERS, an extra in pyproject.toml, and a conformance test.
+
+One that lies elsewhere is found by its entry point: see entry_points.py.
+"""
 
 from __future__ import annotations
 
 import importlib
+import math
 from typing import TYPE_CHECKING
 
 from dumbwaiter.errors import ConfigError, MissingExtraError
@@ -13,7 +17,7 @@ if TYPE_CHECKING:
 
     from dumbwaiter.brokers.contract import Broker
 
-__all__ = ["ADAPTERS", "open_broker", "shown"]
+__all__ = ["ADAPTERS", "is_broker_scheme", "open_broker", "shown"]
 
 #: URL scheme -> "module:class" of a Broker.
 ADAPTERS = {
@@ -49,22 +53,57 @@ CLIENTS = {
     "_pulsar": "pulsar",
 }
 
+#: Package of a client library -> what pip calls it, where that is another name.
+DISTRIBUTIONS = {
+    "nats": "nats-py",
+    "aio_pika": "aio-pika",
+    "confluent_kafka": "confluent-kafka",
+    "google": "google-cloud-pubsub",
+    "grpc": "grpcio",
+    "azure": "azure-servicebus",
+    "pulsar": "pulsar-client",
+    "_pulsar": "pulsar-client",
+}
+
 
 def open_broker(url: str, *, lock_duration: float | None = None) -> Broker:
     """The broker for *url*, not yet connected: use it with ``async with``.
 
-    *lock_duration* in seconds overrides the default of 30. Raises ConfigError for an unknown scheme, MissingExtraError
-    when its client library is not installed.
+    *lock_duration* in seconds overrides the default of 30. Raises ConfigError for an unknown scheme, or a lock that is
+    not a positive number of seconds; MissingExtraError when its client library is not installed.
     """
     from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION  # noqa: PLC0415 - keeps `import dumbwaiter` light
 
+    adapter = _adapter_for(url)
+    if lock_duration is None:
+        lock_duration = DEFAULT_LOCK_DURATION
+    if not (math.isfinite(lock_duration) and lock_duration > 0):
+        raise ConfigError(f"a lock of {lock_duration:g} s: lock_duration must be a positive, finite number of seconds")
+    return adapter(url, lock_duration=lock_duration)
+
+
+def is_broker_scheme(scheme: str) -> bool:
+    """Whether there is an adapter for *scheme*, ours or of another distribution. Nothing is loaded."""
+    if scheme in ADAPTERS:
+        return True
+    from dumbwaiter.brokers.entry_points import schemes  # noqa: PLC0415 - looks through all that is installed
+
+    return scheme in schemes()
+
+
+def _adapter_for(url: str) -> type[Broker]:
     scheme, colon, _ = url.partition(":")
-    if not colon or scheme not in ADAPTERS:
-        known = ", ".join(f"{name}:" for name in sorted(ADAPTERS))
+    if colon and scheme in ADAPTERS:
+        module, _, name = ADAPTERS[scheme].partition(":")
+        ours: type[Broker] = getattr(_imported(module), name)
+        return ours
+    from dumbwaiter.brokers.entry_points import adapter_of, schemes  # noqa: PLC0415 - as above
+
+    adapter = adapter_of(scheme) if colon and scheme else None
+    if adapter is None:
+        known = ", ".join(f"{name}:" for name in sorted({*ADAPTERS, *schemes()}))
         raise ConfigError(f"no broker for {shown(url)!r}: its scheme must be one of {known}")
-    module, _, name = ADAPTERS[scheme].partition(":")
-    adapter: type[Broker] = getattr(_imported(module), name)
-    return adapter(url, lock_duration=lock_duration or DEFAULT_LOCK_DURATION)
+    return adapter
 
 
 def _imported(module: str) -> ModuleType:
@@ -74,4 +113,4 @@ def _imported(module: str) -> ModuleType:
         package = (error.name or "").partition(".")[0]
         if package not in CLIENTS:
             raise
-        raise MissingExtraError(package, CLIENTS[package]) from error
+        raise MissingExtraError(package, CLIENTS[package], DISTRIBUTIONS.get(package)) from error

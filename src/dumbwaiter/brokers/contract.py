@@ -1,4 +1,4 @@
-"""The broker contract: at-least-once, peek-lock. One file per product implements it; `dumbwaiter.testing` proves it.
+"""The broker contract: at-least-once, peek-lock. One package per product implements it; `dumbwaiter.testing` proves it.
 
 Who does what:
 
@@ -56,7 +56,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     forgets_purged: bool
     """A message id that was purged may be sent anew at once; otherwise it stays dropped for that while."""
     portable_tokens: bool
-    """Whoever has a delivery may settle it; otherwise only the broker object that received it."""
+    """Whoever has a delivery may settle it; otherwise only the broker object that received it: another one settles
+    nothing, and raises LockLostError."""
     lists_queues: bool
     """queues lists the names; otherwise only has_queue tells whether there is one."""
     counts_ready: bool
@@ -159,8 +160,17 @@ class Broker(ABC):
         """What the server as it is configured guarantees, and what should be changed: for people, by `doctor`.
 
         *longest_run* is how long the longest run of a model takes, in seconds, if that is known: locks and time-outs of
-        the server must be able to last so long. Everything is read from the live server. Raises BrokerUnavailableError.
+        the server must be able to last so long. Everything is read from the live server. An adapter without
+        capabilities.lists_queues looks at those queues that it was asked for before, with has_queue() too. Raises
+        BrokerUnavailableError.
         """
+
+    def examine_unopened(self) -> list[Finding] | None:
+        """As examine(), where open() would make the very thing to look at; None where there is something to open.
+
+        Makes nothing. Raises BrokerUnavailableError where open() would.
+        """
+        return None
 
     # --- queues ---
 
@@ -199,11 +209,16 @@ class Broker(ABC):
     async def receive(self, queue: str, *, max_messages: int, max_wait: float) -> list[Delivery]:
         """Lock up to *max_messages*, by priority and then age; return early with what there is.
 
-        An empty list means that *max_wait* seconds passed in silence. Never more than asked for.
+        An empty list means that *max_wait* seconds passed in silence. Never more than asked for: of a *max_messages*
+        below 1 the empty list is returned at once, and nothing is looked at, not even whether there is such a queue.
         Raises QueueNotFoundError, BrokerUnavailableError.
         """
 
     # --- settling; each may raise LockLostError carrying those deliveries that someone else holds by now ---
+    #
+    # After BrokerUnavailableError nobody knows whether it was done. The same call may be repeated until it returns or
+    # raises LockLostError. What was done already is not done again, but where a product moves a message by a copy of it
+    # there may be two then, each of them delivered at least once.
 
     @abstractmethod
     async def complete(self, deliveries: Sequence[Delivery]) -> None:
@@ -211,7 +226,10 @@ class Broker(ABC):
 
     @abstractmethod
     async def abandon(self, deliveries: Sequence[Delivery], *, delay: float = 0.0, counted: bool = True) -> None:
-        """Hand the messages back: ready again after *delay* seconds, at their old place.
+        """Hand the messages back: ready again after *delay* seconds.
+
+        By priority, but not always at their old place: capabilities.ordered is about the first delivery of each, and a
+        product may have one that comes again before or behind those that wait.
 
         With ``counted=False`` this delivery does not count (where capabilities.uncounted_abandon).
         """
@@ -232,7 +250,8 @@ class Broker(ABC):
     # --- when a holder has died; for adapters with capabilities.killed_holder "taken_back", no-ops of the others ---
 
     def claim_of(self, delivery: Delivery) -> Claim | None:
-        """What take_back needs once this process is dead; None where *delivery* cannot be taken back, or is lost.
+        """What take_back needs once this process is dead; None where *delivery* cannot be taken back, is lost, or was
+        handed back because this broker is closed.
 
         Renewing the lock makes a new claim. Whoever writes claims down strikes one out before it abandons its delivery:
         not every product can tell an old claim from the lock of the next holder.

@@ -64,8 +64,8 @@ class LeaseHolding(ABC, Generic[H]):
     async def _read(self, queue: str, received: list[Received], leases: Mapping[str, Lease[H]]) -> list[Delivery]:
         """The deliveries of *received*, all of which are held under *leases*, by token.
 
-        Raises BrokerError when none can be read, and one cannot be buried either. What cannot be buried stays held
-        until its lock ends: handed back at once it would come again at once, before all others, and for ever.
+        What can neither be read nor be buried stays held until its lock ends: handed back at once it would come again
+        at once, before all others, and for ever.
         """
         deliveries = await self._deliveries_of(queue, received)
         for delivery in deliveries:

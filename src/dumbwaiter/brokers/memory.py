@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections import deque
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, POSITION_LIMIT, Broker, Capabilities, Inbox
 from dumbwaiter.brokers.findings import Finding
+from dumbwaiter.brokers.inboxes import LineInbox
 from dumbwaiter.brokers.lines import Line
 from dumbwaiter.brokers.memory_queue import MemoryQueue
 from dumbwaiter.errors import (
@@ -112,12 +112,14 @@ class MemoryBroker(Broker):
             shared.line.changed()
 
     async def receive(self, queue: str, *, max_messages: int, max_wait: float) -> list[Delivery]:
+        self._check_open()
+        if max_messages < 1:
+            return []
         shared = self._queue(queue)
 
         def take() -> list[Delivery]:
             return shared.state.take(max_messages, lock_duration=self.lock_duration, owner=self, now=time.monotonic())
 
-        max_wait = max_wait if max_messages > 0 else 0.0
         deliveries = await shared.line.receive(self, take, max_wait, check_open=self._check_open)
         self._check_open()
         return deliveries
@@ -217,40 +219,17 @@ class MemoryBroker(Broker):
             raise BrokerClosedError
 
 
-class MemoryInbox(Inbox):
+class MemoryInbox(LineInbox):
     """Replies in this process, oldest first."""
 
     def __init__(self, server: _Server) -> None:
-        self.address = f"memory-inbox-{secrets.token_hex(8)}"
+        super().__init__(f"memory-inbox-{secrets.token_hex(8)}", require_open=lambda: None)
         self._server = server
-        self._messages: deque[Message] = deque()
-        self._line: Line[Message] = Line(lambda: None, lambda items: self._messages.extendleft(reversed(items)))
         server.inboxes[self.address] = self
-
-    async def receive(self, *, max_messages: int, max_wait: float) -> list[Message]:
-        def take() -> list[Message]:
-            return [self._messages.popleft() for _ in range(min(max_messages, len(self._messages)))]
-
-        self._check_open()
-        max_wait = max_wait if max_messages > 0 else 0.0
-        messages = await self._line.receive(self, take, max_wait, check_open=self._check_open)
-        self._check_open()
-        return messages
 
     async def close(self) -> None:
         self._server.inboxes.pop(self.address, None)
-        with self._line.lock:
-            self._line.dismiss(self)
-
-    def put(self, messages: Sequence[Message]) -> None:
-        """Append *messages* and wake a reader."""
-        with self._line.lock:
-            self._messages.extend(messages)
-            self._line.changed()
-
-    def _check_open(self) -> None:
-        if self.address not in self._server.inboxes:
-            raise BrokerClosedError("this inbox is closed; open another with open_inbox()")
+        self.dismiss()
 
 
 class _SharedQueue:

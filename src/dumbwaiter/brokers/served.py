@@ -1,13 +1,12 @@
 """What the adapters of all products with a server do alike: checks before a verb, and envelopes after it.
 
-An adapter implements the verbs with a leading underscore; they are called while the broker is open and never with an
-empty batch.
+An adapter implements the verbs with a leading underscore, which are called while the broker is open, and never with an
+empty batch. What they do, return and raise is what the contract says of the verbs without it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 from abc import abstractmethod
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Broker
+from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Broker, Claim, Inbox
 from dumbwaiter.envelope import from_attributes
 from dumbwaiter.errors import (
     BadInputError,
@@ -25,20 +24,26 @@ from dumbwaiter.errors import (
     LockLostError,
     MessageTooLargeError,
 )
-from dumbwaiter.message import Delivery, Message
+from dumbwaiter.message import DeadLetter, Delivery, Message, QueueStats
+from dumbwaiter.tasks import end
 from dumbwaiter.urls import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from dumbwaiter.brokers.findings import Finding
+
 _log = logging.getLogger(__name__)
 
 BAD_ENVELOPE = "bad-envelope"
 """Dead-letter reason of a message whose producer wrote attributes that cannot be read."""
+_HEADERS = "headers"
 NOT_READY_PAUSES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """Seconds between the tries of a message that the product says it has not stored: a queue that was made just now, or
 lost its leader, takes nothing for a moment. A resend by the caller would be the same, only later.
 """
+BURY_WITHIN = 0.5
+"""Seconds for which those that can be read wait until the others, that came with them, are dead letters."""
 
 
 class Received(msgspec.Struct, frozen=True, gc=False):
@@ -63,6 +68,7 @@ class ServedBroker(Broker):
     def __init__(self, url: str, *, lock_duration: float = DEFAULT_LOCK_DURATION) -> None:
         super().__init__(url, lock_duration=lock_duration)
         self._process: int | None = None
+        self._burials: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         if self._process is not None:
@@ -75,7 +81,12 @@ class ServedBroker(Broker):
     async def close(self) -> None:
         if self._process is not None:
             self._process = None
-            await self._disconnect()
+            try:
+                if self._burials:
+                    await asyncio.wait(self._burials, timeout=BURY_WITHIN)
+                await end(self._burials.copy())
+            finally:
+                await self._disconnect()
 
     @property
     def is_open(self) -> bool:
@@ -104,11 +115,39 @@ class ServedBroker(Broker):
 
     # --- verbs ---
 
+    async def check(self) -> None:
+        self.require_open()
+        await self._check()
+
+    async def examine(self, *, longest_run: float | None = None) -> list[Finding]:
+        self.require_open()
+        return await self._examine(longest_run)
+
+    async def create_queue(self, queue: str) -> None:
+        self.require_open()
+        await super().create_queue(queue)
+
+    async def queues(self) -> list[str]:
+        self.require_open()
+        return await self._queue_names()
+
+    async def has_queue(self, queue: str) -> bool:
+        self.require_open()
+        return await self._has_queue(queue)
+
     async def send(self, queue: str, messages: Sequence[Message], *, delay: float = 0.0) -> None:
         self.require_open()
         self._check_sizes(messages)
         if messages:
             await self._send(queue, messages, delay if self.capabilities.send_delay else 0.0)
+
+    async def receive(self, queue: str, *, max_messages: int, max_wait: float) -> list[Delivery]:
+        self.require_open()
+        if max_messages < 1:
+            return []
+        deliveries = await self._receive(queue, max_messages, max_wait)
+        self.require_open()  # close() has handed back what came meanwhile
+        return deliveries
 
     async def complete(self, deliveries: Sequence[Delivery]) -> None:
         self.require_open()
@@ -129,6 +168,40 @@ class ServedBroker(Broker):
         self.require_open()
         return await self._renew_lock(deliveries) if deliveries else []
 
+    def claim_of(self, delivery: Delivery) -> Claim | None:
+        return self._claim_of(delivery) if self.is_open else None
+
+    def claim_to_all(self, queue: str) -> Claim | None:
+        return self._claim_to_all(queue) if self.is_open else None
+
+    async def take_back(self, claims: Sequence[Claim]) -> int:
+        self.require_open()
+        return await super().take_back(claims)
+
+    async def stats(self, queue: str) -> QueueStats:
+        self.require_open()
+        return await self._stats(queue)
+
+    async def dead_letters(self, queue: str, *, limit: int = 100, after: str | None = None) -> list[DeadLetter]:
+        self.require_open()
+        return await self._dead_letters(queue, limit, after)
+
+    async def is_dead_letter(self, queue: str, key: str) -> bool:
+        self.require_open()
+        return await self._is_dead_letter(queue, key)
+
+    async def redrive(self, queue: str, keys: Sequence[str] | None = None) -> int:
+        self.require_open()
+        return await self._redrive(queue, keys)
+
+    async def purge(self, queue: str, keys: Sequence[str] | None = None) -> int:
+        self.require_open()
+        return await self._purge(queue, keys)
+
+    async def open_inbox(self) -> Inbox:
+        self.require_open()
+        return await self._open_inbox()
+
     async def reply(self, address: str, messages: Sequence[Message]) -> None:
         self.require_open()
         self._check_sizes(messages)
@@ -138,29 +211,35 @@ class ServedBroker(Broker):
     async def deliveries_of(self, queue: str, received: Iterable[Received]) -> list[Delivery]:
         """Deliveries of what was *received* from *queue*. What no envelope can be read of becomes a dead letter.
 
-        One that cannot be buried now stays locked until its lock ends, and costs those that came with it nothing. Only
-        where none came with it is the reason raised.
+        That goes on beside where it takes longer than BURY_WITHIN. One that cannot be buried is logged, and stays
+        locked until its lock ends: it costs nothing of what comes with it or after it. Raises nothing.
         """
         deliveries: list[Delivery] = []
-        unread: list[tuple[Received, str]] = []
+        burials: list[asyncio.Task[None]] = []
         for one in received:
             try:
                 message = _message(one)
             except BadInputError as error:
-                unread.append((one, str(error)))
+                burials.append(asyncio.get_running_loop().create_task(self._bury(queue, one, str(error))))
             else:
                 deliveries.append(_delivery(queue, one, message))
-        ends = await asyncio.gather(*(self._bury(queue, *one) for one in unread), return_exceptions=True)
-        for end in filter(None, ends):
-            if not isinstance(end, BrokerError) or not deliveries:
-                raise end
-            _log.warning("a message in %r cannot be read, and not be dead-lettered either: %s", queue, end)
+        if burials:
+            for burial in burials:
+                self._burials.add(burial)
+                burial.add_done_callback(self._burials.discard)
+            await asyncio.wait(burials, timeout=BURY_WITHIN)
         return deliveries
 
     async def _bury(self, queue: str, received: Received, fault: str) -> None:
         unread = _delivery(queue, received, readable_part(received.attributes, received.body, received.id))
-        with contextlib.suppress(LockLostError):  # whoever took it over meanwhile finds the same
+        try:
             await self._dead_letter([unread], BAD_ENVELOPE, fault)
+        except LockLostError:  # whoever took it over meanwhile finds the same
+            pass
+        except BrokerError as error:
+            _log.warning("a message in %r cannot be read, and not be dead-lettered either: %s", queue, error)
+        except Exception:  # a fault of ours, which must not end whoever receives what is good
+            _log.exception("dead-lettering a message in %r that cannot be read failed", queue)
 
     # --- for adapters ---
 
@@ -173,7 +252,23 @@ class ServedBroker(Broker):
         """close(), once: hand back what is held, and give BrokerClosedError to whoever waits. It raises nothing."""
 
     @abstractmethod
+    async def _check(self) -> None: ...
+
+    @abstractmethod
+    async def _examine(self, longest_run: float | None) -> list[Finding]: ...
+
+    async def _queue_names(self) -> list[str]:
+        """queues(). An adapter without capabilities.lists_queues leaves this as it is."""
+        raise NotImplementedError(f"{type(self).__name__} has no lists_queues; ask its capabilities first")
+
+    @abstractmethod
+    async def _has_queue(self, queue: str) -> bool: ...
+
+    @abstractmethod
     async def _send(self, queue: str, messages: Sequence[Message], delay: float) -> None: ...
+
+    @abstractmethod
+    async def _receive(self, queue: str, max_messages: int, max_wait: float) -> list[Delivery]: ...
 
     @abstractmethod
     async def _complete(self, deliveries: Sequence[Delivery]) -> None: ...
@@ -187,6 +282,30 @@ class ServedBroker(Broker):
     @abstractmethod
     async def _renew_lock(self, deliveries: Sequence[Delivery]) -> list[Delivery]: ...
 
+    def _claim_of(self, delivery: Delivery) -> Claim | None:
+        return super().claim_of(delivery)
+
+    def _claim_to_all(self, queue: str) -> Claim | None:
+        return super().claim_to_all(queue)
+
+    @abstractmethod
+    async def _stats(self, queue: str) -> QueueStats: ...
+
+    @abstractmethod
+    async def _dead_letters(self, queue: str, limit: int, after: str | None) -> list[DeadLetter]: ...
+
+    async def _is_dead_letter(self, queue: str, key: str) -> bool:
+        return await super().is_dead_letter(queue, key)
+
+    @abstractmethod
+    async def _redrive(self, queue: str, keys: Sequence[str] | None) -> int: ...
+
+    @abstractmethod
+    async def _purge(self, queue: str, keys: Sequence[str] | None) -> int: ...
+
+    @abstractmethod
+    async def _open_inbox(self) -> Inbox: ...
+
     @abstractmethod
     async def _reply(self, address: str, messages: Sequence[Message]) -> None: ...
 
@@ -199,10 +318,16 @@ def _message(received: Received) -> Message:
 
 def readable_part(attributes: Mapping[str, str], body: bytes, id_: str | None) -> Message:
     """What can be shown of a message whose *attributes* are no envelope: they stand under the extension ``headers``."""
-    extensions = {"headers": msgspec.json.encode(dict(attributes)).decode()}
+    extensions = {_HEADERS: msgspec.json.encode(dict(attributes)).decode()}
     return (
         Message(body=body, extensions=extensions) if id_ is None else Message(id=id_, body=body, extensions=extensions)
     )
+
+
+def without_headers(message: Message) -> Message:
+    """A readable_part() for where there is room for its body alone: headers take more when they are written again."""
+    extensions = {name: value for name, value in message.extensions.items() if name != _HEADERS}
+    return msgspec.structs.replace(message, extensions=extensions)
 
 
 def _delivery(queue: str, received: Received, message: Message) -> Delivery:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -45,6 +45,17 @@ async def connected(settings: Settings) -> AsyncIterator[tuple[Broker, BlobStore
         yield broker, open_store(settings.blobs)
 
 
+def lists_too_little(broker: Broker, known: Sequence[str]) -> bool:
+    """Whether *known*, of queue_names(), says nothing of the models' queues, as *broker* cannot list them."""
+    return not broker.capabilities.lists_queues and all(name.startswith(SYSTEM_QUEUES) for name in known)
+
+
+def name_them(settings: Settings, command: str) -> str:
+    """What to do where lists_too_little()."""
+    where = f"no model has a card in {shown(settings.blobs)}"
+    return f"{shown(settings.broker)} cannot list its queues, and {where}; name them: dumbwaiter {command} NAME"
+
+
 async def _told_by_workers(settings: Settings, model: str) -> click.ClickException | None:
     """What the workers of *model* say, of which no class was found so far; None where there are none."""
     try:
@@ -67,7 +78,9 @@ async def _with_known(broker: Broker, error: QueueNotFoundError, settings: Setti
         for queue in await queue_names(broker, open_store(settings.blobs))
         if is_own or not queue.startswith(SYSTEM_QUEUES)
     ]
-    if known:
+    if lists_too_little(broker, known):
+        hint = "which others there are this broker cannot list; look at the name, the --broker and its ?prefix="
+    elif known:
         hint = f"there are: {', '.join(known)}{did_you_mean(error.queue, known)}"
     else:
         where = "go to the project's folder, name its --broker, or start a worker first"

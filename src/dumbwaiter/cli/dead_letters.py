@@ -12,7 +12,7 @@ import click
 
 from dumbwaiter.brokers import shown
 from dumbwaiter.cli.confirming import confirmed, nothing_deleted
-from dumbwaiter.cli.connect import connected, connected_broker
+from dumbwaiter.cli.connect import connected, connected_broker, lists_too_little, name_them
 from dumbwaiter.cli.options import Command, Group, current_settings, json_option, settings_options
 from dumbwaiter.cli.output import local_time, preview, print_json, print_table, shortened
 from dumbwaiter.dead_letters import find
@@ -54,7 +54,11 @@ def list_(names: tuple[str, ...], limit: int, as_json: bool) -> None:
 
     """
     settings = current_settings()
-    letters = asyncio.run(_letters(settings, names, limit))
+    letters, are_all = asyncio.run(_letters(settings, names, limit))
+    if not (letters or are_all):
+        if as_json:
+            print_json(None)
+        raise click.UsageError(name_them(settings, "dead-letters list"))
     if as_json:
         print_json([_as_data(letter) for letter in letters])
     elif not letters:
@@ -150,12 +154,14 @@ def _report(verb: str, count: int, as_json: bool) -> None:
         click.echo(f"{verb} {count}")
 
 
-async def _letters(settings: Settings, names: Sequence[str], limit: int) -> list[DeadLetter]:
+async def _letters(settings: Settings, names: Sequence[str], limit: int) -> tuple[list[DeadLetter], bool]:
+    """Those of each queue, and whether those are all the queues that were meant."""
     async with connected(settings) as (broker, store):
-        found = []
-        for queue in names or await queue_names(broker, store):
+        found: list[DeadLetter] = []
+        wanted = names or await queue_names(broker, store)
+        for queue in wanted:
             found += await broker.dead_letters(queue, limit=limit)
-        return found
+        return found, bool(names) or not lists_too_little(broker, wanted)
 
 
 async def _letter(settings: Settings, queue: str, name: str) -> DeadLetter:

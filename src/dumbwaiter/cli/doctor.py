@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
+from dumbwaiter.blobs import open_store
 from dumbwaiter.brokers import open_broker, shown
 from dumbwaiter.brokers.findings import Finding, of_contract, worst
 from dumbwaiter.cli.options import Command, current_settings, json_option, settings_options
 from dumbwaiter.cli.output import print_json
-from dumbwaiter.errors import ConfigError, DumbwaiterError
+from dumbwaiter.errors import BlobError, ConfigError, DumbwaiterError
 from dumbwaiter.printable import printable
+from dumbwaiter.queue_names import queue_names
 
 if TYPE_CHECKING:
+    from dumbwaiter.brokers.contract import Broker
     from dumbwaiter.config import Settings
 
 PATIENCE = 30.0
@@ -43,9 +47,16 @@ def _longest_run(ctx: click.Context, parameter: click.Parameter, value: float | 
     metavar="SECONDS",
     help="How long the longest run of a model takes.",
 )
+@click.option(
+    "--queue",
+    "queues",
+    multiple=True,
+    metavar="NAME",
+    help="Look at this queue too, where the broker lists none; once for each.",
+)
 @json_option
 @settings_options
-def doctor(url: str | None, longest_run: float | None, as_json: bool) -> int:
+def doctor(url: str | None, longest_run: float | None, queues: tuple[str, ...], as_json: bool) -> int:
     """Say what the broker at URL guarantees as it is configured, and what to change (by default the settings' broker).
 
     Each line is ok, a note, a warning, or a danger: what will lose confirmed messages when something fails that does
@@ -54,13 +65,14 @@ def doctor(url: str | None, longest_run: float | None, as_json: bool) -> int:
     Examples:
       dumbwaiter doctor
       dumbwaiter doctor redis://queue.example.com:6379/0 --longest-run 600
+      dumbwaiter doctor amqp://127.0.0.1:5672 --queue infer
       dumbwaiter doctor --json nats://127.0.0.1:4222
 
     """
     settings = current_settings()
     url = url or settings.broker
     try:
-        findings = _findings(url, settings, longest_run)
+        findings = _findings(url, settings, longest_run, queues)
     except (ConfigError, NotExaminedError) as error:
         if as_json:
             print_json({"broker": shown(url), "worst": None, "findings": [], "error": str(error)})
@@ -74,9 +86,9 @@ def doctor(url: str | None, longest_run: float | None, as_json: bool) -> int:
     return 1 if worst(findings) == "danger" else 0
 
 
-def _findings(url: str, settings: Settings, longest_run: float | None) -> list[Finding]:
+def _findings(url: str, settings: Settings, longest_run: float | None, queues: Sequence[str]) -> list[Finding]:
     try:
-        return asyncio.run(_examine(url, settings.lock_duration, longest_run))
+        return asyncio.run(_examine(url, settings, longest_run, queues))
     except ConfigError:
         raise
     except DumbwaiterError as error:
@@ -89,9 +101,30 @@ def _findings(url: str, settings: Settings, longest_run: float | None) -> list[F
         raise NotExaminedError(f"{strange}; look what listens there, DUMBWAITER_DEBUG=1 shows more") from error
 
 
-async def _examine(url: str, lock_duration: float, longest_run: float | None) -> list[Finding]:
-    async with asyncio.timeout(PATIENCE), open_broker(url, lock_duration=lock_duration) as broker:
-        return [*of_contract(broker), *await broker.examine(longest_run=longest_run)]
+async def _examine(url: str, settings: Settings, longest_run: float | None, queues: Sequence[str]) -> list[Finding]:
+    broker = open_broker(url, lock_duration=settings.lock_duration)
+    if (unopened := broker.examine_unopened()) is not None:
+        return [*of_contract(broker), *unopened]
+    async with asyncio.timeout(PATIENCE), broker:
+        findings = [*of_contract(broker), *[_no_queue(queue) for queue in queues if not await broker.has_queue(queue)]]
+        if not broker.capabilities.lists_queues:
+            findings += await _look_up(broker, settings)
+        return [*findings, *await broker.examine(longest_run=longest_run)]
+
+
+async def _look_up(broker: Broker, settings: Settings) -> list[Finding]:
+    """Ask for each queue of the cards: examine() looks at what was asked for."""
+    try:
+        await queue_names(broker, open_store(settings.blobs))
+    except BlobError as error:
+        text = f"the cards, which name the queues, cannot be read: {error}"
+        return [Finding(level="note", subject="queues", text=text, remedy="name them with --queue, or other --blobs")]
+    return []
+
+
+def _no_queue(queue: str) -> Finding:
+    text = "is not there, so it was not looked at; the worker of its model makes it"
+    return Finding(level="note", subject=f"queue {queue}", text=text, remedy="dumbwaiter queues")
 
 
 def _print(finding: Finding) -> None:

@@ -95,7 +95,10 @@ def settings_options(command: F) -> F:
         setting("--log-level", "log_level", text="Least level to log: debug, info, warning or error.", metavar="LEVEL"),
         setting("--blobs", "blobs", text="Where large bodies and results lie: file:FOLDER, s3://…", metavar="URL"),
         setting(
-            "--broker", "broker", text="Where requests wait: sqlite:FILE, or memory: in one `serve`.", metavar="URL"
+            "--broker",
+            "broker",
+            text="Where requests wait: sqlite:FILE, redis://HOST, amqp://, nats://, kafka:// … (docs/brokers.md).",
+            metavar="URL",
         ),
         click.option(
             "--config",

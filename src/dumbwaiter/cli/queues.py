@@ -7,7 +7,7 @@ import asyncio
 import click
 
 from dumbwaiter.brokers import shown
-from dumbwaiter.cli.connect import connected
+from dumbwaiter.cli.connect import connected, lists_too_little, name_them
 from dumbwaiter.cli.options import Command, current_settings, json_option, settings_options
 from dumbwaiter.cli.output import duration, print_json, print_table
 from dumbwaiter.config import Settings
@@ -28,7 +28,8 @@ def queues(names: tuple[str, ...], as_json: bool) -> None:
       dead     were given up on: see `dumbwaiter dead-letters`
       oldest   how long the oldest ready message has waited
 
-    A ? (--json: null) is what this broker cannot tell.
+    A ? (--json: null) is what this broker cannot tell. One that cannot list its queues (RabbitMQ) shows those of the
+    models that have a card in the blob store; where there are none, name the queues.
 
     Examples:
       dumbwaiter queues
@@ -36,7 +37,11 @@ def queues(names: tuple[str, ...], as_json: bool) -> None:
 
     """
     settings = current_settings()
-    stats = asyncio.run(_stats(settings, names))
+    stats, are_all = asyncio.run(_stats(settings, names))
+    if not (stats or are_all):
+        if as_json:
+            print_json(None)
+        raise click.UsageError(name_them(settings, "queues"))
     if as_json:
         print_json([{"queue": name, **{f: getattr(s, f) for f in s.__struct_fields__}} for name, s in stats])
     elif not stats:
@@ -59,11 +64,16 @@ def oldest(stats: QueueStats) -> str:
     return "?" if stats.oldest_age is None else duration(stats.oldest_age)
 
 
-async def _stats(settings: Settings, names: tuple[str, ...]) -> list[tuple[str, QueueStats]]:
+async def _stats(settings: Settings, names: tuple[str, ...]) -> tuple[list[tuple[str, QueueStats]], bool]:
+    """Of each queue, and whether those are all that were meant."""
     async with connected(settings) as (broker, store):
         wanted = names or await queue_names(broker, store)
         found = [(name, await broker.stats(name)) for name in wanted]
-    return [(name, one) for name, one in found if name in names or not name.startswith(SYSTEM_QUEUES) or _holds(one)]
+        are_all = bool(names) or not lists_too_little(broker, wanted)
+    shown_ones = [
+        (name, one) for name, one in found if name in names or not name.startswith(SYSTEM_QUEUES) or _holds(one)
+    ]
+    return shown_ones, are_all
 
 
 def _holds(stats: QueueStats) -> bool:

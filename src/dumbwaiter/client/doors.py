@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from dumbwaiter.brokers import ADAPTERS, shown
+from dumbwaiter.brokers import ADAPTERS, is_broker_scheme, shown
 from dumbwaiter.client.door import Door
 from dumbwaiter.errors import ConfigError
 from dumbwaiter.message import is_url
@@ -65,7 +65,7 @@ def door_to(
 def _require_broker(url: str) -> None:
     """Raise ConfigError where *url* is neither a gateway's nor a broker's; most often it is a gateway's, cut short."""
     scheme, colon, rest = url.partition(":")
-    if colon and scheme.lower() in ADAPTERS:
+    if colon and is_broker_scheme(scheme.lower()):
         return
     known = ", ".join(f"{name}:…" for name in sorted(ADAPTERS))
     hint = f"; if you mean a gateway, say http://{url}" if _PORT.fullmatch(rest) else ""

@@ -23,6 +23,7 @@ from dumbwaiter.courier.posts import Composer, signed
 from dumbwaiter.courier.verdicts import Verdict
 from dumbwaiter.errors import (
     BrokerClosedError,
+    BrokerError,
     BrokerUnavailableError,
     DumbwaiterError,
     LockLostError,
@@ -124,10 +125,12 @@ class Courier:
                     self._tell("ready")
                 await self._pull_once()
                 outage.over()
-            except BrokerUnavailableError as error:
-                await outage.pause(error)
             except QueueNotFoundError as error:  # deleted by somebody, or its server came back with an empty disk
                 ready = False
+                await outage.pause(error)
+            except BrokerClosedError:
+                raise
+            except BrokerError as error:
                 await outage.pause(error)
 
     async def _pull_once(self) -> None:

@@ -17,7 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dumbwaiter.boot import boot_id
 from dumbwaiter.errors import ConfigError, ModelLoadError
+from dumbwaiter.folders import sync_folder
 from dumbwaiter.models.progress import Progress
 from dumbwaiter.object_stores import connect, reason
 from dumbwaiter.printable import printable
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 
 UNFINISHED = ".tmp-"
 _PIN = re.compile(r"sha256=([0-9a-f]{64})", re.IGNORECASE)
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _CHUNK_NBYTES = 1024 * 1024
 _NAME_NBYTES = 100
 """A file system takes 255 bytes, and a digest stands before the name."""
@@ -150,7 +151,7 @@ def _fetch(store: ObjectStore, name: str, found: GetResult, path: Path, *, pin: 
     except (ChangedError, OSError):
         unfinished.unlink(missing_ok=True)  # a part of it would help nobody, and the disk may be full
         raise
-    _sync(path.parent)
+    sync_folder(path.parent)
 
 
 def _check(nbytes: int, size: int, digest: str, pin: str | None) -> None:
@@ -197,14 +198,6 @@ def _get(store: ObjectStore, name: str, options: Any = None) -> GetResult:
 def _boot() -> str:
     """What names this run of the machine; where it has no name, nobody reads on."""
     try:
-        return _BOOT_ID.read_text().strip().replace("-", "")[:12]
+        return boot_id().replace("-", "")[:12]
     except OSError:
         return f"p{os.getpid()}"
-
-
-def _sync(folder: Path) -> None:
-    place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(place)
-    finally:
-        os.close(place)

@@ -14,6 +14,8 @@ HIGH, NORMAL, LOW = range(LANES)
 #: The lane that is asked first at each turn of a round. Of eight messages that are served while all lanes are full,
 #: five are high ones and one is a low one: so the low lane is slow, but it moves.
 _FIRST = (HIGH, HIGH, NORMAL, HIGH, HIGH, NORMAL, HIGH, LOW)
+HIGH_TURNS = tuple(turn for turn, lane in enumerate(_FIRST) if lane == HIGH)
+"""Turns to begin with: what is urgent and waits already comes first."""
 _ORDERS = tuple((first, *(lane for lane in range(LANES) if lane != first)) for first in range(LANES))
 
 

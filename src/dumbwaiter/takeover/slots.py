@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import re
 import weakref
 from pathlib import Path
 
+from dumbwaiter.boot import boot_id
 from dumbwaiter.file_systems import NETWORK_FILE_SYSTEMS, file_system_of
 
 MOST_SLOTS = 1000
 """No more than this many processes of a machine have a slot in one folder."""
+_log = logging.getLogger(__name__)
 _NAME = re.compile(r"slot-(0|[1-9][0-9]{0,3})")
 _MOUNTS = Path("/proc/self/mounts")
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _TIME_NAMESPACE = Path("/proc/self/ns/time")
 
 
@@ -71,10 +73,11 @@ os.register_at_fork(after_in_child=_close_all)
 def take_free(folder: Path) -> list[Slot]:
     """All slots of *folder* that nobody holds, the lowest first; a new one, if there are none. They are held now.
 
-    The folder is made. Raises OSError when that cannot be, or it cannot be used, or lies on a file system that other
-    machines may share: of their processes nothing is known here.
+    The folder is made. Raises OSError when that cannot be, or it cannot be used, or is not this user's alone, or lies
+    on a file system that other machines may share: of their processes nothing is known here.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _require_own(folder, folder.stat())
     kind = file_system_of(str(folder.resolve()), _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape"))
     if kind in NETWORK_FILE_SYSTEMS:
         raise OSError(f"{folder} lies on a network file system ({kind})")
@@ -93,6 +96,9 @@ def _taken(path: Path) -> Slot | None:
     """The slot at *path*; None while another process holds it, or where it cannot be used."""
     try:
         return _take(path)
+    except PermissionError as error:
+        _log.warning("%s is passed over: %s", path, error)
+        return None
     except OSError:
         return None
 
@@ -101,6 +107,7 @@ def _take(path: Path) -> Slot:
     """The slot at *path*, which is made where it is missing. Raises BlockingIOError while another process holds it."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
+        _require_own(path, os.fstat(fd))
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BaseException:
         os.close(fd)
@@ -108,9 +115,19 @@ def _take(path: Path) -> Slot:
     return Slot(path, fd)
 
 
+def _require_own(path: Path, found: os.stat_result) -> None:
+    """Raises PermissionError unless *path* is this user's, and no other may write there: what others write down in it
+    would be handed back in the name of this process.
+    """
+    if found.st_uid != os.geteuid():
+        raise PermissionError(f"{path} belongs to user {found.st_uid}, and not to this one ({os.geteuid()})")
+    if found.st_mode & 0o022:
+        raise PermissionError(f"others may write to {path}; forbid it: chmod go-w {path}")
+
+
 def this_boot() -> str:
     """Names the run of the machine, and the clock of boots that this process sees. Raises OSError."""
     clock = ""
     with contextlib.suppress(OSError):  # a kernel without time namespaces
         clock = str(_TIME_NAMESPACE.stat().st_ino)
-    return f"{_BOOT_ID.read_text(encoding='ascii').strip()}/{clock}"
+    return f"{boot_id()}/{clock}"

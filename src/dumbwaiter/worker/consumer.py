@@ -16,7 +16,7 @@ from dumbwaiter.blobs.store import BlobStore
 from dumbwaiter.brokers.contract import Broker
 from dumbwaiter.config import OutboundSettings, WorkerSettings
 from dumbwaiter.devices.admission import Admission, Unlimited
-from dumbwaiter.errors import BrokerUnavailableError, QueueNotFoundError
+from dumbwaiter.errors import BrokerClosedError, BrokerError, BrokerUnavailableError, QueueNotFoundError
 from dumbwaiter.holding import Outage, can_postpone, keep_locks
 from dumbwaiter.models.contract import ModelSpec
 from dumbwaiter.policies.batching import pull_size, was_nearly_full
@@ -169,11 +169,13 @@ class Consumer:
             try:
                 await self._pull_once(size)
                 outage.over()
-            except BrokerUnavailableError as error:
-                await outage.pause(error)
             except QueueNotFoundError as error:  # deleted by somebody, or its server came back with an empty disk
                 await outage.pause(error)
                 await self._create_queue()
+            except BrokerClosedError:
+                raise
+            except BrokerError as error:
+                await outage.pause(error)
 
     def _room(self) -> int:
         if not self._keeper.ready or self._settler.behind or self._fetching.is_crowded:

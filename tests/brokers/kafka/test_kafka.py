@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import time
 
+import msgspec
 import pytest
 from confluent_kafka import Producer
 
 from dumbwaiter.brokers import open_broker
 from dumbwaiter.brokers.kafka import replica
-from dumbwaiter.errors import BrokerError, BrokerUnavailableError, InboxGoneError
+from dumbwaiter.brokers.kafka.events import Postpone, Seen, encode
+from dumbwaiter.brokers.kafka.wire import record_nbytes
+from dumbwaiter.errors import BrokerError, BrokerUnavailableError, InboxGoneError, LockLostError, MessageTooLargeError
 from dumbwaiter.message import Message
 from dumbwaiter.testing import eventually
 from dumbwaiter.testing.servers import TansuServer
@@ -69,6 +73,52 @@ async def test_what_no_envelope_can_be_read_of_becomes_a_dead_letter(tansu):
         assert [(letter.reason, letter.message.body) for letter in letters] == [("bad-envelope", b"body")] * 2
 
 
+async def test_what_can_be_neither_read_nor_buried_costs_no_other_message(tansu, monkeypatch):
+    async with broker_at(tansu.url()) as broker:
+        await broker.create_queue("unburied")
+        write, tried = broker._link.write, []
+
+        async def write_no_grave(records):
+            if records[0].topic.endswith(".dead"):
+                tried.append(records)
+                raise MessageTooLargeError(2, 1)
+            return await write(records)
+
+        monkeypatch.setattr(broker._link, "write", write_no_grave)
+        await asyncio.to_thread(produce, tansu, "dumbwaiter.unburied", b"body", [("ce_priority", b"high")])
+        await broker.send("unburied", [Message(id=id_) for id_ in ("one", "two")])
+        came = []
+        while len(came) < 2:
+            some = await broker.receive("unburied", max_messages=1, max_wait=5.0)
+            came += [one.message.id for one in some]
+            await broker.complete(some)
+        assert came == ["one", "two"]
+        assert (await broker.stats("unburied")).locked == 1
+        assert len(tried) < 10
+
+
+async def test_a_message_of_the_largest_size_is_buried_without_the_note(tansu, monkeypatch):
+    async with broker_at(tansu.url()) as broker:
+        await broker.create_queue("brim")
+        await asyncio.to_thread(produce, tansu, "dumbwaiter.brim", b"1", [("id", b"1"), ("ce_priority", b"high")])
+        await asyncio.to_thread(produce, tansu, "dumbwaiter.brim", b"2", [("id", b"2")])
+        write = broker._link.write
+
+        async def write_little(records):
+            if (largest := max(map(record_nbytes, records))) > 130:
+                raise MessageTooLargeError(largest, 130)
+            return await write(records)
+
+        monkeypatch.setattr(broker._link, "write", write_little)
+
+        async def good():
+            return await broker.receive("brim", max_messages=1, max_wait=1.0)
+
+        await broker.dead_letter(await eventually(good, within=10.0), reason="poison", detail="long" * 100)
+        letters = await broker.dead_letters("brim")
+        assert {letter.message.body for letter in letters} == {b"1", b"2"}
+
+
 async def test_garbage_in_a_ledger_is_passed_over(tansu):
     async with broker_at(tansu.url()) as broker:
         await broker.create_queue("garbage")
@@ -76,6 +126,49 @@ async def test_garbage_in_a_ledger_is_passed_over(tansu):
         await broker.send("garbage", [Message(id="kept")])
         (delivery,) = await broker.receive("garbage", max_messages=1, max_wait=10.0)
         await broker.complete([delivery])
+
+
+@pytest.mark.parametrize(
+    "event",
+    [Postpone([(7, 0, 0)], 0), Seen([(1, 0, 10**9, 0)]), Seen([(1, -1, 0, 1)])],
+    ids=["lane", "low", "partition"],
+)
+async def test_an_event_that_says_what_cannot_be_costs_no_message(tansu, event):
+    queue = f"junk-{secrets.token_hex(4)}"
+    async with broker_at(tansu.url()) as broker, broker_at(tansu.url()) as other:
+        await broker.create_queue(queue)
+        await broker.send(queue, [Message(id="before")])
+        await broker.complete(await broker.receive(queue, max_messages=1, max_wait=10.0))
+        await asyncio.to_thread(produce, tansu, f"dumbwaiter.{queue}.ledger", encode(event))
+        for broker_ in (broker, other):
+            await broker_.send(queue, [Message(id="after")])
+            (delivery,) = await broker_.receive(queue, max_messages=1, max_wait=10.0)
+            assert delivery.message.id == "after"
+            await broker_.complete([delivery])
+
+
+async def test_a_queue_that_was_made_anew_has_tokens_of_its_own(tansu):
+    """Events stand at the same offsets then; so here, where a second queue is made as the first one was."""
+    async with broker_at(tansu.url()) as holder:
+        for queue in ("first", "anew"):
+            await holder.create_queue(queue)
+            await holder.send(queue, [Message()])
+        (old,) = await holder.receive("first", max_messages=1, max_wait=10.0)
+        (new,) = await holder.receive("anew", max_messages=1, max_wait=10.0)
+        with pytest.raises(LockLostError):
+            await holder.complete([msgspec.structs.replace(old, queue="anew")])
+        await holder.complete([new])
+
+
+async def test_what_is_held_is_held_on_when_the_ledger_is_read_anew(tansu):
+    async with broker_at(tansu.url()) as holder, broker_at(tansu.url()) as other:
+        await holder.create_queue("reread")
+        await holder.send("reread", [Message()])
+        (held,) = await holder.receive("reread", max_messages=1, max_wait=10.0)
+        holder._drop("reread", BrokerUnavailableError("a fault"))
+        assert (await holder.stats("reread")).locked == 1
+        assert await other.receive("reread", max_messages=1, max_wait=0.5) == []
+        await holder.complete([held])
 
 
 async def test_queues_of_several_partitions_are_served_whole(tansu):
@@ -131,6 +224,16 @@ async def test_a_server_that_is_not_there_is_named_without_secrets():
         await broker.open()
     assert "127.0.0.1:1" in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+async def test_an_examination_says_whose_time_the_ledger_has(tansu):
+    async with broker_at(tansu.url(prefix="stamped")) as broker:
+        await broker.create_queue("stamped")
+        assert not [one for one in await broker.examine() if "clocks" in one.text]
+        await broker.send("stamped", [Message()])
+        await broker.receive("stamped", max_messages=1, max_wait=10.0)
+        (finding,) = [one for one in await broker.examine() if "clocks" in one.text]
+        assert (finding.level, finding.subject) == ("warning", "stamped.stamped.ledger")
 
 
 async def test_an_examination_says_what_one_broker_means(tansu):

@@ -207,8 +207,36 @@ def test_all_partitions_of_a_lane_are_served():
 
 def test_what_is_not_kept_any_more_is_not_given():
     book = Book()
-    book.write(Seen([(NORMAL, 0, 5, 8)]))
-    assert [one.position[2] for one in book.take(9)] == [5, 6, 7]
+    taken = book.write(Take("op", 9, SECOND, [(NORMAL, 0, 5, 8)]))
+    assert [one.position[2] for one in taken] == [5, 6, 7]
+
+
+def test_a_token_of_a_ledger_that_was_deleted_is_none_in_the_next_one():
+    tokens = []
+    for op in ("mine.1", "yours.1"):
+        book = Book(messages=1)
+        (taken,) = book.write(Take(op, 1, SECOND, []))
+        tokens.append(taken.token)
+    assert tokens[0] != tokens[1]
+    assert book.write(Complete("mine.2", [tokens[0]])) == [tokens[0]]
+    assert book.counts() == (0, 1, 0, 0)
+
+
+def test_whoever_sends_says_nothing_of_the_first_that_are_kept():
+    book = Book(messages=2)
+    book.write(Seen([(NORMAL, 0, 9**9, 3)]))
+    assert len(book.take(9)) == 3
+
+
+def test_an_event_with_numbers_that_cannot_be_is_none():
+    assert decode(encode(Postpone([(7, 0, 0)], 0))) is None
+    for lane, partition, end in ((7, 0, 1), (-1, 0, 1), (0, -1, 1), (0, 0, -1), (0, 0, 1 << 62)):
+        for event in (
+            Seen([(lane, partition, 0, end)]),
+            Postpone([(lane, partition, end)], 0),
+            Take("op", 1, 1, [(lane, partition, 0, end)]),
+        ):
+            assert decode(encode(event)) is None
 
 
 def test_nothing_below_a_floor_is_needed():

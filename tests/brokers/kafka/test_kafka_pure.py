@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_LOG_APPEND_TIME, KafkaError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dumbwaiter.brokers.kafka.examining import Topic, findings_of
-from dumbwaiter.brokers.kafka.location import location_of
+from dumbwaiter.brokers.kafka.examining import Topic, findings_of, stamp_findings
+from dumbwaiter.brokers.kafka.link import Link
+from dumbwaiter.brokers.kafka.location import USUAL_LIMIT, location_of
 from dumbwaiter.brokers.kafka.names import (
     LEDGER,
     LONGEST,
@@ -18,8 +20,19 @@ from dumbwaiter.brokers.kafka.names import (
     queue_of,
     topic_of,
 )
-from dumbwaiter.brokers.kafka.wire import COUNT, DUE, burial_of, found, headers_of, is_key, key_of, message_nbytes
-from dumbwaiter.errors import ConfigError
+from dumbwaiter.brokers.kafka.wire import (
+    COUNT,
+    DUE,
+    Record,
+    burial_of,
+    found,
+    headers_of,
+    is_key,
+    key_of,
+    message_nbytes,
+    smaller_burials,
+)
+from dumbwaiter.errors import ConfigError, MessageTooLargeError
 from dumbwaiter.message import Message
 from dumbwaiter.policies.lanes import NORMAL
 
@@ -122,6 +135,35 @@ def test_the_end_of_a_long_detail_is_kept():
     assert headers["dumbwaiter_detail"].endswith(b"end")
     assert headers[COUNT] == b"2"
     assert sum(map(len, headers.values())) < 16_384
+
+
+def test_a_dead_letter_that_does_not_fit_loses_what_is_not_its_message_first():
+    message = Message(id="1", body=b"body", tenant="acme")
+    headers = burial_of(message, reason="oom", detail="long", count=3, now=5.0)
+    one, two = smaller_burials(Record("t", message.body, headers, partition=0))
+    assert {name for name, _ in headers} - {name for name, _ in one.headers} == {"dumbwaiter_detail"}
+    assert two.headers == headers_of(message)
+    assert one.value == two.value == b"body"
+
+
+def test_of_a_message_that_cannot_be_read_the_body_is_kept_whatever_else_does_not_fit():
+    headers = burial_of(Message(body=b"body"), reason="bad-envelope", detail="long", count=1, now=5.0)
+    *_, note, bare = smaller_burials(Record("t", b"body", headers, partition=0))
+    assert {name for name, _ in note.headers} == {"dumbwaiter_reason", "dumbwaiter_count", "dumbwaiter_dead_at"}
+    assert (bare.headers, bare.value) == ([], b"body")
+
+
+def test_a_message_that_is_too_large_is_named_with_its_size_and_a_limit_below_that():
+    link = Link(location_of("kafka://here"), on_down=lambda _: None)
+    for nbytes, limit in ((2_000_000, USUAL_LIMIT), (1000, 999)):
+        error = link.error_of("write", KafkaError(KafkaError.MSG_SIZE_TOO_LARGE), nbytes=nbytes)
+        assert isinstance(error, MessageTooLargeError)
+        assert (error.nbytes, error.limit) == (nbytes, limit)
+
+
+def test_a_ledger_whose_records_have_the_time_of_their_writers_is_warned_of():
+    assert stamp_findings("t", TIMESTAMP_LOG_APPEND_TIME) == stamp_findings("t", None) == []
+    assert levels(stamp_findings("t", TIMESTAMP_CREATE_TIME)) == ["warning"]
 
 
 def test_large_attributes_count():

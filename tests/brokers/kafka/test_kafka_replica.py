@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dumbwaiter.brokers.kafka.events import Complete, Seen, Take, encode
+from dumbwaiter.brokers.kafka.events import Complete, Part, Seen, Take, encode
 from dumbwaiter.brokers.kafka.ledger import Ledger, snapshot
 from dumbwaiter.brokers.kafka.replica import SNAPSHOT_EVERY, Replica
 from dumbwaiter.errors import BrokerUnavailableError
@@ -42,7 +42,7 @@ def replica(**more):
     return Replica("q", link, SimpleNamespace(leave=lambda *_: None), **takes)
 
 
-EVENTS = [Seen([(NORMAL, 0, 0, 3)]), Take("a.1", 1, 9000, []), Take("b.1", 1, 9000, []), Complete("a.2", ["1.0"])]
+EVENTS = [Seen([(NORMAL, 0, 0, 3)]), Take("a.1", 1, 9000, []), Take("b.1", 1, 9000, []), Complete("a.2", ["a.1.1.0"])]
 
 
 def records(events, first=0):
@@ -103,7 +103,38 @@ async def test_what_a_call_took_that_does_not_wait_any_more_goes_back():
     one = replica(owner="a.", stray=lambda _, taken: stray.extend(taken))
     one._begin(0)
     one._feed(records(EVENTS[:3]))
-    assert [taken.token for taken in stray] == ["1.0"]
+    assert [taken.token for taken in stray] == ["a.1.1.0"]
+
+
+async def test_what_a_take_got_whose_replica_was_closed_meanwhile_goes_back_and_nothing_else():
+    stray = []
+    one = replica(unsure={"a.1"}, stray=lambda _, taken: stray.extend(taken))
+    one._begin(0)
+    one._feed(records(EVENTS[:3]))
+    assert [taken.token for taken in stray] == ["a.1.1.0"]
+
+
+async def test_an_event_that_cannot_be_applied_is_passed_over(monkeypatch, caplog):
+    def fail(*_):
+        raise KeyError(7)
+
+    one = replica()
+    one._begin(0)
+    one.known._doing[Take] = fail
+    one._feed(records(EVENTS[:2]))
+    one._feed(records([Seen([(NORMAL, 0, 0, 5)])], first=2))
+    assert counts(one) == (5, 0)
+    assert "cannot be applied" in caplog.text
+
+
+async def test_a_snapshot_that_was_not_written_by_us_is_passed_over(caplog):
+    false = snapshot(Ledger(), 4)
+    false.state.parts["lane"] = Part(0, 0, set())
+    one = replica()
+    one._begin(4)
+    one._feed(records([false, snapshot(Ledger(), 4)], first=4))
+    assert counts(one) == (0, 0)
+    assert "cannot be read" in caplog.text
 
 
 async def test_after_many_events_somebody_writes_a_snapshot():

@@ -12,7 +12,8 @@ import pytest
 from servers import NatsServer
 
 from dumbwaiter.brokers import open_broker
-from dumbwaiter.errors import BrokerUnavailableError
+from dumbwaiter.brokers.nats import queues
+from dumbwaiter.errors import BrokerUnavailableError, LockLostError
 from dumbwaiter.message import Message
 from dumbwaiter.testing import eventually
 
@@ -52,6 +53,31 @@ async def take(broker, queue, count=1):
 async def api(client, subject, request=None):
     answer = await client.request(f"$JS.API.{subject}", json.dumps(request).encode() if request else b"")
     return json.loads(answer.data)
+
+
+# --- streams ---
+
+
+@pytest.mark.parametrize("verb", ["complete", "abandon", "dead_letter", "renew_lock"])
+async def test_a_holder_of_a_stream_that_was_made_anew_settles_nothing_of_it(
+    nats_server, broker, queue, foreign, verb, monkeypatch
+):
+    monkeypatch.setattr(queues, "_MADE_SECONDS", 0.0)  # as if it had been stopped for a while
+    await broker.send(queue, [Message(id="old")])
+    (old,) = await take(broker, queue)
+    for name in (f"dumbwaiter+{queue}", f"dumbwaiter+{queue}+dead"):
+        assert (await api(foreign, f"STREAM.DELETE.{name}"))["success"]
+    async with open_broker(nats_server.url) as other:
+        await other.create_queue(queue)
+        await other.send(queue, [Message(id="new")])
+        (new,) = await take(other, queue)
+        assert new.message.id == "new"
+        more = {"reason": "bad"} if verb == "dead_letter" else {}
+        with pytest.raises(LockLostError):
+            await getattr(broker, verb)([old], **more)
+        stats = await other.stats(queue)
+        assert (stats.ready, stats.locked, stats.dead) == (0, 1, 0)
+        await other.complete([new])
 
 
 # --- messages ---

@@ -6,6 +6,7 @@ import pytest
 
 from dumbwaiter.brokers.nats.examining import (
     of_account,
+    of_cluster,
     of_consumers,
     of_replicas,
     of_server,
@@ -70,6 +71,11 @@ def test_a_stream_that_may_lose_messages_is_not(change, expected):
     findings = of_stream("q", CONFIG | change, replicas=3)
     assert levels(findings) == expected
     assert all(finding.remedy for finding in findings if finding.level != "ok")
+
+
+def test_replicas_that_a_single_server_cannot_make_are_a_danger():
+    assert of_cluster(None, replicas=1) is of_cluster("cluster", replicas=3) is None
+    assert of_cluster(None, replicas=3).level == "danger"
 
 
 def test_syncing_rarely_is_a_danger_on_one_server_and_worth_a_note_on_three():

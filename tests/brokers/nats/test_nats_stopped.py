@@ -2,58 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import secrets
 import signal
-import sys
-from pathlib import Path
 
 import pytest
+from stopping import holding
 
 from dumbwaiter.brokers import open_broker
+from dumbwaiter.errors import LockLostError
 from dumbwaiter.message import Message
 
 pytestmark = pytest.mark.anyio
 
-HOLDER = Path(__file__).with_name("nats_holder.py")
 LOCK = 2.0
-
-
-class Holder:
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-
-    async def hears(self) -> str:
-        async with asyncio.timeout(20.0):
-            return (await self.process.stdout.readline()).decode().strip()
-
-    async def told(self, verb: str) -> str:
-        self.process.stdin.write(f"{verb}\n".encode())
-        await self.process.stdin.drain()
-        return await self.hears()
-
-
-@contextlib.asynccontextmanager
-async def holding(url, queue):
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(HOLDER),
-        url,
-        queue,
-        str(LOCK),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
-        holder = Holder(process)
-        assert await holder.hears() == "waits"
-        yield holder
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGCONT)
-            process.kill()
-        await process.wait()
 
 
 @pytest.fixture
@@ -76,7 +37,7 @@ async def take(broker, queue):
 
 @pytest.mark.parametrize("verb", ["complete", "abandon", "renew"])
 async def test_a_holder_that_was_stopped_settles_nothing(nats_server, broker, queue, verb):
-    async with holding(nats_server.url, queue) as holder:
+    async with holding(nats_server.url, queue, LOCK) as holder:
         await broker.send(queue, [Message(id="one")])
         assert await holder.hears() == "took"
         holder.process.send_signal(signal.SIGSTOP)
@@ -92,7 +53,7 @@ async def test_a_holder_that_was_stopped_settles_nothing(nats_server, broker, qu
 
 async def test_what_came_while_a_receiver_was_stopped_is_not_its_own(nats_server, broker, queue):
     """It lay unread in its socket until the server gave it to somebody else."""
-    async with holding(nats_server.url, queue) as holder:
+    async with holding(nats_server.url, queue, LOCK) as holder:
         holder.process.send_signal(signal.SIGSTOP)
         await broker.send(queue, [Message(id="one")])
         again = await take(broker, queue)
@@ -107,10 +68,30 @@ async def test_what_came_while_a_receiver_was_stopped_is_not_its_own(nats_server
 
 
 async def test_a_holder_that_only_works_for_long_keeps_its_lock(nats_server, broker, queue):
-    async with holding(nats_server.url, queue) as holder:
+    async with holding(nats_server.url, queue, LOCK) as holder:
         await broker.send(queue, [Message(id="one")])
         assert await holder.hears() == "took"
         for _ in range(3):
             assert await broker.receive(queue, max_messages=1, max_wait=LOCK / 2) == []
             assert await holder.told("renew") == "done"
         assert await holder.told("complete") == "done"
+
+
+async def test_a_hand_back_that_took_longer_than_the_servers_lock_settles_nothing(
+    nats_server, broker, queue, monkeypatch
+):
+    """Its copy was confirmed so late that the message is with the next holder by then."""
+    async with open_broker(nats_server.url, lock_duration=LOCK) as slow:
+        await broker.send(queue, [Message(id="one")])
+        held, new = await take(slow, queue), []
+        publish = slow._holding._publish
+
+        async def slowly(questions):
+            new.append(await take(broker, queue))
+            await publish(questions)
+
+        monkeypatch.setattr(slow._holding, "_publish", slowly)
+        with pytest.raises(LockLostError):
+            await slow.abandon([held], counted=False)
+        assert [one.message.id for one in await broker.renew_lock(new)] == ["one"]
+        assert (await broker.stats(queue)).locked == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import signal
@@ -29,6 +30,7 @@ from dumbwaiter.errors import (
     QueueNotFoundError,
 )
 from dumbwaiter.message import Message
+from dumbwaiter.policies.lanes import NORMAL
 from dumbwaiter.testing import eventually
 
 pytestmark = pytest.mark.anyio
@@ -75,12 +77,22 @@ async def broker(emulator):
         yield broker
 
 
-@pytest.fixture
-async def raw(broker, emulator):
+@contextlib.asynccontextmanager
+async def raw_of(broker, emulator):
     api = Api(location_of(emulator.server.url))
     api.open()
     yield Raw(api, broker.url.rpartition("prefix=")[2])
     await api.close()
+
+
+@pytest.fixture
+async def raw(broker, emulator):
+    async with raw_of(broker, emulator) as raw:
+        yield raw
+
+
+async def fails(*_, **__):
+    raise BrokerUnavailableError("busy")
 
 
 async def take(broker, count=1, queue="q"):
@@ -139,23 +151,51 @@ async def test_an_envelope_that_cannot_be_read_becomes_a_dead_letter(broker, raw
     assert letters == {b"bad": BAD_ENVELOPE, b"worse": BAD_ENVELOPE}
 
 
-async def test_an_envelope_that_cannot_be_dead_lettered_now_is_kept_until_it_can(broker, raw, monkeypatch):
+async def test_an_envelope_that_cannot_be_dead_lettered_now_is_kept_and_costs_no_other(emulator, monkeypatch):
+    url = emulator.url(prefix=f"p{secrets.token_hex(4)}")
+    async with open_broker(url, lock_duration=1.0) as broker, raw_of(broker, emulator) as raw:
+        await broker.create_queue("q")
+        await raw.publish(b"bad", priority="very")
+        await raw.publish(b"good")
+        came = []
+
+        async def good_came():
+            with contextlib.suppress(BrokerUnavailableError):  # the other one may come alone
+                came.extend(await broker.receive("q", max_messages=2, max_wait=1.0))
+            return came
+
+        with monkeypatch.context() as patch:
+            patch.setattr(broker._topics, "publish", fails)
+            await eventually(good_came, within=15.0)
+        assert [one.message.body for one in came] == [b"good"]
+        await broker.complete(came)
+
+        async def is_buried():
+            assert await broker.receive("q", max_messages=2, max_wait=2.0) == []
+            return [letter.message.body for letter in await broker.dead_letters("q")] == [b"bad"]
+
+        await eventually(is_buried, within=15.0)
+
+
+async def test_an_envelope_that_cannot_be_dead_lettered_goes_back_on_close_as_it_came(broker, raw, monkeypatch):
     await raw.publish(b"bad", priority="very")
+    await raw.publish(b"good")
+    async with open_broker(broker.url) as leaving:
 
-    async def fails(*_, **__):
-        raise BrokerUnavailableError("busy")
+        async def both_are_held():
+            with contextlib.suppress(BrokerUnavailableError):  # the bad one may come alone
+                await leaving.receive("q", max_messages=2, max_wait=0.5)
+            return len(leaving._holding._leases) == 2
 
-    monkeypatch.setattr(broker._topics, "publish", fails)
-    with pytest.raises(BrokerUnavailableError):
-        await broker.receive("q", max_messages=2, max_wait=10.0)
-    monkeypatch.undo()
+        with monkeypatch.context() as patch:
+            patch.setattr(leaving._topics, "publish", fails)
+            await eventually(both_are_held, within=10.0)
 
-    async def is_buried():
-        assert await broker.receive("q", max_messages=10, max_wait=0.1) == []
-        return await broker.dead_letters("q")
+    async def bad_is_there():
+        return [one.message for one in await raw.pull() if one.message.data == b"bad"]
 
-    (letter,) = await eventually(is_buried, within=10.0)
-    assert letter.message.body == b"bad"
+    (came,) = await eventually(bad_is_there, within=5.0)
+    assert dict(came.attributes) == {"priority": "very"}
 
 
 async def test_other_consumers_find_the_body_as_it_is(broker, raw):
@@ -185,6 +225,37 @@ async def test_what_a_dead_letter_policy_has_moved_is_a_dead_letter_of_ours(brok
 
 
 # --- locks ---
+
+
+async def test_a_lock_that_ends_is_handed_back_then_and_not_when_pubsubs_own_ends(emulator):
+    """Pub/Sub's own lasts ten seconds at least."""
+    url = emulator.url(prefix=f"p{secrets.token_hex(4)}")
+    async with open_broker(url, lock_duration=1.0) as holder, open_broker(url) as other:
+        await holder.create_queue("q")
+        await holder.send("q", [Message()])
+        (held,) = await take(holder)
+        (again,) = await other.receive("q", max_messages=1, max_wait=6.0)
+        assert (again.message.id, again.delivery_count) == (held.message.id, 2)
+        with pytest.raises(LockLostError):
+            await holder.complete([held])
+        await other.complete([again])
+
+
+async def test_what_may_be_acknowledged_already_is_not_claimed(broker, monkeypatch):
+    """Nobody is to hand that back once this process is dead."""
+    await broker.send("q", [Message()])
+    held = await take(broker)
+    assert broker.claim_of(held[0]) is not None
+
+    async def cut_off(*_, **__):
+        raise BrokerUnavailableError("the answer was lost")
+
+    monkeypatch.setattr(broker._holding._settling, "acknowledge", cut_off)
+    with pytest.raises(BrokerUnavailableError):
+        await broker.complete(held)
+    assert broker.claim_of(held[0]) is None
+    monkeypatch.undo()
+    await broker.complete(held)
 
 
 async def test_a_lock_that_is_longer_than_the_longest_ack_deadline_is_kept_up_by_signs_of_life(emulator, monkeypatch):
@@ -398,6 +469,18 @@ async def test_a_queue_whose_subscription_was_deleted_is_missing_and_can_be_made
     await broker.create_queue("q")
     await broker.send("q", [Message(id="new")])
     assert (await take(broker))[0].message.id == "new"
+
+
+async def test_a_queue_whose_topic_was_deleted_says_so_and_what_waits_in_it_is_served_still(broker, raw):
+    await broker.send("q", [Message(id="waits", body=b"soup")])
+    await broker._api.ask(
+        "delete_topic", types.DeleteTopicRequest.pb()(topic=broker._api.topic(broker._topics.id("q", NORMAL)))
+    )
+    with pytest.raises(QueueNotFoundError):
+        await broker.send("q", [Message(body=b"more")])
+    with pytest.raises(BrokerUnavailableError, match=r"was deleted.*gcloud pubsub subscriptions delete"):
+        await broker.create_queue("q")
+    assert [one.message.id for one in await take(broker)] == ["waits"]
 
 
 async def test_queues_of_other_prefixes_and_inboxes_are_not_listed(broker, emulator):

@@ -33,6 +33,7 @@ from dumbwaiter.brokers.pubsub.wire import (
     outgoing,
     read,
 )
+from dumbwaiter.brokers.served import BAD_ENVELOPE, readable_part
 from dumbwaiter.errors import ConfigError, MissingExtraError
 from dumbwaiter.message import Message, is_queue_name
 from dumbwaiter.policies.lanes import NORMAL
@@ -235,6 +236,14 @@ def test_a_message_that_leaves_no_room_is_buried_whole_without_a_note():
     buried = burial_of(Message(id="i", body=bytes(LARGEST - 300)), Note(reason="r", detail="d" * 8000))
     assert letter_of("q", "t", received(buried)).reason == UNRECORDED
     assert len(buried.data) == LARGEST - 300
+
+
+def test_of_what_cannot_be_read_the_body_and_the_reason_are_buried_where_there_is_no_room_for_more():
+    unread = readable_part({f"n{i}": '"' * 1024 for i in range(90)}, bytes(LARGEST - 100_000), "i")
+    buried = burial_of(unread, Note(reason=BAD_ENVELOPE, detail="d" * 8000))
+    letter = letter_of("q", "t", received(buried))
+    assert (len(letter.message.body), letter.reason) == (LARGEST - 100_000, BAD_ENVELOPE)
+    assert nbytes_of(buried) <= LARGEST
 
 
 def test_what_pubsub_itself_gave_up_says_so():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import signal
@@ -11,7 +12,7 @@ import time
 
 import pulsar
 import pytest
-from pulsar.asyncio import Client
+from pulsar.asyncio import Client, PulsarException
 
 from dumbwaiter.brokers import open_broker
 from dumbwaiter.brokers.pulsar import holding
@@ -115,6 +116,55 @@ async def test_properties_that_are_no_text_do_not_keep_the_others_from_coming(br
     assert [delivery.message.id for delivery in await take(broker)] == ["good"]
     (letter,) = await broker.dead_letters("resnet")
     assert (letter.reason, letter.message.body) == ("bad-envelope", b"body")
+
+
+async def send_the_largest(broker, client, **properties):
+    """One of another producer that the server just takes: no copy with anything more in it fits."""
+    probe = await client.create_producer(f"probe-{secrets.token_hex(4)}", batching_enabled=False)
+    nbytes = 5 * 1024 * 1024 - 10 * 1024
+    while True:
+        nbytes -= 10
+        with contextlib.suppress(PulsarException):
+            await probe.send(b"z" * nbytes, properties=properties)
+            break
+    producer = await client.create_producer(broker._names.lane("resnet", 1), batching_enabled=False)
+    nbytes -= 16  # the names of producers differ in length
+    await producer.send(b"z" * nbytes, properties=properties)
+    return nbytes
+
+
+async def test_the_largest_that_nobody_can_read_becomes_a_dead_letter_and_keeps_nobody(broker, client):
+    nbytes = await send_the_largest(broker, client, deadline="tomorrow")
+    await broker.send("resnet", [Message(id="good")])
+    assert [delivery.message.id for delivery in await take(broker)] == ["good"]
+    (letter,) = await eventually(lambda: broker.dead_letters("resnet"))
+    assert len(letter.message.body) == nbytes
+    assert "tomorrow" in letter.message.extensions["headers"]
+
+
+async def test_the_largest_can_be_dead_lettered_and_redriven(broker, client):
+    nbytes = await send_the_largest(broker, client)
+    await broker.send("resnet", [Message(id="small")])
+    held = await take(broker, 2)
+    await broker.dead_letter(held, reason="over" * 50, detail="a trace")
+    letters = await broker.dead_letters("resnet")
+    assert sorted((len(letter.message.body), letter.detail) for letter in letters) == [(0, "a trace"), (nbytes, "")]
+    assert await broker.redrive("resnet") == 2
+    assert sorted(len(delivery.message.body) for delivery in await take(broker, 2)) == [0, nbytes]
+
+
+@pytest.mark.parametrize("how", [{"delay": 0.5}, {"counted": False}])
+async def test_the_largest_comes_again_where_no_copy_of_it_fits(broker, client, how):
+    nbytes = await send_the_largest(broker, client)
+    await broker.send("resnet", [Message(id="small")])
+    held = await take(broker, 2)
+    await broker.abandon(held, **how)
+    with pytest.raises(LockLostError):
+        await broker.complete(held)
+    again = {len(delivery.message.body): delivery.delivery_count for delivery in await take(broker, 2)}
+    assert again == {0: 2 if "delay" in how else 1, nbytes: again[nbytes]}
+    # An uncounted copy needs room for nothing but an id, and may find that.
+    assert again[nbytes] in ((2,) if "delay" in how else (1, 2))
 
 
 # --- what waits is not withheld ---
@@ -242,6 +292,32 @@ async def test_a_delayed_message_keeps_its_lane_and_its_count(broker):
     await broker.abandon(held, delay=0.2)
     (again,) = await take(broker)
     assert (again.message, again.delivery_count) == (held[0].message, 2)
+
+
+async def test_a_child_of_a_fork_ends_too(url):
+    """The threads of the library's client are its parent's."""
+    script = (
+        "import asyncio, os, sys, warnings\n"
+        "from dumbwaiter.brokers import open_broker\n"
+        "loop = asyncio.new_event_loop()\n"
+        "broker = open_broker(sys.argv[1])\n"
+        "loop.run_until_complete(broker.open())\n"
+        "loop.run_until_complete(broker.create_queue('resnet'))\n"
+        "warnings.simplefilter('ignore')\n"
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    sys.exit(7)\n"
+        "status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])\n"
+        "loop.run_until_complete(broker.close())\n"
+        "sys.exit(status)\n"
+    )
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", script, url, process_group=0)
+    try:
+        async with asyncio.timeout(30):
+            assert await process.wait() == 7
+    except TimeoutError:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
 
 
 @pytest.mark.parametrize("ends", ["await broker.close()", "pass"])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dumbwaiter.brokers.pulsar.allotting import shares
+from dumbwaiter.brokers.pulsar.holding import LaneTap
 from dumbwaiter.brokers.pulsar.location import location_of
 from dumbwaiter.brokers.pulsar.names import Names, is_topic
 from dumbwaiter.brokers.pulsar.wire import (
@@ -146,3 +149,23 @@ def test_lanes_that_have_messages_are_asked_for_their_parts_and_the_others_for_o
 @given(st.integers(1, 1000), st.sets(st.sampled_from([HIGH, NORMAL, LOW])))
 def test_no_lane_is_left_out_while_somebody_waits(wanted, warm):
     assert all(1 <= share <= 16 for share in shares(wanted, warm, at_once=16))
+
+
+# --- whoever was stopped does not know yet that its connection is lost ---
+
+GIVEN_UP_AFTER = 30.0
+"""Seconds of silence after which a server may give up a connection: its keepAliveIntervalSeconds by default."""
+
+
+class Connected:
+    def is_connected(self):
+        return True
+
+
+@pytest.mark.anyio
+async def test_what_is_held_is_lost_to_whoever_was_stopped_for_as_long_as_a_server_waits():
+    tap = LaneTap(1, "topic", come=list, batch_came=lambda *_: None)
+    tap._consumer = Connected()
+    assert tap.is_up
+    tap.seen_at = time.monotonic() - GIVEN_UP_AFTER
+    assert not tap.is_up

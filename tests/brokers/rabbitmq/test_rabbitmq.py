@@ -10,11 +10,14 @@ import aio_pika
 import pytest
 from servers import RabbitmqServer
 
+from dumbwaiter.blobs import open_store
+from dumbwaiter.blobs.cards import ModelCard, save_card
 from dumbwaiter.brokers import open_broker
 from dumbwaiter.brokers.findings import worst
 from dumbwaiter.brokers.rabbitmq import publishing
 from dumbwaiter.brokers.rabbitmq.publishing import Copy
 from dumbwaiter.brokers.rabbitmq.wire import properties_of
+from dumbwaiter.cli import main
 from dumbwaiter.errors import BrokerUnavailableError, ConfigError, InboxGoneError, LockLostError, QueueNotFoundError
 from dumbwaiter.message import Message
 from dumbwaiter.testing import eventually
@@ -230,6 +233,42 @@ async def test_a_classic_queue_of_that_name_is_refused_and_a_danger(broker, chan
     (finding,) = [one for one in await broker.examine() if one.subject == "durability"]
     assert finding.level == "danger"
     assert "delete_queue" in finding.remedy
+
+
+async def test_a_broker_object_that_was_just_made_looks_at_the_queues_that_it_is_asked_for(broker, channel):
+    await channel.declare_queue(physical(broker).replace("resnet", "classic"), durable=True)
+    async with open_broker(broker.url) as doctor:
+
+        async def durability():
+            (finding,) = [one for one in await doctor.examine() if one.subject == "durability"]
+            return finding.level, finding.text
+
+        level, text = await durability()
+        assert (level, "no queue was looked at" in text) == ("note", True)
+        assert await doctor.has_queue("resnet")
+        level, text = await durability()
+        assert (level, "(3 were looked at)" in text) == ("ok", True)
+        assert await doctor.has_queue("classic")
+        assert (await durability())[0] == "danger"
+
+
+async def test_doctor_looks_at_the_queues_of_the_cards_and_at_those_that_are_named(
+    broker, channel, tmp_path, capsys, monkeypatch
+):
+    await channel.declare_queue(physical(broker).replace("resnet", "classic"), durable=True)
+    monkeypatch.setenv("DUMBWAITER_BLOBS", f"file:{tmp_path}/blobs")
+
+    async def doctor(*options):
+        code = await asyncio.to_thread(main, ["doctor", broker.url, *options])
+        return code, capsys.readouterr().out
+
+    code, said = await doctor()
+    assert (code, "no queue was looked at" in said) == (0, True)
+    code, said = await doctor("--queue", "resnet", "--queue", "nowhere")
+    assert (code, "(3 were looked at)" in said, "queue nowhere: is not there" in said) == (0, True, True)
+    assert (await doctor("--queue", "classic"))[0] == 1
+    await save_card(open_store(f"file:{tmp_path}/blobs"), ModelCard(name="classic"))
+    assert (await doctor())[0] == 1
 
 
 async def test_a_well_configured_server_is_no_danger(broker):

@@ -6,10 +6,14 @@ With the vendor's own client over a real socket, against a double of ours: never
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
+import re
 import secrets
 import sys
 import time
 import uuid
+from types import SimpleNamespace
 
 import pytest
 from azure.servicebus import ServiceBusMessage, ServiceBusReceiveMode
@@ -20,6 +24,7 @@ from dumbwaiter.brokers import open_broker
 from dumbwaiter.brokers.findings import worst
 from dumbwaiter.brokers.served import BAD_ENVELOPE
 from dumbwaiter.brokers.servicebus import desk as desks
+from dumbwaiter.brokers.servicebus.api import _abort
 from dumbwaiter.brokers.servicebus.names import name_of
 from dumbwaiter.errors import (
     BrokerClosedError,
@@ -208,6 +213,49 @@ async def test_after_very_many_messages_a_link_is_made_anew(broker, prefix, monk
 
 
 # --- delays ---
+
+
+async def test_handing_back_goes_on_where_one_lane_fails_and_that_one_can_be_settled_still(broker, monkeypatch):
+    await broker.send("q", [Message(id="high", priority=7), Message(id="normal")])
+    held = {delivery.message.id: delivery for delivery in await take(broker, 2)}
+    (lease,) = broker._holding._leases.find([held["high"]])[0]
+
+    async def fails(messages):
+        raise BrokerUnavailableError("cut off")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lease.held.came.tap, "release", fails)
+        with pytest.raises(BrokerUnavailableError):
+            await broker.abandon(list(held.values()), counted=False)
+    await broker.complete([held["high"]])
+    (again,) = await take(broker)
+    assert (again.message.id, again.delivery_count) == ("normal", 1)
+
+
+async def test_an_envelope_that_cannot_be_dead_lettered_now_is_kept_and_costs_no_other(
+    broker, client, prefix, monkeypatch
+):
+    await send_raw(
+        client, f"{prefix}_q", ServiceBusMessage(b"bad", application_properties={"cloudEvents:priority": "very"})
+    )
+    await broker.send("q", [Message(body=b"good")])
+
+    async def fails(*_, **__):
+        raise BrokerUnavailableError("busy")
+
+    came = []
+
+    async def good_came():
+        with contextlib.suppress(BrokerUnavailableError):  # the other one may come alone
+            came.extend(await broker.receive("q", max_messages=2, max_wait=1.0))
+        return came
+
+    with monkeypatch.context() as patch:
+        patch.setattr(broker._holding, "_bury", fails)
+        await eventually(good_came, within=10.0)
+        assert [one.message.body for one in came] == [b"good"]
+        assert await broker.receive("q", max_messages=2, max_wait=0.5) == []
+    await broker.complete(came)
 
 
 async def test_a_copy_that_was_sent_is_not_sent_again_when_completing_the_original_failed(broker, monkeypatch):
@@ -433,6 +481,41 @@ async def test_what_is_set_badly_is_found_with_the_command_that_mends_it(broker,
     for fact in ("sessions", "throws them away", "3 deliveries", "is deleted when", "drops a second", "elsewhere"):
         assert fact in said
     assert all(name in finding.remedy for finding in findings if finding.level in ("warning", "danger"))
+
+
+async def test_what_is_to_be_said_of_several_queues_is_said_once(broker, prefix):
+    names = [name_of(prefix, queue, lane) for queue in ("one", "two") for lane in (HIGH, NORMAL)]
+
+    async def make(client):
+        for name in names:
+            await client.create_queue(name, auto_delete_on_idle="PT10M", max_delivery_count=2000)
+
+    await broker._api.manage("making", make)
+    said = [finding for finding in await broker.examine() if "is deleted when nobody uses it" in finding.text]
+    assert len(said) == 1
+    assert all(name in said[0].text for name in names)
+    assert said[0].remedy.endswith(", and the same for the others")
+
+
+async def test_the_log_of_a_worker_is_not_buried_by_the_client(broker):
+    assert not logging.getLogger("azure.servicebus._pyamqp.aio._link_async").isEnabledFor(logging.INFO)
+
+
+async def test_a_management_port_that_does_not_answer_is_named(server):
+    url = re.sub("management_port=[0-9]+", "management_port=1", url_of(server))
+    with pytest.raises(BrokerUnavailableError, match=r"at 127\.0\.0\.1:1 \(its management_port\)"):
+        async with open_broker(url) as broker:
+            await broker.examine()
+
+
+def test_a_connection_whose_loop_has_ended_is_no_fault():
+    """Whoever ends without close() leaves its handlers to the collector."""
+
+    class Gone:
+        def abort(self):
+            raise RuntimeError("Event loop is closed")
+
+    _abort(SimpleNamespace(_transport=SimpleNamespace(writer=SimpleNamespace(transport=Gone()))))
 
 
 async def test_names_of_queues_are_listed_as_they_were_given(broker):

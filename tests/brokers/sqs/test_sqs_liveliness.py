@@ -6,9 +6,11 @@ import asyncio
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+from anyio.from_thread import start_blocking_portal
 
 from dumbwaiter.brokers import open_broker
 from dumbwaiter.message import Message
@@ -38,6 +40,22 @@ async def test_a_message_that_came_while_its_receiver_was_stopped_is_left_to_oth
         finally:
             child.kill()
             await child.wait()
+
+
+async def test_a_lock_that_ended_while_its_holder_was_stopped_is_not_handed_back(moto):
+    """SQS would take that from whoever had the message before, and free it under its next holder."""
+    url = moto.url(prefix="ended")
+    with start_blocking_portal() as elsewhere, elsewhere.wrap_async_context_manager(open_broker(url)) as other:
+        async with open_broker(url, lock_duration=1.0) as holder:
+            await holder.create_queue("q")
+            await holder.send("q", [Message()])
+            (held,) = await holder.receive("q", max_messages=1, max_wait=10.0)
+            # This event loop stands still meanwhile, as that of a stopped process does.
+            (new,) = elsewhere.call(partial(other.receive, "q", max_messages=1, max_wait=10.0))
+            assert new.message.id == held.message.id
+            await eventually(lambda: len(holder._holding._leases) == 0)
+        assert elsewhere.call(partial(other.receive, "q", max_messages=1, max_wait=1.5)) == []
+        elsewhere.call(other.complete, [new])
 
 
 async def line_of(child):

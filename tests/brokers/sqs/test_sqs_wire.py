@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dumbwaiter.brokers.served import BAD_ENVELOPE, readable_part
 from dumbwaiter.brokers.sqs.wire import (
     LONGEST_DETAIL,
     UNRECORDED,
@@ -89,6 +90,14 @@ def test_the_end_of_a_long_detail_is_kept():
     (detail,) = [letter_of("q", read(received(entry))).detail]
     assert detail.endswith("the error")
     assert len(detail) == LONGEST_DETAIL
+
+
+def test_of_what_cannot_be_read_the_body_and_the_reason_are_buried_where_there_is_no_room_for_more():
+    unread = readable_part({"long": '"' * 50_000}, b"x" * (LIMIT - 100_000), "i")
+    entry = burial_of(unread, Note(reason=BAD_ENVELOPE, detail="why " * 100), LIMIT)
+    letter = letter_of("q", read(received(entry)))
+    assert (letter.message.body, letter.reason) == (unread.body, BAD_ENVELOPE)
+    assert entry_nbytes(entry) <= LIMIT
 
 
 def test_a_message_that_leaves_no_room_for_a_note_is_buried_whole():

@@ -90,7 +90,7 @@ class KafkaBroker(ServedBroker):
 
     async def _connect(self) -> None:
         self._link = Link(self._location, on_down=self._on_down)
-        self._owner = secrets.token_hex(6)
+        self._unsure: set[str] = set()
         self._tail = Tail(self._link, on_fault=self._on_fault)
         self._reader = Reader(self._link)
         self._topics = Topics(self._link)
@@ -106,7 +106,8 @@ class KafkaBroker(ServedBroker):
         await self._link.open()
         if self._location.max_message_size is None:
             try:
-                self._limit(await largest_batch(self._link))
+                self._link.largest = await largest_batch(self._link)
+                self._limit(self._link.largest)
             except BaseException:
                 await self._link.close()
                 raise
@@ -147,31 +148,26 @@ class KafkaBroker(ServedBroker):
         dropped.replica.close(error)
         dropped.reception.fail(error)
 
-    async def check(self) -> None:
-        self.require_open()
+    async def _check(self) -> None:
         await self._inboxes.write_nothing()
 
-    async def examine(self, *, longest_run: float | None = None) -> list[Finding]:
-        self.require_open()
+    async def _examine(self, longest_run: float | None) -> list[Finding]:
         return await examine(self._link, await self._topics.queues(), lock=self.lock_duration, longest_run=longest_run)
 
     # --- queues ---
 
     async def _create_queue(self, queue: str) -> None:
-        self.require_open()
         await self._topics.create(queue)
 
-    async def queues(self) -> list[str]:
-        self.require_open()
+    async def _queue_names(self) -> list[str]:
         return await self._topics.queues()
 
-    async def has_queue(self, queue: str) -> bool:
-        self.require_open()
+    async def _has_queue(self, queue: str) -> bool:
         return await self._topics.has(queue)
 
     async def _queue(self, name: str) -> Queue:
         """The queue, its ledger read."""
-        self.require_open()
+        self.require_open()  # what goes on beside the verbs opens none once they are over
         await self._topics.require(name)
         opening = self._opening.get(name)
         if opening is None or (opening.done() and not _is_open(opening)):
@@ -189,7 +185,9 @@ class KafkaBroker(ServedBroker):
             name,
             self._link,
             self._tail,
-            owner=f"{self._owner}.",
+            # Of each its own: the calls of one that was dropped stand in the ledger, and are none of this one's.
+            owner=secrets.token_hex(6),
+            unsure=self._unsure,
             spawn=self._holding.spawn,
             stray=self._holding.give_back_stray,
         )
@@ -239,14 +237,8 @@ class KafkaBroker(ServedBroker):
 
     # --- receiving and settling ---
 
-    async def receive(self, queue: str, *, max_messages: int, max_wait: float) -> list[Delivery]:
-        self.require_open()
-        served = await self._queue(queue)
-        if max_messages <= 0:
-            return []
-        deliveries = await served.reception.receive(max_messages, max_wait)
-        self.require_open()
-        return deliveries
+    async def _receive(self, queue: str, max_messages: int, max_wait: float) -> list[Delivery]:
+        return await (await self._queue(queue)).reception.receive(max_messages, max_wait)
 
     async def _complete(self, deliveries: Sequence[Delivery]) -> None:
         await self._holding.complete(deliveries)
@@ -262,25 +254,24 @@ class KafkaBroker(ServedBroker):
 
     # --- looking ---
 
-    async def stats(self, queue: str) -> QueueStats:
+    async def _stats(self, queue: str) -> QueueStats:
         return await (await self._queue(queue)).stats()
 
-    async def dead_letters(self, queue: str, *, limit: int = 100, after: str | None = None) -> list[DeadLetter]:
+    async def _dead_letters(self, queue: str, limit: int, after: str | None) -> list[DeadLetter]:
         return await (await self._queue(queue)).dead_letters(limit, after)
 
-    async def is_dead_letter(self, queue: str, key: str) -> bool:
+    async def _is_dead_letter(self, queue: str, key: str) -> bool:
         return await (await self._queue(queue)).is_dead_letter(key)
 
-    async def redrive(self, queue: str, keys: Sequence[str] | None = None) -> int:
+    async def _redrive(self, queue: str, keys: Sequence[str] | None) -> int:
         return await (await self._queue(queue)).redrive(keys)
 
-    async def purge(self, queue: str, keys: Sequence[str] | None = None) -> int:
+    async def _purge(self, queue: str, keys: Sequence[str] | None) -> int:
         return await (await self._queue(queue)).purge(keys)
 
     # --- request-reply ---
 
-    async def open_inbox(self) -> Inbox:
-        self.require_open()
+    async def _open_inbox(self) -> Inbox:
         return await self._inboxes.open()
 
     async def _reply(self, address: str, messages: Sequence[Message]) -> None:

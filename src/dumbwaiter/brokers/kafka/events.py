@@ -7,34 +7,44 @@ what became of it.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
 
+from dumbwaiter.policies.lanes import LANES
+
+_MOST = 1 << 60
+Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=_MOST)]
+Length: TypeAlias = Annotated[int, msgspec.Meta(ge=-_MOST, le=_MOST)]
+Lane: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=LANES)]
+# An event with any other number is none: the ledger reckons with them, and must be able to write the results.
+
 Position: TypeAlias = tuple[int, int, int]
 """Lane, partition, offset."""
+Ends: TypeAlias = list[tuple[Lane, Number, Number, Number]]
+"""For each lane and partition, the first offset that is kept and the one behind the last."""
 
 
 class Seen(msgspec.Struct, frozen=True, array_like=True, tag="seen"):
-    """There are messages: for each lane and partition, the first offset that is kept and the one behind the last."""
+    """There are messages up to these *ends*. Whoever sends them does not know which are the first that are kept."""
 
-    ends: list[tuple[int, int, int, int]]
+    ends: Ends
 
 
 class Postpone(msgspec.Struct, frozen=True, array_like=True, tag="postpone"):
     """Messages that were sent with a delay may not be taken before *until*."""
 
-    positions: list[Position]
-    until: int
+    positions: list[tuple[Lane, Number, Number]]
+    until: Number
 
 
 class Take(msgspec.Struct, frozen=True, array_like=True, tag="take"):
-    """Lock up to *limit* messages for *length*: which ones, the ledger decides. *ends* as in Seen."""
+    """Lock up to *limit* messages for *length*: which ones, the ledger decides. The broker said that *ends* are so."""
 
     op: str
-    limit: int
-    length: int
-    ends: list[tuple[int, int, int, int]]
+    limit: Number
+    length: Number
+    ends: Ends
 
 
 class Complete(msgspec.Struct, frozen=True, array_like=True, tag="complete"):
@@ -49,7 +59,7 @@ class Abandon(msgspec.Struct, frozen=True, array_like=True, tag="abandon"):
 
     op: str
     tokens: list[str]
-    delay: int
+    delay: Length
     counted: bool
 
 
@@ -57,7 +67,7 @@ class Bury(msgspec.Struct, frozen=True, array_like=True, tag="bury"):
     """The messages under these tokens are dead; a copy of each lies at that offset of the topic of dead letters."""
 
     op: str
-    graves: list[tuple[str, int]]
+    graves: list[tuple[str, Number]]
 
 
 class Renew(msgspec.Struct, frozen=True, array_like=True, tag="renew"):
@@ -65,7 +75,7 @@ class Renew(msgspec.Struct, frozen=True, array_like=True, tag="renew"):
 
     op: str
     tokens: list[str]
-    length: int
+    length: Number
 
 
 class Redrive(msgspec.Struct, frozen=True, array_like=True, tag="redrive"):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 import msgspec
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
 from confluent_kafka.admin import ConfigResource, ResourceType  # type: ignore[attr-defined]
 
 from dumbwaiter.brokers.findings import Finding, Level
 from dumbwaiter.brokers.kafka.link import Link
 from dumbwaiter.brokers.kafka.location import USUAL_LIMIT
 from dumbwaiter.brokers.kafka.names import DEAD, LEDGER, PARTS, topic_of
+from dumbwaiter.brokers.kafka.tail import begin, consumer_of
 from dumbwaiter.errors import BrokerUnavailableError
 
 _ANSWER_WITHIN = 3.0
@@ -51,6 +54,8 @@ async def examine(link: Link, queues: list[str], *, lock: float, longest_run: fl
     findings = [_durability(topics, len(metadata.brokers))]
     for topic in topics:
         findings += findings_of(topic)
+    if not any(_time(topic) for topic in topics):  # what is said need not be what is done
+        findings += await _stamps(link, [topic.name for topic in topics if topic.part == LEDGER])
     return [*findings, *_locks(lock, longest_run), *_silence(topics)]
 
 
@@ -79,7 +84,8 @@ def _durability(topics: list[Topic], brokers: int) -> Finding:
     least = min((topic.replicas for topic in topics), default=0)
     text = "a message is confirmed when all replicas in sync have it (acks=all, idempotent); "
     if not topics:
-        return Finding(level="note", subject="durability", text=f"{text}there are no queues yet, on {brokers} brokers")
+        plural = "one broker" if brokers == 1 else f"{brokers} brokers"
+        return Finding(level="note", subject="durability", text=f"{text}there are no queues yet, on {plural}")
     if least > 1:
         return Finding(level="ok", subject="durability", text=f"{text}each lies on {least} brokers at least")
     return Finding(
@@ -125,6 +131,40 @@ def _time(topic: Topic) -> list[Finding]:
         return []
     text = f"{topic.name} does not take the broker's time: locks end by the clocks of workers, which may differ"
     return [_finding("warning", topic.name, text, _set(topic.name, "message.timestamp.type=LogAppendTime"))]
+
+
+async def _stamps(link: Link, ledgers: list[str]) -> list[Finding]:
+    """What whoever stamped a record of any of *ledgers* means for locks; nothing where none has a record."""
+    places = [(ledger, 0) for ledger in ledgers]
+    firsts, ends = await link.ends(places, first=True), await link.ends(places)
+    for name, _ in places:
+        last = ends[name, 0] - 1
+        if last >= firsts[name, 0]:
+            kind = await asyncio.to_thread(_kind_of_stamp, link, name, last)
+            return stamp_findings(name, kind)
+    return []
+
+
+def _kind_of_stamp(link: Link, topic: str, offset: int) -> int | None:
+    """The kind of the time of the record at *offset* or of the next one there; None where none comes in time."""
+    consumer = consumer_of(link)
+    try:
+        begin(consumer, topic, 0, offset)
+        record = consumer.poll(_ANSWER_WITHIN)
+        return None if record is None or record.error() is not None else int(record.timestamp()[0])
+    finally:
+        consumer.close()
+
+
+def stamp_findings(topic: str, kind: int | None) -> list[Finding]:
+    """What it means that a record of the ledger *topic* has a time of that *kind*; nothing for the broker's."""
+    if kind in (None, TIMESTAMP_LOG_APPEND_TIME):
+        return []
+    text = (
+        f"records of {topic} have the time of whoever wrote them, although it is to have the broker's: locks and delays"
+        " end by the clocks of workers and gateways, and one that is an hour ahead ends all locks at once"
+    )
+    return [_finding("warning", topic, text, "keep all clocks in step (NTP), or take a server with LogAppendTime")]
 
 
 def _locks(lock: float, longest_run: float | None) -> list[Finding]:

@@ -19,9 +19,9 @@ from dumbwaiter.brokers.kafka.link import Link
 from dumbwaiter.brokers.kafka.names import DEAD
 from dumbwaiter.brokers.kafka.reader import Reader
 from dumbwaiter.brokers.kafka.replica import Replica, places_of
-from dumbwaiter.brokers.kafka.wire import Found, Record, burial_of
+from dumbwaiter.brokers.kafka.wire import Found, Record, burial_of, smaller_burials
 from dumbwaiter.brokers.served import Received
-from dumbwaiter.errors import BrokerError, LockLostError
+from dumbwaiter.errors import BrokerError, LockLostError, MessageTooLargeError
 from dumbwaiter.message import Delivery
 
 _EARLY = 0.02
@@ -63,15 +63,19 @@ class Holding:
                 del held[token]
         try:
             found = await self._reader.read(places_of(replica, [one.position for one in taken]))
-            pairs = list(zip(taken, found, strict=True))
-            due = [(one, read) for one, read in pairs if read is not None and _is_due(read)]
-            received = [self._received(replica, one, read, locked_until) for one, read in due]
-            self._send_on(replica, pairs)
-            deliveries = await self._deliveries_of(replica.queue, received)
         except BaseException:
             self.spawn(self._abandon(replica, [one.token for one in taken], 0.0, counted=False))
             raise
-        return deliveries
+        pairs = list(zip(taken, found, strict=True))
+        due = [(one, read) for one, read in pairs if read is not None and _is_due(read)]
+        received = [self._received(replica, one, read, locked_until) for one, read in due]
+        self._send_on(replica, pairs)
+        try:
+            return await self._deliveries_of(replica.queue, received)
+        except asyncio.CancelledError:
+            self.spawn(self._abandon(replica, [one.token for one, _ in due], 0.0, counted=False))
+            raise
+        # Otherwise they stay locked: what can be neither read nor buried would come again at once, before all others.
 
     def _received(self, replica: Replica, one: Taken, read: Found, locked_until: float) -> Received:
         lane, partition, offset = one.position
@@ -129,13 +133,27 @@ class Holding:
                 )
                 for one in ours
             ]
-            places = await self._link.write(records)
+            places = await self._write_graves(records)
             graves.update(zip(map(_name, ours), [offset for _, offset in places], strict=True))
 
         def event(replica: Replica, ours: Sequence[Delivery]) -> Settlement:
             return Bury(replica.new_op(), [(one.lock_token, graves[_name(one)]) for one in ours])
 
         await self._settle(deliveries, event)
+
+    async def _write_graves(self, records: list[Record]) -> list[tuple[int, int]]:
+        try:
+            return await self._link.write(records)
+        except MessageTooLargeError:
+            # Those of the others that were written are nobody's.
+            return [await self._write_grave(record) for record in records]
+
+    async def _write_grave(self, record: Record) -> tuple[int, int]:
+        *first, last = (record, *smaller_burials(record))
+        for smaller in first:
+            with contextlib.suppress(MessageTooLargeError):
+                return (await self._link.write([smaller]))[0]
+        return (await self._link.write([last]))[0]
 
     async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """As the contract says."""

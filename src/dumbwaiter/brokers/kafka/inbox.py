@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import random
 import secrets
-from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
-from dumbwaiter.brokers.contract import Inbox
+from dumbwaiter.brokers.inboxes import LineInbox
 from dumbwaiter.brokers.kafka.link import Link
 from dumbwaiter.brokers.kafka.names import inbox_topic, new_inbox, partition_of
 from dumbwaiter.brokers.kafka.tail import Tail
 from dumbwaiter.brokers.kafka.topics import Topics
 from dumbwaiter.brokers.kafka.wire import Record, found, headers_of
-from dumbwaiter.brokers.lines import Line
-from dumbwaiter.errors import BrokerClosedError, BrokerError, InboxGoneError
+from dumbwaiter.errors import BrokerError, InboxGoneError
 from dumbwaiter.message import Message
 
 
@@ -88,51 +85,14 @@ class Inboxes:
             self._open[address].put(messages)
 
 
-class KafkaInbox(Inbox):
-    """Replies that came, oldest first, until they are read."""
+class KafkaInbox(LineInbox):
+    """Its own among the replies of the partition."""
 
     def __init__(self, address: str, require_open: Callable[[], None], on_close: Callable[[KafkaInbox], None]) -> None:
-        self.address = address
-        self._require_broker = require_open
+        super().__init__(address, require_open=require_open)
         self._on_close = on_close
-        self._is_open = True
-        self._error: BrokerError | None = None
-        self._messages: deque[Message] = deque()
-        self._line: Line[Message] = Line(lambda: None, lambda items: self._messages.extendleft(reversed(items)))
-
-    async def receive(self, *, max_messages: int, max_wait: float) -> list[Message]:
-        self._require_open()
-        self._error = None
-        take, wait = partial(self._take, max_messages), max_wait if max_messages > 0 else 0.0
-        messages = await self._line.receive(self, take, wait, check_open=self._require_open)
-        self._require_open()
-        if not messages and self._error is not None:
-            raise self._error
-        return messages
 
     async def close(self) -> None:
         if self._is_open:
-            self._is_open = False
             self._on_close(self)
-            with self._line.lock:
-                self._line.dismiss(self)
-
-    def put(self, messages: Sequence[Message]) -> None:
-        """These came."""
-        with self._line.lock:
-            self._messages.extend(messages)
-            self._line.changed()
-
-    def fail(self, error: BrokerError) -> None:
-        """Whoever waits gets *error*."""
-        self._error = error
-        with self._line.lock:
-            self._line.dismiss(self)
-
-    def _take(self, limit: int) -> list[Message]:
-        return [self._messages.popleft() for _ in range(min(limit, len(self._messages)))]
-
-    def _require_open(self) -> None:
-        self._require_broker()
-        if not self._is_open:
-            raise BrokerClosedError("this inbox is closed; open another with open_inbox()")
+            self.dismiss()

@@ -75,7 +75,7 @@ class Ledger:
         self._graves_from = self._graves_to = 0
         self._offset = 0
         self._doing: dict[type, Callable[[Any], Outcome]] = {
-            Seen: lambda event: self._see(event.ends),
+            Seen: lambda event: self._see((lane, part, 0, end) for lane, part, _, end in event.ends),
             Postpone: self._postpone,
             Take: self._take,
             Complete: self._complete,
@@ -205,8 +205,6 @@ class Ledger:
 
     def _see(self, ends: Iterable[tuple[int, int, int, int]]) -> int:
         for lane, partition, low, end in ends:
-            if not 0 <= lane < LANES:
-                continue
             part = self._parts.setdefault((lane, partition), Part(0, 0, set()))
             part.end = max(part.end, end)
             if low > part.next:  # what is not kept any more, nobody can be given
@@ -229,7 +227,8 @@ class Ledger:
         until = self.now + event.length
         while len(taken) < event.limit and (found := self._pop()) is not None:
             position, lane = found
-            token = f"{self._offset:x}.{len(taken):x}"
+            # The offset alone is that of another Take where the topic was deleted and made anew.
+            token = f"{event.op}.{self._offset:x}.{len(taken):x}"
             count = self._counts.pop(position, 0) + 1
             self._locks[token] = Lock(position, lane, until, count)
             heapq.heappush(self._ends, (until, token))

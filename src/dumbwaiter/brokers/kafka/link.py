@@ -18,8 +18,8 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from dumbwaiter.brokers.kafka.codes import QUEUE_FULL, REFUSED, SUSPECT, USELESS
-from dumbwaiter.brokers.kafka.location import Location
-from dumbwaiter.brokers.kafka.wire import Record
+from dumbwaiter.brokers.kafka.location import USUAL_LIMIT, Location
+from dumbwaiter.brokers.kafka.wire import Record, record_nbytes
 from dumbwaiter.errors import BrokerClosedError, BrokerError, BrokerUnavailableError, MessageTooLargeError
 from dumbwaiter.tasks import end
 
@@ -37,7 +37,9 @@ _LARGEST_BATCH = 1_000_000
 class Written:
     """Records on their way: *future* gets the partition and offset of each, or the first error."""
 
-    def __init__(self, count: int, generation: int) -> None:
+    def __init__(self, records: Sequence[Record], generation: int) -> None:
+        count = len(records)
+        self.records = records
         self.generation = generation  # not the producer itself: whoever lets go of it last waits for its threads
         self.future: asyncio.Future[list[tuple[int, int]]] = asyncio.get_running_loop().create_future()
         self.places: list[tuple[int, int]] = [(0, 0)] * count
@@ -52,7 +54,7 @@ class Written:
             link.answered()
             self.future.set_result(self.places)
         else:
-            self.future.set_exception(link.error_of("write", self.error))
+            self.future.set_exception(link.error_of("write", self.error, nbytes=max(map(record_nbytes, self.records))))
             link.replace(self.generation, self.error)
 
 
@@ -61,6 +63,8 @@ class Link:
 
     def __init__(self, location: Location, *, on_down: Callable[[BrokerError], object]) -> None:
         self.location = location
+        self.largest = location.max_message_size or USUAL_LIMIT
+        """The bytes that a batch of records may take, as far as is known."""
         self._on_down = on_down
         self._is_open = False
         self._down: BrokerUnavailableError | None = None
@@ -197,7 +201,7 @@ class Link:
     def begin(self, records: Sequence[Record]) -> Written:
         """Begin to write *records*."""
         self.require_up()
-        written = Written(len(records), self._generation)
+        written = Written(records, self._generation)
         written.future.add_done_callback(_seen)
         for i, record in enumerate(records):
             try:
@@ -267,15 +271,24 @@ class Link:
         """The brokers have just answered."""
         self._down = self._refusal = None
 
-    def error_of(self, what: str, error: KafkaError) -> BrokerError:
-        """Ours, for what librdkafka says."""
+    def error_of(self, what: str, error: KafkaError, *, nbytes: int = 0) -> BrokerError:
+        """Ours, for what librdkafka says; *nbytes* is the size of the largest record that was written."""
         if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-            return MessageTooLargeError(0, self.location.max_message_size or 0)
+            # A topic may take less than the brokers say.
+            return MessageTooLargeError(nbytes, min(self.largest, max(0, nbytes - 1)))
         where, reason = self.location.shown, self._refusal or error.str() or error.name()
         if self._refusal is not None:
             return BrokerUnavailableError(f"{where} refuses us: {reason}; check user, password and security=")
         self.suspect()
-        return BrokerUnavailableError(f"{where} did not {what}: {reason}")
+        return BrokerUnavailableError(f"{where} did not {what}: {reason}{self._next_step(error)}")
+
+    def _next_step(self, error: KafkaError) -> str:
+        """What to look at; librdkafka says the same of a refused port, an unknown host, and TLS that is not spoken."""
+        if error.code() not in SUSPECT:
+            return ""
+        encryption = "with" if self.location.security == "ssl" else "without"
+        change = "leave security=ssl out" if self.location.security == "ssl" else "else write ?security=ssl"
+        return f"; look whether it runs there, and speaks Kafka {encryption} TLS ({change})"
 
     def suspect(self) -> None:
         """A connection broke: ask whether the brokers are there."""
@@ -288,7 +301,8 @@ class Link:
                 await asyncio.to_thread(self._producer.list_topics, timeout=_PROBE_WITHIN)
             except KafkaException as error:
                 if self._down is None:
-                    self._down = BrokerUnavailableError(f"cannot reach {self.location.shown}: {error.args[0].str()}")
+                    reason = f"{error.args[0].str()}{self._next_step(error.args[0])}"
+                    self._down = BrokerUnavailableError(f"cannot reach {self.location.shown}: {reason}")
                     self._on_down(self._down)
             else:
                 return self.answered()

@@ -8,6 +8,7 @@ deletes what came before.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
@@ -36,13 +37,16 @@ from dumbwaiter.brokers.kafka.wire import Record
 from dumbwaiter.errors import BrokerError, BrokerUnavailableError, QueueNotFoundError
 from dumbwaiter.policies.lanes import LANES
 
+_log = logging.getLogger(__name__)
+
 SNAPSHOT_EVERY = 2000
 """Events after which somebody writes a snapshot: between one and two times as many."""
 
 
 class Replica:
     """The ledger of *queue*. *owner* begins the names of this object's calls; *stray* gets what a call of ours was
-    given that does not wait any more; *listeners* are called after events were applied.
+    given that does not wait any more; *unsure* are Takes of which nobody knows what became, also of replicas of this
+    ledger that were closed: what they got is stray; *listeners* are called after events were applied.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class Replica:
         owner: str,
         spawn: Callable[[Coroutine[Any, Any, object]], object],
         stray: Callable[[Replica, list[Taken]], object],
+        unsure: set[str] | None = None,
     ) -> None:
         self.queue = queue
         self._link = link
@@ -61,6 +66,7 @@ class Replica:
         self._owner = owner
         self._spawn = spawn
         self._stray = stray
+        self._unsure = set() if unsure is None else unsure
         self.listeners: list[Callable[[], object]] = []
         self.topics = {part: topic_of(link.location.prefix, queue, part) for part in (*range(LANES), DEAD, LEDGER)}
         self.ledger: Ledger | None = None
@@ -158,7 +164,12 @@ class Replica:
 
     async def take(self, limit: int, length: int) -> list[Taken]:
         """Lock up to *limit* messages for *length* milliseconds. Raises BrokerUnavailableError: then nobody knows."""
-        return cast("list[Taken]", await self._call(Take(self.new_op(), limit, length, self.ends)))
+        take = Take(self.new_op(), limit, length, self.ends)
+        try:
+            return cast("list[Taken]", await self._call(take))
+        except BrokerError:
+            self._unsure.add(take.op)  # whoever reads the ledger anew finds it there, or never
+            raise
 
     async def settle(self, event: Complete | Abandon | Bury | Renew) -> list[str]:
         """Write *event*: the tokens that are lost. Raises BrokerUnavailableError: then nobody knows."""
@@ -216,16 +227,25 @@ class Replica:
         self._since_snapshot = 0
         first = self._early[0][0] if self._early else offset
         if self.ledger is None and first <= event.at <= offset:
-            self.ledger = Ledger.restored(event.state)
+            try:
+                self.ledger = Ledger.restored(event.state)
+            except (ValueError, TypeError, LookupError):  # not written by us; there may be another one
+                _log.warning("a snapshot in %s at %d cannot be read", self.topics[LEDGER], offset)
+                return
             early, self._early = self._early, []
             for one in early:
                 if one[0] >= event.at:
                     self._apply(*one)
 
     def _apply(self, offset: int, written: int, event: Event | None) -> None:
-        outcome = self.known.apply(offset, written, event)
+        try:
+            outcome = self.known.apply(offset, written, event)
+        except Exception:  # all who read it fail alike, and must read on
+            _log.exception("an event in %s at %d cannot be applied", self.topics[LEDGER], offset)
+            outcome = 0
         op = getattr(event, "op", None)
-        if op is not None and op.startswith(self._owner):
+        if op is not None and (op.startswith(self._owner) or op in self._unsure):
+            self._unsure.discard(op)
             future = self._waiting.get(op)
             if future is not None and not future.done():
                 future.set_result(outcome)

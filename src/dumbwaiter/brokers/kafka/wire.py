@@ -5,12 +5,12 @@ Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kaf
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 import msgspec
 
-from dumbwaiter.brokers.served import readable_part
+from dumbwaiter.brokers.served import BAD_ENVELOPE, readable_part
 from dumbwaiter.envelope import from_attributes, to_attributes
 from dumbwaiter.errors import BadInputError
 from dumbwaiter.message import DeadLetter, Message
@@ -88,10 +88,29 @@ def burial_of(message: Message, *, reason: str, detail: str, count: int, now: fl
     return headers_of(message) + [(name, text.encode(errors="replace")) for name, text in note.items()]
 
 
+def smaller_burials(record: Record) -> Iterator[Record]:
+    """The dead letter *record* with ever less beside its body, for a producer of its own may have filled what it is a
+    copy of to the brim: without the detail, without any note, and where no envelope could be read without headers too.
+    """
+    yield msgspec.structs.replace(record, headers=[one for one in record.headers if one[0] != DETAIL])
+    if (REASON, BAD_ENVELOPE.encode()) in record.headers:
+        note = [one for one in record.headers if one[0] in _OWN and one[0] != DETAIL]
+        yield msgspec.structs.replace(record, headers=note)
+        yield msgspec.structs.replace(record, headers=[])
+    else:
+        yield msgspec.structs.replace(record, headers=[one for one in record.headers if one[0] not in _OWN])
+
+
 def message_nbytes(message: Message) -> int:
     """How many bytes of max_message_nbytes *message* takes: its body, and headers beyond their room."""
     headers = sum(len(name) + len(value) + 8 for name, value in headers_of(message))
     return len(message.body) + max(0, headers - HEADERS_ROOM // 4)
+
+
+def record_nbytes(record: Record) -> int:
+    """How many bytes *record* takes in a batch, about."""
+    headers = sum(len(name) + len(value) + 8 for name, value in record.headers)
+    return len(record.value) + len(record.key or b"") + headers
 
 
 def largest_body(limit: int) -> int:

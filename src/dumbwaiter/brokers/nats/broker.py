@@ -104,7 +104,7 @@ class NatsBroker(ServedBroker):
     async def _disconnect(self) -> None:
         error = BrokerClosedError()
         for inbox in self._inboxes:
-            inbox.leave()
+            inbox.dismiss()
         for puller in self._pullers.values():
             await puller.close(error)
         await self._holding.close()
@@ -122,27 +122,22 @@ class NatsBroker(ServedBroker):
         if not same_server:
             self._holding.lose_all()
 
-    async def check(self) -> None:
-        self.require_open()
+    async def _check(self) -> None:
         await self._queues.check_writing()
 
-    async def examine(self, *, longest_run: float | None = None) -> list[Finding]:  # noqa: ARG002 - no limit here
+    async def _examine(self, longest_run: float | None) -> list[Finding]:  # noqa: ARG002 - no limit here
         """What this server guarantees as it is configured, and what to change. Raises BrokerUnavailableError."""
-        self.require_open()
         return await examine(self._link, self._queues, self._address, lock_duration=self.lock_duration)
 
     # --- queues ---
 
     async def _create_queue(self, queue: str) -> None:
-        self.require_open()
         await self._queues.create(queue)
 
-    async def queues(self) -> list[str]:
-        self.require_open()
+    async def _queue_names(self) -> list[str]:
         return await self._queues.names_listed()
 
-    async def has_queue(self, queue: str) -> bool:
-        self.require_open()
+    async def _has_queue(self, queue: str) -> bool:
         return await self._queues.has(queue)
 
     def nbytes_of(self, message: Message) -> int:
@@ -175,16 +170,11 @@ class NatsBroker(ServedBroker):
             questions.append((subject, payload, headers))
         await self._queues.publish(queue, questions)
 
-    async def receive(self, queue: str, *, max_messages: int, max_wait: float) -> list[Delivery]:
-        self.require_open()
-        if max_messages <= 0:
-            return []
+    async def _receive(self, queue: str, max_messages: int, max_wait: float) -> list[Delivery]:
         puller = self._pullers.get(queue)
         if puller is None:
             puller = self._pullers[queue] = self._new_puller(queue)
-        deliveries = await puller.receive(max_messages, max_wait)
-        self.require_open()
-        return deliveries
+        return await puller.receive(max_messages, max_wait)
 
     def _new_puller(self, queue: str) -> Puller:
         return Puller(
@@ -210,7 +200,7 @@ class NatsBroker(ServedBroker):
     async def _renew_lock(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         return await self._holding.renew(deliveries)
 
-    def claim_of(self, delivery: Delivery) -> Claim | None:
+    def _claim_of(self, delivery: Delivery) -> Claim | None:
         return self._holding.claim_of(delivery)
 
     async def _take_back(self, claims: Sequence[Claim]) -> int:
@@ -218,30 +208,24 @@ class NatsBroker(ServedBroker):
 
     # --- looking ---
 
-    async def stats(self, queue: str) -> QueueStats:
-        self.require_open()
+    async def _stats(self, queue: str) -> QueueStats:
         return await stats_of(self._link, self._queues, self._queues.names(queue))
 
-    async def dead_letters(self, queue: str, *, limit: int = 100, after: str | None = None) -> list[DeadLetter]:
-        self.require_open()
+    async def _dead_letters(self, queue: str, limit: int, after: str | None) -> list[DeadLetter]:
         return await self._dead.page(queue, limit, after)
 
-    async def is_dead_letter(self, queue: str, key: str) -> bool:
-        self.require_open()
+    async def _is_dead_letter(self, queue: str, key: str) -> bool:
         return await self._dead.has(queue, key)
 
-    async def redrive(self, queue: str, keys: Sequence[str] | None = None) -> int:
-        self.require_open()
+    async def _redrive(self, queue: str, keys: Sequence[str] | None) -> int:
         return await self._dead.redrive(queue, keys)
 
-    async def purge(self, queue: str, keys: Sequence[str] | None = None) -> int:
-        self.require_open()
+    async def _purge(self, queue: str, keys: Sequence[str] | None) -> int:
         return await self._dead.purge(queue, keys)
 
     # --- request-reply ---
 
-    async def open_inbox(self) -> Inbox:
-        self.require_open()
+    async def _open_inbox(self) -> Inbox:
         inbox = NatsInbox(new_address(self._address.prefix), self._link, require_open=self.require_open)
         await inbox.open()
         self._inboxes.append(inbox)

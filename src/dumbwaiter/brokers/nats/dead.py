@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 _PAGE = 100
 _PAGE_NBYTES = 16 * 1024 * 1024
 _AT_ONCE = 16  # letters whose bodies are read in one go: the server cuts off whoever has more than 64 MiB to read
-_STATUS_OF_END = ("204", "404", "408")
 _LONGEST_KEY = 19
 _GONE = (10037, 10043, 10057)  # no message found; unknown sequence; that of an empty store
 

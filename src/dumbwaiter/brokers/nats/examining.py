@@ -35,11 +35,12 @@ async def examine(link: Link, queues: Queues, address: Address, *, lock_duration
     account = await link.json("INFO")
     queues.check(account)
     findings = of_server(queues.version, str(link.info["version"]), queues.max_payload)
-    findings += [*of_account(account), await _of_writing(queues)]
+    lonely = of_cluster(link.info.get("cluster"), replicas=address.replicas)
+    findings += [*of_account(account), lonely or await _of_writing(queues)]
     listed = [queues.names(queue) for queue in await queues.names_listed()]
     streams = {names.queue: await _streams(link, queues, names) for names in listed}
     configs = [config for some in streams.values() for config in some]
-    least = min((config["num_replicas"] for config in configs), default=address.replicas)
+    least = min((config["num_replicas"] for config in configs), default=1)
     findings += await _of_monitor(address, replicas=least)
     if configs:
         findings.append(of_replicas(configs))
@@ -76,14 +77,23 @@ def of_server(version: tuple[int, ...], shown_version: str, max_payload: int) ->
     return findings
 
 
+def of_cluster(name: str | None, *, replicas: int) -> Finding | None:
+    """What is wrong with asking for so many *replicas* in the cluster of that *name*, which a single server lacks."""
+    if name or replicas == 1:
+        return None
+    text = f"the URL asks for {replicas} replicas, and this server is in no cluster: it makes no queue of that kind"
+    remedy = f"a cluster of {replicas} servers, or a URL without ?replicas="
+    return Finding(level="danger", subject="replicas", text=text, remedy=remedy)
+
+
 def of_account(account: dict[str, Any]) -> list[Finding]:
     """How much of its share of the disk an account has used."""
     limit, used = account.get("limits", {}).get("max_storage", -1), account.get("storage", 0)
     if limit <= 0:
         text = f"{used} bytes in files, without a limit for this account; the server has one of its own"
-        return [Finding(level="ok", subject="storage", text=text)]
+        return [Finding(level="ok", subject="storage of the account", text=text)]
     text = f"{used} of {limit} bytes that this account may store"
-    return [_of_share(used, limit, text, "raise max_file of the account, or purge dead letters")]
+    return [_of_share("account", used, limit, text, "raise max_file of the account, or purge dead letters")]
 
 
 def of_store(varz: dict[str, Any]) -> list[Finding]:
@@ -93,14 +103,14 @@ def of_store(varz: dict[str, Any]) -> list[Finding]:
     if limit <= 0:
         return []
     text = f"{used} of {limit} bytes that this server may store"
-    return [_of_share(used, limit, text, "raise max_file_store of the server, or purge dead letters")]
+    return [_of_share("server", used, limit, text, "raise max_file_store of the server, or purge dead letters")]
 
 
-def _of_share(used: int, limit: int, text: str, remedy: str) -> Finding:
+def _of_share(whose: str, used: int, limit: int, text: str, remedy: str) -> Finding:
     if used < 0.8 * limit:
-        return Finding(level="ok", subject="storage", text=text)
+        return Finding(level="ok", subject=f"storage of the {whose}", text=text)
     remedy = f"{remedy}; at the limit nothing more can be sent"
-    return Finding(level="warning", subject="storage", text=text, remedy=remedy)
+    return Finding(level="warning", subject=f"storage of the {whose}", text=text, remedy=remedy)
 
 
 async def _of_writing(queues: Queues) -> Finding:
@@ -130,8 +140,8 @@ def of_syncing(varz: dict[str, Any], *, replicas: int) -> Finding:
 async def _of_monitor(address: Address, *, replicas: int) -> list[Finding]:
     if address.monitor is None:
         text = (
-            "NATS tells its clients not how often it writes to disk; as it comes, every 2 minutes, so that a power cut "
-            "loses what was confirmed since"
+            "NATS does not tell its clients how often it writes to disk; as it comes, every 2 minutes, so that a power "
+            "cut loses what was confirmed since"
         )
         level: Any = "note" if replicas >= _SAFE_REPLICAS else "warning"
         remedy = f"{_SYNC_REMEDY}; with ?monitor=http://host:8222 in the URL this is read from the server"

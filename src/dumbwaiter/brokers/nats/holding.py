@@ -40,7 +40,7 @@ from dumbwaiter.brokers.nats.headers import (
     place_of,
     schedule_at,
 )
-from dumbwaiter.brokers.nats.layout import MSG_SIZE_ROOM, Names
+from dumbwaiter.brokers.nats.layout import LANE_NAMES, MSG_SIZE_ROOM, Names
 from dumbwaiter.brokers.nats.queues import lane_of
 from dumbwaiter.brokers.served import Received
 from dumbwaiter.errors import BrokerUnavailableError
@@ -63,10 +63,15 @@ _NS = 1_000_000_000
 
 
 class Held(msgspec.Struct, frozen=True, gc=False):
-    """A delivery in the server: its *place*, and when its message was *sent* first (nanoseconds since the epoch)."""
+    """A delivery in the server: its *place*, and when its message was *sent* first (nanoseconds since the epoch).
+
+    *lane* is that of the consumer that it is from, and *made* when this was made, as the server writes it.
+    """
 
     place: Place
     sent: int
+    lane: int
+    made: str
 
 
 class Holding(LeaseHolding[Held]):
@@ -104,8 +109,10 @@ class Holding(LeaseHolding[Held]):
                 locked_until=now + self._lock_duration,
                 delivery_count=place.deliveries + number(message.headers, COUNT),
             )
-            held = Held(place, number(message.headers, SENT) or place.stored_at)
-            own_lock = self._queues.known_own_lock(queue, lane_of(message))
+            lane = lane_of(message)
+            sent, made = number(message.headers, SENT) or place.stored_at, self._queues.known_made(queue, lane)
+            held = Held(place, sent, lane, made)
+            own_lock = self._queues.known_own_lock(queue, lane)
             if (lease := self._hold(queue, one, held, own_lock=own_lock, since=since)) is not None:
                 received.append(one)
                 leases[message.reply] = lease
@@ -114,22 +121,28 @@ class Holding(LeaseHolding[Held]):
     # --- settling ---
 
     async def _remove(self, leases: list[Lease[Held]]) -> list[Delivery]:
-        return await self._end(leases, [(lease.delivery.lock_token, _DONE, None) for lease in leases])
+        leases, lost = await self._current(leases)
+        return lost + await self._end(leases, [(lease.delivery.lock_token, _DONE, None) for lease in leases])
 
     async def _bury(self, leases: list[Lease[Held]], reason: str, detail: str) -> list[Delivery]:
+        leases, lost = await self._current(leases)
         with self._restoring(leases):
             await self._publish([(lease.delivery.queue, self._burial(lease, reason, detail)) for lease in leases])
         word = b" ".join((_GIVEN_UP, reason.encode(errors="replace")[:_LONGEST_REASON]))
-        return await self._end(leases, [(lease.delivery.lock_token, word, None) for lease in leases])
+        return lost + await self._end(leases, [(lease.delivery.lock_token, word, None) for lease in leases])
 
     async def _keep_up(self, leases: list[Lease[Held]]) -> list[Lease[Held]]:
+        every = leases
+        leases, _ = await self._current(leases, are_taken=False)
         asked_at = time.monotonic()
         if leases:
             self._check(await self._link.ask([(lease.delivery.lock_token, _ALIVE, None) for lease in leases]))
             self._leases.confirm(leases, asked_at)
         else:
             self._link.client  # noqa: B018 - raises while there is no connection
-        return []  # the server tells nothing of that; the leases know
+        kept = {lease.delivery.lock_token for lease in leases}
+        # Of the others the server tells nothing; the leases know.
+        return [lease for lease in every if lease.delivery.lock_token not in kept]
 
     def claim_of(self, delivery: Delivery) -> Claim | None:
         """As the contract says."""
@@ -156,6 +169,7 @@ class Holding(LeaseHolding[Held]):
         copied: list[tuple[str, Question]] = []
         words: list[Question] = []
         due = None
+        leases, lost = await self._current(leases)
         if leases and delay > 0:
             with self._restoring(leases):
                 due = await self._queues.due(leases[0].delivery.queue, delay)
@@ -169,7 +183,7 @@ class Holding(LeaseHolding[Held]):
                 words.append((lease.delivery.lock_token, _DONE, None))
         with self._restoring(leases):
             await self._publish(copied)
-        return await self._end(leases, words)
+        return lost + await self._end(leases, words)
 
     def _copy(self, lease: Lease[Held], due: float | None, *, counted: bool) -> Question | None:
         """The message of *lease* once more; None where it was not read, or the server cannot take that: then it comes
@@ -213,6 +227,24 @@ class Holding(LeaseHolding[Held]):
         place, stream = lease.held.place, self._queues.names(lease.delivery.queue).stream
         named = f"{kind} {stream} {place.sequence} {place.stored_at} {place.deliveries}"
         return f"%{kind}:{hashlib.blake2b(named.encode(), key=self._key, digest_size=16).hexdigest()}"
+
+    async def _current(
+        self, leases: list[Lease[Held]], *, are_taken: bool = True
+    ) -> tuple[list[Lease[Held]], list[Delivery]]:
+        """Those of *leases* whose consumers are still the ones that delivered them, and the other deliveries: lost.
+
+        Words on these would settle what the consumers of the same names have delivered since then.
+        """
+        with self._restoring(leases if are_taken else []):
+            made = {queue: await self._queues.made(queue) for queue in {lease.delivery.queue for lease in leases}}
+        current, lost = [], []
+        for lease in leases:
+            now_made = made[lease.delivery.queue].get(LANE_NAMES[lease.held.lane], lease.held.made)
+            if now_made == lease.held.made:
+                current.append(lease)
+            else:
+                lost.append(lease.delivery)
+        return current, lost
 
     async def _publish(self, questions: list[tuple[str, Question]]) -> None:
         by_queue: dict[str, list[Question]] = {}

@@ -117,7 +117,8 @@ class Link:
             # Of several servers the client says only that none was left.
             is_vague = isinstance(error, nats.errors.NoServersError) or not str(error)
             reason = (self._last_words if is_vague else str(error)) or type(error).__name__
-            raise BrokerUnavailableError(f"cannot connect to {self._shown}: {reason}") from error
+            step = _next_step(reason, error)
+            raise BrokerUnavailableError(f"cannot connect to {self._shown}: {reason}{step}") from error
         self._server_id = client._server_info.get("server_id")  # noqa: SLF001 - as in info
         self._last_words = ""
         return client
@@ -369,3 +370,12 @@ class Link:
             with contextlib.suppress(OSError, TimeoutError, nats.errors.Error):
                 async with asyncio.timeout(_PART_PATIENCE):
                     await subscription.drain()  # type: ignore[no-untyped-call] # it has no annotation
+
+
+def _next_step(reason: str, error: BaseException) -> str:
+    """What to do after a connection failed for *reason*."""
+    if "authorization violation" in reason.lower():
+        return "; write user and password, or ?token= or ?creds=, into the URL"
+    if isinstance(error, TimeoutError):
+        return "; it does not answer: look whether it is stopped, or whether the address is another's"
+    return "; start it, or look at its address" if isinstance(error, OSError) or "Errno" in reason else ""

@@ -24,7 +24,7 @@ from dumbwaiter.brokers.nats.layout import (
 )
 from dumbwaiter.brokers.nats.link import Link
 from dumbwaiter.brokers.served import NOT_READY_PAUSES
-from dumbwaiter.errors import BrokerError, BrokerUnavailableError, MessageTooLargeError, QueueNotFoundError
+from dumbwaiter.errors import BrokerError, BrokerUnavailableError, ConfigError, MessageTooLargeError, QueueNotFoundError
 from dumbwaiter.message import is_queue_name
 
 if TYPE_CHECKING:
@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 
     from dumbwaiter.brokers.nats.address import Address
 
-_STREAM_NOT_FOUND, _CONSUMER_EXISTS, _STREAM_EXISTS, _TOO_LARGE = 10059, 10148, 10058, 10054
+_STREAM_NOT_FOUND, _CONSUMER_EXISTS, _STREAM_EXISTS, _TOO_LARGE, _NO_CLUSTER = 10059, 10148, 10058, 10054, 10074
 _NS = 1_000_000_000
+_MADE_SECONDS = 1.0
+"""For so long consumers are taken to be the ones that they were."""
 _CLOCK_SECONDS = 60.0
 """For so long the server's clock is taken to run as time.monotonic() does."""
 _SCHEDULES_SINCE = (2, 12)
@@ -49,6 +51,8 @@ class Queues:
         self._shown = shown
         self._lock_duration = lock_duration
         self._own_locks: dict[str, tuple[float, ...]] = {}
+        self._made: dict[str, dict[str, str]] = {}
+        self._made_until: dict[str, float] = {}
         self._epoch, self._epoch_until = 0.0, 0.0
 
     def names(self, queue: str) -> Names:
@@ -85,16 +89,40 @@ class Queues:
         Whoever made them chose that, and it never changes. Raises QueueNotFoundError.
         """
         names = self.names(queue)
-        found = {info["name"]: info["config"] for info in await self.consumers(names)}
-        if not found.keys() >= set(LANE_NAMES):
+        infos = await self.consumers(names)
+        if not {info["name"] for info in infos} >= set(LANE_NAMES):
             await self._create_consumers(names)
-            found = {info["name"]: info["config"] for info in await self.consumers(names)}
+            infos = await self.consumers(names)
+        self._made[queue] = {info["name"]: info["created"] for info in infos}
+        found = {info["name"]: info["config"] for info in infos}
         self._own_locks[queue] = locks = tuple(found[lane]["ack_wait"] / _NS for lane in LANE_NAMES)
         return locks
 
     def known_own_lock(self, queue: str, lane: int) -> float:
         """As own_locks(), which was called before."""
         return self._own_locks[queue][lane]
+
+    def known_made(self, queue: str, lane: int) -> str:
+        """When the consumer of *lane* was made, as it was when own_locks() was called before."""
+        return self._made[queue][LANE_NAMES[lane]]
+
+    async def made(self, queue: str) -> dict[str, str]:
+        """When the consumers of *queue* were made, by name, a second ago at most. Those that are not there are missing.
+
+        Whoever deletes a stream and makes it anew has one that counts its messages from 1 again: what was delivered of
+        the old one is settled by the same words as what is delivered of the new one.
+        """
+        now = time.monotonic()
+        if now > self._made_until.get(queue, 0.0):
+            try:
+                infos = await self.consumers(self.names(queue))
+            except QueueNotFoundError:
+                return {}
+            made = {info["name"]: info["created"] for info in infos}
+            if not made.keys() >= set(LANE_NAMES):
+                return made
+            self._made[queue], self._made_until[queue] = made, now + _MADE_SECONDS
+        return self._made[queue]
 
     async def consumers(self, names: Names) -> list[dict[str, Any]]:
         """What the server tells of the consumers of a queue. Raises QueueNotFoundError."""
@@ -207,7 +235,13 @@ class Queues:
 
     async def _create_stream(self, config: dict[str, Any], queue: str) -> None:
         answer = await self._link.json(f"STREAM.CREATE.{config['name']}", config)
-        if answer.get("error", {}).get("err_code") != _STREAM_EXISTS:
+        code = answer.get("error", {}).get("err_code")
+        if code == _NO_CLUSTER:
+            text = f"{self._shown} is in no cluster, and ?replicas={config['num_replicas']} in its URL needs one"
+            text = f"{text}; leave it out, or name a cluster of so many servers"
+            # Without a queue it is our own look at whether the broker works, of which the answer is that it does not.
+            raise ConfigError(text) if queue else BrokerUnavailableError(text)
+        if code != _STREAM_EXISTS:
             self.check(answer)
             return
         # One that is there may have another number of replicas, or a limit that its owner has set.

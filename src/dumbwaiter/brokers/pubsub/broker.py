@@ -126,27 +126,22 @@ class PubsubBroker(ServedBroker):
         with contextlib.suppress(BrokerError):  # it expires
             await inbox.close()
 
-    async def check(self) -> None:
-        self.require_open()
+    async def _check(self) -> None:
         # Pub/Sub has no disk of ours that fills; so whoever can ask can send.
         await self._try()
 
-    async def examine(self, *, longest_run: float | None = None) -> list[Finding]:
-        self.require_open()
+    async def _examine(self, longest_run: float | None) -> list[Finding]:
         return await examine(self._api, self._topics, lock=self.lock_duration, longest_run=longest_run)
 
     # --- queues ---
 
     async def _create_queue(self, queue: str) -> None:
-        self.require_open()
         await self._topics.create(queue)
 
-    async def queues(self) -> list[str]:
-        self.require_open()
+    async def _queue_names(self) -> list[str]:
         return await self._topics.names()
 
-    async def has_queue(self, queue: str) -> bool:
-        self.require_open()
+    async def _has_queue(self, queue: str) -> bool:
         return await self._topics.has(queue)
 
     def nbytes_of(self, message: Message) -> int:
@@ -163,10 +158,7 @@ class PubsubBroker(ServedBroker):
         else:
             await asyncio.gather(*(self._topics.publish(queue, lane, sent) for lane, sent in by_lane.items()))
 
-    async def receive(self, queue: str, *, max_messages: int, max_wait: float) -> list[Delivery]:
-        self.require_open()
-        if max_messages <= 0:
-            return []
+    async def _receive(self, queue: str, max_messages: int, max_wait: float) -> list[Delivery]:
         reception = self._receptions.get(queue)
         if reception is None:
             source = PubsubSource(self._api, self._topics, self._holding, queue)
@@ -174,9 +166,7 @@ class PubsubBroker(ServedBroker):
             reception = self._receptions[queue] = Reception(
                 source, tolerance=tolerance, give_back=self._holding.give_back_later
             )
-        deliveries = await reception.receive(max_messages, max_wait)
-        self.require_open()
-        return deliveries
+        return await reception.receive(max_messages, max_wait)
 
     # --- settling ---
 
@@ -192,7 +182,7 @@ class PubsubBroker(ServedBroker):
     async def _renew_lock(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         return await self._holding.renew(deliveries)
 
-    def claim_of(self, delivery: Delivery) -> Claim | None:
+    def _claim_of(self, delivery: Delivery) -> Claim | None:
         return self._holding.claim_of(delivery)
 
     async def _take_back(self, claims: Sequence[Claim]) -> int:
@@ -200,30 +190,24 @@ class PubsubBroker(ServedBroker):
 
     # --- looking ---
 
-    async def stats(self, queue: str) -> QueueStats:
-        self.require_open()
+    async def _stats(self, queue: str) -> QueueStats:
         return await self._topics.stats(queue)
 
-    async def dead_letters(self, queue: str, *, limit: int = 100, after: str | None = None) -> list[DeadLetter]:
-        self.require_open()
+    async def _dead_letters(self, queue: str, limit: int, after: str | None) -> list[DeadLetter]:
         return await self._dead.page(queue, limit, after)
 
-    async def is_dead_letter(self, queue: str, key: str) -> bool:
-        self.require_open()
+    async def _is_dead_letter(self, queue: str, key: str) -> bool:
         return await self._dead.has(queue, key)
 
-    async def redrive(self, queue: str, keys: Sequence[str] | None = None) -> int:
-        self.require_open()
+    async def _redrive(self, queue: str, keys: Sequence[str] | None) -> int:
         return await self._dead.redrive(queue, keys)
 
-    async def purge(self, queue: str, keys: Sequence[str] | None = None) -> int:
-        self.require_open()
+    async def _purge(self, queue: str, keys: Sequence[str] | None) -> int:
         return await self._dead.purge(queue, keys)
 
     # --- request-reply ---
 
-    async def open_inbox(self) -> Inbox:
-        self.require_open()
+    async def _open_inbox(self) -> Inbox:
         inbox = PubsubInbox(self._api, require_open=self.require_open)
         await inbox.open()
         self._inboxes.append(inbox)

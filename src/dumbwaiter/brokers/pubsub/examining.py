@@ -7,11 +7,10 @@ from typing import Any
 from dumbwaiter.brokers.findings import Finding, Level
 from dumbwaiter.brokers.pubsub.api import Api, RightMissingError
 from dumbwaiter.brokers.pubsub.names import is_ours
-from dumbwaiter.brokers.pubsub.topics import ACK_DEADLINE, MOST_ATTEMPTS, Topics
+from dumbwaiter.brokers.pubsub.topics import ACK_DEADLINE, DELETED_TOPIC, MOST_ATTEMPTS, Topics
 
 _SHORTEST_RETENTION = 4 * 86_400
 _DEAD = "~dead"
-_DELETED = "_deleted-topic_"
 
 
 async def examine(api: Api, topics: Topics, *, lock: float, longest_run: float | None) -> list[Finding]:
@@ -36,7 +35,7 @@ async def examine(api: Api, topics: Topics, *, lock: float, longest_run: float |
 def findings_of(subscription: Any, *, prefix: str) -> list[Finding]:
     """What is to be said of a Subscription; nothing if all is as it should be."""
     name = subscription.name.rpartition("/")[2]
-    if subscription.topic == _DELETED:
+    if subscription.topic == DELETED_TOPIC:
         text = f"the topic of {name} was deleted: nothing comes to it any more"
         remedy = f"gcloud pubsub subscriptions delete {name}, and start a worker, which makes both anew"
         return [Finding(level="danger", subject=name, text=text, remedy=remedy)]

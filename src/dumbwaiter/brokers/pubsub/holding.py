@@ -14,13 +14,14 @@ import contextlib
 import math
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 import msgspec
 
 from dumbwaiter.brokers.contract import Claim
-from dumbwaiter.brokers.leases import Lease, Leases
+from dumbwaiter.brokers.lease_holding import LeaseHolding
+from dumbwaiter.brokers.leases import Lease
 from dumbwaiter.brokers.polling import Came
 from dumbwaiter.brokers.pubsub.names import DEAD
 from dumbwaiter.brokers.pubsub.settling import Settling
@@ -37,32 +38,29 @@ from dumbwaiter.brokers.pubsub.wire import (
     outgoing,
 )
 from dumbwaiter.brokers.served import Received
-from dumbwaiter.errors import BrokerError, LockLostError, QueueNotFoundError
-from dumbwaiter.message import Delivery, Message
+from dumbwaiter.errors import QueueNotFoundError
+from dumbwaiter.message import Delivery
 from dumbwaiter.policies.lanes import LANES
 
 _EARLY = 0.5
 """A message that is due within so many seconds is served at once."""
-_UNREAD = Message(id="unread")
 
 
 class Held(msgspec.Struct, gc=False):
     """How a delivery is settled: in which *lane* of its queue, and by which *ack_id*.
 
     *is_miscounted*: Pub/Sub's own count of its deliveries does not say how often it was served. *is_copied*: its copy
-    has been published already, and only the acknowledgement failed. *is_unsure*: nobody knows whether it was
-    acknowledged.
+    has been published already, and only the acknowledgement failed.
     """
 
     lane: int
     ack_id: str
     is_miscounted: bool = False
     is_copied: bool = False
-    is_unsure: bool = False
 
 
-class Holding:
-    """What one broker object holds. *deliveries_of* reads envelopes, and dead-letters those that cannot be read."""
+class Holding(LeaseHolding[Held]):
+    """What one broker object holds."""
 
     def __init__(
         self,
@@ -72,17 +70,14 @@ class Holding:
         lock_duration: float,
         deliveries_of: Callable[[str, list[Received]], Awaitable[list[Delivery]]],
     ) -> None:
+        super().__init__(lock_duration=lock_duration, deliveries_of=deliveries_of)
         self._topics = topics
         self._settling = settling
-        self._lock_duration = lock_duration
         self._visibility = visibility_of(lock_duration)
         # A lock that is longer than Pub/Sub's own longest is kept up by signs of life.
         self._own_lock = None if lock_duration < self._visibility else float(self._visibility)
-        self._deliveries_of = deliveries_of
         self._owner = secrets.token_hex(6)
         self._count = 0
-        self._leases: Leases[Held] = Leases(ended=self._on_ended, beat=self._on_beat)
-        self._beside: set[asyncio.Task[Any]] = set()
 
     # --- taking over ---
 
@@ -98,21 +93,11 @@ class Holding:
         for (arrived, lane, since), own_lock in await self._locked(queue, came):
             one = self._received(queue, lane, arrived, since)
             held = Held(lane, arrived.ack_id, is_miscounted=bool(arrived.due))
-            lease = Lease(_unread(queue, one), held, own_lock=own_lock, alive_at=since)
-            if lease.is_valid(time.monotonic()):
+            lease = self._hold(queue, one, held, own_lock=own_lock, since=since)
+            if lease is not None:
                 received.append(one)
-                # Held before it is read: what cannot be read is dead-lettered under the same lease.
                 leases[one.lock_token] = lease
-                self._leases.hold(lease)
-        try:
-            deliveries = await self._deliveries_of(queue, received)
-        except BrokerError:
-            # Counted, for that needs no copy: who could not be buried may not be copied now either.
-            self.spawn(self.abandon([lease.delivery for lease in leases.values()], 0.0, counted=True))
-            raise
-        for delivery in deliveries:
-            leases[delivery.lock_token].delivery = delivery
-        return deliveries
+        return await self._read(queue, received, leases)
 
     async def _locked(self, queue: str, came: Sequence[Came[Arrived]]) -> list[tuple[Came[Arrived], float | None]]:
         """*came*, each with how long Pub/Sub's own lock lasts where that is less than ours.
@@ -169,70 +154,33 @@ class Holding:
 
     # --- settling ---
 
-    async def complete(self, deliveries: Sequence[Delivery]) -> None:
-        """As the contract says."""
-        leases, lost = self._leases.take(deliveries, for_good=True)
-        lost += await self._acknowledge(leases)
-        if lost:
-            raise LockLostError(lost)
+    async def _remove(self, leases: list[Lease[Held]]) -> list[Delivery]:
+        return await self._acknowledge(leases)
 
-    async def dead_letter(self, deliveries: Sequence[Delivery], reason: str, detail: str) -> None:
-        """As the contract says."""
-        leases, lost = self._leases.take(deliveries, for_good=True)
-        messages = {delivery.lock_token: delivery.message for delivery in deliveries}
-        for lease in leases:
-            # What was received may be no envelope; what is buried is the part of it that can be read.
-            lease.delivery = msgspec.structs.replace(lease.delivery, message=messages[lease.delivery.lock_token])
-
+    async def _bury(self, leases: list[Lease[Held]], reason: str, detail: str) -> list[Delivery]:
         def burial(lease: Lease[Held]) -> Any:
-            return burial_of(
-                lease.delivery.message, Note(reason=reason, detail=detail, count=lease.delivery.delivery_count)
-            )
+            note = Note(reason=reason, detail=detail, count=lease.delivery.delivery_count)
+            return burial_of(lease.delivery.message, note)
 
         with self._restoring(leases):
             await self._copy(leases, burial, to=lambda _: DEAD)
-        lost += await self._acknowledge(leases)
-        if lost:
-            raise LockLostError(lost)
+        return await self._acknowledge(leases)
 
-    async def abandon(self, deliveries: Sequence[Delivery], delay: float, *, counted: bool) -> None:
-        """As the contract says."""
-        leases, lost = self._leases.take(deliveries, for_good=False)
-        lost += await self._hand_back(leases, delay, counted=counted)
-        if lost:
-            raise LockLostError(lost)
-
-    async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        """As the contract says."""
-        leases, lost = self._leases.find(deliveries)
+    async def _keep_up(self, leases: list[Lease[Held]]) -> list[Lease[Held]]:
         asked_at = time.monotonic()
-        gone = await self._extend(leases)
-        renewed: dict[str, Delivery] = {}
-        for lease in leases:
-            delivery = None if id(lease) in gone else self._leases.renew(lease, asked_at + self._lock_duration)
-            if delivery is None:
-                lost.append(lease.delivery)
-            else:
-                renewed[delivery.lock_token] = delivery
-        kept = [renewed[delivery.lock_token] for delivery in deliveries if delivery.lock_token in renewed]
-        if lost:
-            raise LockLostError(lost, kept)
-        return kept
-
-    async def close(self) -> None:
-        """Hand back what is held, uncounted, as far as Pub/Sub can be reached."""
-        if self._beside:
-            await asyncio.wait(self._beside)
-        with contextlib.suppress(BrokerError):  # their locks run out
-            await self._hand_back(self._leases.release(), 0.0, counted=False)
-        self._leases.lose()
+        gone = await self._lock(leases, self._visibility)
+        kept = [lease for lease in leases if lease not in gone]
+        for lease in kept:
+            lease.own_lock = self._own_lock
+        self._leases.confirm(kept, asked_at)
+        return gone
 
     # --- for whoever knows that a holder is dead ---
 
     def claim_of(self, delivery: Delivery) -> Claim | None:
         """As the contract says."""
         found, _ = self._leases.find([delivery])
-        if not found or found[0].held.is_unsure:
+        if not found or found[0].is_unsure:
             return None
         held = found[0].held
         held_until = min(found[0].delivery.locked_until, found[0].stands_until)
@@ -253,10 +201,6 @@ class Holding:
 
     # --- handing back ---
 
-    def give_back_later(self, deliveries: list[Delivery]) -> None:
-        """Hand *deliveries* back, which came for nobody, while others go on."""
-        self.spawn(self.abandon(deliveries, 0.0, counted=False))
-
     async def release(self, queue: str, lane: int, came: Sequence[Arrived]) -> None:
         """Hand back at once what nobody holds, uncounted: it may come to one that waits no more again and again."""
         whole = [one for one in came if not one.fault]
@@ -265,7 +209,6 @@ class Holding:
         await self._settling.lock(queue, lane, [one.ack_id for one in came if one.fault], 0)
 
     async def _hand_back(self, leases: list[Lease[Held]], delay: float, *, counted: bool) -> list[Delivery]:
-        """Hand the messages of *leases* back. Returns the deliveries that are lost."""
         plain = [lease for lease in leases if self._is_plain(lease, delay, counted=counted)]
         copied = [lease for lease in leases if not self._is_plain(lease, delay, counted=counted)]
         due = time.time() + delay if delay > 0 else 0.0
@@ -283,7 +226,7 @@ class Holding:
     def _is_plain(self, lease: Lease[Held], delay: float, *, counted: bool) -> bool:
         """Whether Pub/Sub can hand it back itself; or must, for there may be nothing to copy, or no room for a copy."""
         held, delivery = lease.held, lease.delivery
-        if held.is_unsure or delivery.message is _UNREAD:
+        if lease.is_unsure or not self._is_read(lease):
             return True
         if counted and delay <= LONGEST_DELAY and not held.is_miscounted and not held.is_copied:
             return True
@@ -304,7 +247,7 @@ class Holding:
 
     async def _acknowledge(self, leases: list[Lease[Held]]) -> list[Delivery]:
         """Remove the messages of *leases* for good. Returns the deliveries that are lost."""
-        was_unsure = {id(lease) for lease in leases if lease.held.is_unsure}
+        was_unsure = {id(lease) for lease in leases if lease.is_unsure}
         with self._restoring(leases, unsure=True):
             gone = await self._of_each(leases, self._settling.acknowledge)
         # While the lock stands nobody else has the message: one that is unknown was acknowledged by the try before.
@@ -317,16 +260,6 @@ class Holding:
             return await self._settling.lock(queue, lane, ack_ids, seconds)
 
         return await self._of_each(leases, lock)
-
-    async def _extend(self, leases: Sequence[Lease[Held]]) -> set[int]:
-        """Have Pub/Sub lock *leases* for as long as we want, from now. Returns which are lost, each by its id()."""
-        asked_at = time.monotonic()
-        gone = {id(lease) for lease in await self._lock(leases, self._visibility)}
-        kept = [lease for lease in leases if id(lease) not in gone]
-        for lease in kept:
-            lease.own_lock = self._own_lock
-        self._leases.confirm(kept, asked_at)
-        return gone
 
     async def _of_each(
         self,
@@ -345,17 +278,6 @@ class Holding:
             lost = frozenset().union(*await asyncio.gather(*settling))
         return [lease for lease in leases if lease.held.ack_id in lost] if lost else []
 
-    @contextlib.contextmanager
-    def _restoring(self, leases: list[Lease[Held]], *, unsure: bool = False) -> Iterator[None]:
-        """Hold *leases* again when what follows fails. *unsure*: nobody knows then whether it was done."""
-        try:
-            yield
-        except BaseException:
-            for lease in leases:
-                lease.held.is_unsure |= unsure
-                self._leases.hold(lease)
-            raise
-
     def _on_ended(self, leases: list[Lease[Held]]) -> None:
         # Where this process was stopped meanwhile others may hold them; Pub/Sub refuses our ack ids then.
         self.spawn(self._lock(leases, 0))
@@ -364,25 +286,4 @@ class Holding:
         now = time.monotonic()
         due = [lease for lease in leases if lease.own_lock is not None and now - lease.alive_at >= lease.own_lock / 4]
         if due:
-            self.spawn(self._extend(due))
-
-    def spawn(self, work: Coroutine[Any, Any, object]) -> None:
-        """Let *work* run on, whoever leaves; close() waits for it. Locks that it cannot hand back run out."""
-
-        async def quietly() -> None:
-            with contextlib.suppress(BrokerError):
-                await work
-
-        task = asyncio.get_running_loop().create_task(quietly())
-        self._beside.add(task)
-        task.add_done_callback(self._beside.discard)
-
-
-def _unread(queue: str, received: Received) -> Delivery:
-    return Delivery(
-        message=_UNREAD,
-        queue=queue,
-        lock_token=received.lock_token,
-        locked_until=received.locked_until,
-        delivery_count=received.delivery_count,
-    )
+            self.spawn(self._keep_up(due))

@@ -17,7 +17,7 @@ from google.pubsub_v1 import types
 from dumbwaiter.brokers.pubsub.api import Api, ExistsError, chunks
 from dumbwaiter.brokers.pubsub.names import DEAD, PARTS, id_of, is_ours, queue_of
 from dumbwaiter.brokers.pubsub.wire import LARGEST, LONGEST_DELAY, nbytes_of
-from dumbwaiter.errors import BrokerError, QueueNotFoundError
+from dumbwaiter.errors import BrokerError, BrokerUnavailableError, QueueNotFoundError
 from dumbwaiter.message import QueueStats
 from dumbwaiter.policies.lanes import NORMAL
 
@@ -29,6 +29,8 @@ LOOK_LOCK = 60
 """The ack deadline of dead letters: for how long a look hides what it has seen, should its process die."""
 RETENTION = 7 * 86_400
 """Seconds for which subscriptions that we make keep a message that nobody completes."""
+DELETED_TOPIC = "_deleted-topic_"
+"""What Pub/Sub calls the topic of a subscription that has none any more."""
 MOST_ATTEMPTS = 100
 """Of the dead-letter policy: Pub/Sub counts no deliveries without one, and takes no larger number."""
 _AT_ONCE = 8
@@ -92,7 +94,7 @@ class Topics:
 
     async def _create(self, queue: str, part: int) -> None:
         with contextlib.suppress(QueueNotFoundError):
-            await self.look_up(queue, part)
+            self._require_topic(queue, part, await self.look_up(queue, part))
             return
         topic = self._api.topic(self.id(queue, part))
         with contextlib.suppress(ExistsError):
@@ -100,6 +102,15 @@ class Topics:
         with contextlib.suppress(ExistsError):
             await self._api.ask("create_subscription", self._new_subscription(queue, part, topic))
         await self.look_up(queue, part)
+
+    def _require_topic(self, queue: str, part: int, subscription: Any) -> None:
+        """A subscription outlives its topic, with what waits in it, and no new topic of that name leads to it."""
+        if subscription.topic == DELETED_TOPIC:
+            name = self.id(queue, part)
+            raise BrokerUnavailableError(
+                f"the topic {name} of the queue {queue!r} was deleted, so nothing can be sent to it. Once its subscription is "
+                f"empty, delete that too (gcloud pubsub subscriptions delete {name}): both are then made anew"
+            )
 
     def _new_subscription(self, queue: str, part: int, topic: str) -> Any:
         made = types.Subscription.pb()(

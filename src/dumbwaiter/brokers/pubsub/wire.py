@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from google.pubsub_v1 import types
 
-from dumbwaiter.brokers.served import readable_part
+from dumbwaiter.brokers.served import BAD_ENVELOPE, readable_part, without_headers
 from dumbwaiter.envelope import from_attributes, to_attributes
 from dumbwaiter.errors import BadInputError
 from dumbwaiter.message import DeadLetter, Message
@@ -158,7 +158,10 @@ def burial_of(message: Message, note: Note) -> Any:
     """The PubsubMessage of a dead letter. The note's detail is cut to its end, where the error stands."""
     note = msgspec.structs.replace(note, reason=note.reason[:LONGEST_REASON], detail=note.detail[-LONGEST_DETAIL:])
     buried = outgoing(message, note=note)
-    # A producer of its own may have filled it to the brim. Nothing of the message itself is ever cut.
+    # A producer of its own may have filled it to the brim. Nothing of what can be read is ever cut, nor of a body.
+    if nbytes_of(buried) > LARGEST and note.reason == BAD_ENVELOPE:
+        message = without_headers(message)
+        buried = outgoing(message, note=note)
     return buried if nbytes_of(buried) <= LARGEST else outgoing(message)
 
 

@@ -29,6 +29,7 @@ from dumbwaiter.brokers.pulsar.wire import (
     Copy,
     again,
     attributes_of,
+    bare_copy,
     delayed,
     delivery_count_of,
     properties_of,
@@ -123,17 +124,15 @@ class PulsarBroker(ServedBroker):
             await self._admin.close()
         await self._link.close()
 
-    async def check(self) -> None:
-        self.require_open()
+    async def _check(self) -> None:
         await self._register.require_up()
         await self._link.publish([Copy(self._names.check, b"", {})])
 
-    async def examine(self, *, longest_run: float | None = None) -> list[Finding]:  # noqa: ARG002 - no lock is too short
-        self.require_open()
+    async def _examine(self, longest_run: float | None) -> list[Finding]:  # noqa: ARG002 - no lock is too short
         await self._register.require_up()
         fault = None
         try:
-            await self.check()
+            await self._check()
         except BrokerUnavailableError as error:
             await self._link.probe()  # it may have gone just now
             fault = str(error)
@@ -146,7 +145,6 @@ class PulsarBroker(ServedBroker):
     # --- queues ---
 
     async def _create_queue(self, queue: str) -> None:
-        self.require_open()
         if queue in await self._register.names():
             return
         # A topic keeps what comes only once it has a subscription.
@@ -158,15 +156,13 @@ class PulsarBroker(ServedBroker):
         await self._link.publish([Copy(self._register.topic, queue.encode(), {})])
         await self._register.names()
 
-    async def queues(self) -> list[str]:
-        self.require_open()
+    async def _queue_names(self) -> list[str]:
         return sorted(await self._register.names())
 
-    async def has_queue(self, queue: str) -> bool:
-        self.require_open()
+    async def _has_queue(self, queue: str) -> bool:
         return queue in await self._register.names()
 
-    async def stats(self, queue: str) -> QueueStats:
+    async def _stats(self, queue: str) -> QueueStats:
         of_queue = await self._existing(queue)
         dead = await of_queue.dead_letters.count()
         ready = locked = later = None
@@ -194,11 +190,9 @@ class PulsarBroker(ServedBroker):
                 copies.append(Copy(self._names.lane(queue, lane), message.body, properties))
         await self._link.publish(copies)
 
-    async def receive(self, queue: str, *, max_messages: int, max_wait: float) -> list[Delivery]:
+    async def _receive(self, queue: str, max_messages: int, max_wait: float) -> list[Delivery]:
         of_queue = await self._existing(queue)
         await self._register.require_up()
-        if max_messages <= 0:
-            return []
         of_queue.mover.start()
         until = time.monotonic() + max_wait
         while True:
@@ -225,12 +219,13 @@ class PulsarBroker(ServedBroker):
         self._arriving.update(by_token)
         try:
             deliveries = await self.deliveries_of(queue, received)
-        except BaseException:
+            for delivery in deliveries:
+                self._settling.hold(delivery, self._arriving.pop(delivery.lock_token))
+        finally:
+            # What could not be read, and not be dead-lettered either, has nobody who holds it.
             here = [self._arriving.pop(token) for token in by_token if token in self._arriving]
-            self._settling.start(self._settling.put_back(here))
-            raise
-        for delivery in deliveries:
-            self._settling.hold(delivery, self._arriving.pop(delivery.lock_token))
+            if here:
+                self._settling.start(self._settling.put_back(here))
         return deliveries
 
     # --- settling ---
@@ -244,11 +239,11 @@ class PulsarBroker(ServedBroker):
         await self._settling.abandon(deliveries, delay, counted=counted)
 
     async def _dead_letter(self, deliveries: Sequence[Delivery], reason: str, detail: str) -> None:
-        await self._register.require_up()
         for delivery in deliveries:
             # One that nobody can read is given up on while it arrives, before it is held.
             if (held := self._arriving.pop(delivery.lock_token, None)) is not None:
                 self._settling.hold(delivery, held)
+        await self._register.require_up()
         await self._settling.dead_letter(deliveries, reason, detail)
 
     async def _renew_lock(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
@@ -257,33 +252,33 @@ class PulsarBroker(ServedBroker):
 
     # --- dead letters ---
 
-    async def dead_letters(self, queue: str, *, limit: int = 100, after: str | None = None) -> list[DeadLetter]:
+    async def _dead_letters(self, queue: str, limit: int, after: str | None) -> list[DeadLetter]:
         return await (await self._existing(queue)).dead_letters.page(limit, after)
 
-    async def is_dead_letter(self, queue: str, key: str) -> bool:
+    async def _is_dead_letter(self, queue: str, key: str) -> bool:
         return await (await self._existing(queue)).dead_letters.has(key)
 
-    async def redrive(self, queue: str, keys: Sequence[str] | None = None) -> int:
+    async def _redrive(self, queue: str, keys: Sequence[str] | None) -> int:
         async def send_again(letters: list[Buried]) -> None:
             copies = []
             for one in letters:
                 properties = again(one.properties, one.message.id, before=0, event_time=one.event_time)
                 topic = self._names.lane(queue, lane_of(one.message.priority))
                 copies.append(Copy(topic, one.body, properties))
-            await self._link.publish(copies)
+            too_large = await self._link.publish_what_fits(copies)
+            await self._link.publish([bare_copy(copies[i], letters[i].properties) for i in too_large])
 
         return await (await self._existing(queue)).dead_letters.take(keys, send_again)
 
-    async def purge(self, queue: str, keys: Sequence[str] | None = None) -> int:
+    async def _purge(self, queue: str, keys: Sequence[str] | None) -> int:
         return await (await self._existing(queue)).dead_letters.take(keys, None)
 
     # --- request and reply ---
 
-    async def open_inbox(self) -> Inbox:
-        self.require_open()
-        inbox = PulsarInbox(self._names.inbox(secrets.token_hex(12)), self._link)
+    async def _open_inbox(self) -> Inbox:
+        inbox = PulsarInbox(self._names.inbox(secrets.token_hex(12)), self._link, require_open=self.require_open)
         await inbox.open()
-        self._inboxes = [one for one in self._inboxes if not one.is_closed]
+        self._inboxes = [one for one in self._inboxes if one.is_open]
         self._inboxes.append(inbox)
         return inbox
 
@@ -302,7 +297,6 @@ class PulsarBroker(ServedBroker):
 
     async def _existing(self, queue: str) -> _Queue:
         """What there is for *queue*. Raises QueueNotFoundError."""
-        self.require_open()
         if not is_queue_name(queue) or not await self._register.has(queue):
             raise QueueNotFoundError(queue)
         found = self._queues.get(queue)

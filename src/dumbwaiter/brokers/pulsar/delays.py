@@ -16,7 +16,7 @@ from typing import Any
 from dumbwaiter.brokers.pulsar.link import Link, start_answer
 from dumbwaiter.brokers.pulsar.names import Names
 from dumbwaiter.brokers.pulsar.reading import event_time_of, id_of, properties_at
-from dumbwaiter.brokers.pulsar.wire import BEFORE, Copy, again, count, due_of
+from dumbwaiter.brokers.pulsar.wire import BEFORE, Copy, again, bare_copy, count, due_of
 from dumbwaiter.errors import BrokerError
 
 _PREFETCH = 100
@@ -72,7 +72,9 @@ class Mover:
             while self._held and self._held[0][0] <= now and len(due) < _AT_ONCE:
                 due.append(heapq.heappop(self._held)[2])
             if due:
-                await self._link.publish([self._copy(message) for message in due])
+                copies = [self._copy(message) for message in due]
+                too_large = await self._link.publish_what_fits(copies)
+                await self._link.publish([bare_copy(copies[i], properties_at(due[i])) for i in too_large])
                 for message in due:
                     consumer.acknowledge_async(message, _told)
                 continue

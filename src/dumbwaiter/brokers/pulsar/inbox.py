@@ -5,76 +5,65 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
-from dumbwaiter.brokers.contract import Inbox
-from dumbwaiter.brokers.lines import Line
+from dumbwaiter.brokers.inboxes import LineInbox
 from dumbwaiter.brokers.pulsar.errors import lost
 from dumbwaiter.brokers.pulsar.link import Link, start_answer
 from dumbwaiter.brokers.pulsar.reading import event_time_of, id_of, properties_at
 from dumbwaiter.brokers.pulsar.wire import attributes_of
 from dumbwaiter.envelope import from_attributes
-from dumbwaiter.errors import BadInputError, BrokerClosedError
+from dumbwaiter.errors import BadInputError, BrokerError
 from dumbwaiter.message import Message
 
 _PREFETCH = 10_000
 """The server drops what comes while this many are on their way."""
 
 
-class PulsarInbox(Inbox):
+class PulsarInbox(LineInbox):
     """Replies that were pushed here, oldest first. A lost connection loses those under way; the address stays."""
 
-    def __init__(self, topic: str, link: Link) -> None:
-        self.address = topic
+    def __init__(self, topic: str, link: Link, *, require_open: Callable[[], None]) -> None:
+        super().__init__(topic, require_open=require_open)
         self._link = link
         self._consumer: Any = None
         self._loop = asyncio.get_running_loop()
         self._arrivals: deque[Any] = deque()
         self._is_scheduled = False
-        self._messages: deque[Message] = deque()
-        self._line: Line[Message] = Line(lambda: None, lambda items: self._messages.extendleft(reversed(items)))
         self._opening = asyncio.Lock()
-        self.is_closed = False
 
-    async def open(self) -> Any:
+    async def open(self) -> None:
         """Subscribe, again after the connection was lost. Raises BrokerUnavailableError."""
         async with self._opening:
-            self._check_open()
-            if self._consumer is None or not self._consumer.is_connected():
+            self._require_open()
+            if self._is_lost():
                 if self._consumer is not None:
+                    self.fail(lost(self._link.where))
                     start_answer(self._consumer.close_async)
                     self._consumer = None
                 self._consumer = await self._link.subscribe(
                     self.address, prefetch=_PREFETCH, listener=self._arrive, is_alone=True
                 )
-            return self._consumer
 
     async def receive(self, *, max_messages: int, max_wait: float) -> list[Message]:
-        def take() -> list[Message]:
-            return [self._messages.popleft() for _ in range(min(max_messages, len(self._messages)))]
-
-        self._check_open()
-        consumer = await self.open()
-        max_wait = max_wait if max_messages > 0 else 0.0
-        messages = await self._line.receive(self, take, max_wait, check_open=self._check_open)
-        self._check_open()
-        if not messages and not consumer.is_connected():
-            raise lost(self._link.where)
-        return messages
+        self._require_open()
+        await self.open()
+        return await super().receive(max_messages=max_messages, max_wait=max_wait)
 
     async def close(self) -> None:
-        if self.is_closed:
+        if not self._is_open:
             return
-        self.is_closed = True
-        with self._line.lock:
-            self._line.dismiss(self)
+        self.dismiss()
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             start_answer(consumer.close_async)
 
-    def _check_open(self) -> None:
-        if self.is_closed:
-            raise BrokerClosedError("this inbox is closed; open another with open_inbox()")
+    def _fault_since(self, failures: int) -> BrokerError | None:
+        return super()._fault_since(failures) or (lost(self._link.where) if self._is_lost() else None)
+
+    def _is_lost(self) -> bool:
+        return self._consumer is None or not self._consumer.is_connected()
 
     def _arrive(self, _consumer: Any, message: Any) -> None:
         """In a thread of the client's."""
@@ -86,10 +75,10 @@ class PulsarInbox(Inbox):
 
     def _take_in(self) -> None:
         self._is_scheduled = False
+        replies: list[Message] = []
         while self._arrivals:
             message = self._arrivals.popleft()
             attributes = attributes_of(properties_at(message), event_time_of(message))
             with contextlib.suppress(BadInputError):  # nobody can tell whose answer it is
-                self._messages.append(from_attributes(attributes, message.data(), fallback_id=id_of(message)))
-        with self._line.lock:
-            self._line.changed()
+                replies.append(from_attributes(attributes, message.data(), fallback_id=id_of(message)))
+        self.put(replies)

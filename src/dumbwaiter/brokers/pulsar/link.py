@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import ctypes
 import os
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import _pulsar
@@ -78,20 +80,29 @@ class Link:
 
         Raises MessageTooLargeError, and BrokerUnavailableError, in which case nobody knows which were taken.
         """
+        if await self.publish_what_fits(copies):
+            raise self._error(Result.MessageTooBig, "", copies[0].topic)
+
+    async def publish_what_fits(self, copies: Sequence[Copy]) -> set[int]:
+        """The places of those of *copies* that are too large for the server, once it has confirmed the others.
+
+        Raises BrokerUnavailableError, as above.
+        """
         if not copies:
-            return
+            return set()
         topics = {copy.topic for copy in copies}
         made = await asyncio.gather(*map(self._producer, topics))
         producers = dict(zip(topics, made, strict=True))
         confirmations = _Confirmations(len(copies))
-        for copy in copies:
-            producers[copy.topic].send_async(_built(copy), confirmations.add)
+        for place, copy in enumerate(copies):
+            producers[copy.topic].send_async(_built(copy), partial(confirmations.add, place))
         nbytes = sum(len(copy.body) for copy in copies)
         result = await self._in_time(confirmations.all, PATIENCE + 1 + nbytes / SLOWEST)
         if result != Result.Ok:
             for topic in topics:
                 self._forget(topic, producers[topic])
             raise self._error(result, "", copies[0].topic)
+        return confirmations.too_large
 
     async def subscribe(
         self, topic: str, *, prefetch: int, listener: Callable[[Any, Any], None] | None = None, is_alone: bool = False
@@ -150,7 +161,7 @@ class Link:
             if not future.done():
                 future.set_exception(BrokerClosedError())
         client, self._client = self._client, None
-        if client is None:
+        if client is None or client not in _open_clients:  # it is the parent's of a fork
             return
         # Not close_async(): its callback comes in a thread that ends later, and maybe after the interpreter has.
         with contextlib.suppress(TimeoutError):
@@ -236,19 +247,25 @@ class _Answer:
 
 
 class _Confirmations:
-    """So many of the client's answers: the first bad result, or Ok, once all are there."""
+    """So many of the client's answers: the first bad result, or Ok, once all are there.
+
+    Of what is *too_large* the places are kept; the client itself refuses it, and nothing else is the worse for it.
+    """
 
     def __init__(self, count: int) -> None:
         self._loop = asyncio.get_running_loop()
         self.all: asyncio.Future[Any] = self._loop.create_future()
         self._left = count
+        self.too_large: set[int] = set()
         self._result = Result.Ok
         self._lock = threading.Lock()
 
-    def add(self, result: Any, _message_id: Any = None) -> None:
+    def add(self, place: int, result: Any, _message_id: Any = None) -> None:
         with self._lock:
             self._left -= 1
-            if result != Result.Ok and self._result == Result.Ok:
+            if result == Result.MessageTooBig:
+                self.too_large.add(place)
+            elif result != Result.Ok and self._result == Result.Ok:
                 self._result = result
             is_last = self._left == 0
         if is_last:
@@ -269,6 +286,16 @@ def _closed(client: Any) -> None:
     with contextlib.suppress(Exception):  # it is closed, or as good as that
         client.close()
     _open_clients.remove(client)
+
+
+def _leave_to_parent() -> None:
+    """The threads of a client stay with the parent: a child that closes it, or drops it, waits for them for ever."""
+    for client in _open_clients:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(client))
+    _open_clients.clear()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 @atexit.register

@@ -6,16 +6,23 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
+
+import msgspec
 
 from dumbwaiter.brokers.leases import Lease, Leases
+from dumbwaiter.brokers.pulsar.errors import LARGEST_BODY
 from dumbwaiter.brokers.pulsar.holding import Held, LaneTap
 from dumbwaiter.brokers.pulsar.link import Link
 from dumbwaiter.brokers.pulsar.names import Names
 from dumbwaiter.brokers.pulsar.reading import event_time_of, id_of, properties_at
-from dumbwaiter.brokers.pulsar.wire import Copy, again, dead, delayed, delivery_count_of
-from dumbwaiter.errors import BrokerError, LockLostError
+from dumbwaiter.brokers.pulsar.wire import Copy, again, dead, delayed, delivery_count_of, nbytes_of, smaller
+from dumbwaiter.errors import BrokerError, LockLostError, MessageTooLargeError
 from dumbwaiter.message import Delivery
+
+_PAUSE = 1.0
+"""Seconds at least for which one rests that is too large for a copy."""
+_Otherwise: TypeAlias = Callable[[Lease[Held], Copy], "Copy | None"]
 
 
 class Settling:
@@ -43,7 +50,8 @@ class Settling:
         if delay <= 0 and counted:
             _each_tap(leases, LaneTap.hand_back)
         else:
-            await self._move(leases, [self._again(lease, delay, counted=counted) for lease in leases])
+            copies = [self._again(lease, delay, counted=counted) for lease in leases]
+            await self._move(leases, copies, otherwise=lambda lease, _: self._let_lapse(lease, delay))
         _raise_if(gone)
 
     async def dead_letter(self, deliveries: Sequence[Delivery], reason: str, detail: str) -> None:
@@ -60,7 +68,7 @@ class Settling:
             )
             properties = dead(properties, reason=reason, detail=detail, dead_at=dead_at)
             copies.append(Copy(self._names.dead(delivery.queue), message.data(), properties))
-        await self._move(leases, copies)
+        await self._move(leases, copies, otherwise=_with_less)
         _raise_if(gone)
 
     def renew(self, deliveries: Sequence[Delivery], locked_until: float) -> list[Delivery]:
@@ -81,7 +89,7 @@ class Settling:
 
     async def put_back(self, held: Sequence[Held], *, is_closing: bool = False) -> None:
         """Uncounted, at the end of their lanes (*is_closing*: once anybody receives); counted, where nothing can be
-        published.
+        published, or not that.
         """
         standing = [one for one in held if one.tap.is_up]
         copies = []
@@ -94,13 +102,13 @@ class Settling:
             if is_closing:
                 topic, copied = self._names.later(topic), delayed(copied, due=0.0, lane=one.tap.lane)
             copies.append(Copy(topic, message.data(), copied))
-        settle: Callable[[LaneTap, list[Held]], None] = LaneTap.acknowledge
         try:
-            await self._link.publish(copies)
+            staying = await self._link.publish_what_fits(copies)
         except BrokerError:
-            settle = LaneTap.hand_back
-        for tap, group in _by_tap(one for one in standing if one.tap.is_up):
-            settle(tap, group)
+            staying = set(range(len(copies)))
+        for place, one in enumerate(standing):
+            if one.tap.is_up:
+                (LaneTap.hand_back if place in staying else LaneTap.acknowledge)(one.tap, [one])
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Do *work*, which nobody waits for but close()."""
@@ -134,24 +142,47 @@ class Settling:
         properties = delayed(properties, due=due, lane=held.tap.lane)
         return Copy(self._names.delayed(delivery.queue), message.data(), properties, due)
 
-    async def _move(self, leases: Sequence[Lease[Held]], copies: Sequence[Copy]) -> None:
+    async def _move(self, leases: Sequence[Lease[Held]], copies: Sequence[Copy], *, otherwise: _Otherwise) -> None:
         """Remove the messages here once *copies* are elsewhere. What is lost in between leaves a message there twice;
         none is lost. Nobody's cancelling leaves some out.
+
+        Of one that is too large *otherwise* gives another copy, or sees to the message itself and gives None. Where it
+        raises MessageTooLargeError, that one is held again, and the error is raised when the others have moved.
         """
-
-        async def publish_and_remove() -> None:
-            try:
-                await self._link.publish(copies)
-            except BaseException:
-                for lease in leases:
-                    self._hold_again(lease)
-                raise
-            _each_tap([lease for lease in leases if lease.held.tap.is_up], LaneTap.acknowledge)
-
-        task = asyncio.create_task(publish_and_remove())
+        task = asyncio.create_task(self._publish_and_remove(list(zip(leases, copies, strict=True)), otherwise))
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         await asyncio.shield(task)
+
+    async def _publish_and_remove(self, left: list[tuple[Lease[Held], Copy]], otherwise: _Otherwise) -> None:
+        fault: MessageTooLargeError | None = None
+        while left:
+            try:
+                too_large = await self._link.publish_what_fits([copy for _, copy in left])
+            except BaseException:
+                for lease, _ in left:
+                    self._hold_again(lease)
+                raise
+            moved = [lease for place, (lease, _) in enumerate(left) if place not in too_large]
+            _each_tap([lease for lease in moved if lease.held.tap.is_up], LaneTap.acknowledge)
+            refused, left = [left[place] for place in sorted(too_large)], []
+            for lease, copy in refused:
+                try:
+                    other = otherwise(lease, copy)
+                except MessageTooLargeError as error:
+                    fault = error
+                    self._hold_again(lease)
+                else:
+                    left += [] if other is None else [(lease, other)]
+        if fault is not None:
+            raise fault
+
+    def _let_lapse(self, lease: Lease[Held], delay: float) -> None:
+        """Have it handed back, counted, after *delay*: the server does that itself, and needs no copy for it."""
+        now = time.monotonic()
+        token, until = f"{lease.delivery.lock_token}.lapsing", now + max(delay, _PAUSE)
+        delivery = msgspec.structs.replace(lease.delivery, lock_token=token, locked_until=until)
+        self._leases.hold(Lease(delivery, lease.held, own_lock=None, alive_at=now))
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -167,6 +198,14 @@ class Settling:
     def _lapsed(self, leases: Sequence[Lease[Held]]) -> None:
         """Their locks ran out: others shall have them."""
         _each_tap([lease for lease in leases if lease.held.tap.is_up], LaneTap.hand_back)
+
+
+def _with_less(lease: Lease[Held], copy: Copy) -> Copy:
+    """The dead letter *copy* with less of its note. Raises MessageTooLargeError where nothing is left of that."""
+    less = smaller(copy, properties_at(lease.held.message))
+    if less is None:
+        raise MessageTooLargeError(nbytes_of(copy), LARGEST_BODY)
+    return less
 
 
 def _each_tap(leases: Sequence[Lease[Held]], settle: Callable[[LaneTap, list[Held]], None]) -> None:

@@ -117,7 +117,7 @@ def again(
     properties: Mapping[str, str], message_id: str, *, before: int, event_time: float | None = None
 ) -> dict[str, str]:
     """For another copy of a message that came with *properties* and was delivered *before* times."""
-    copied = {name: value for name, value in properties.items() if not name.startswith(OWN)}
+    copied = bare(properties)
     if not any(copied.get(name) for name in ("id", "ce_id", "ce-id", "cloudEvents:id", "cloudEvents_id")):
         copied[f"{PREFIX}id"] = message_id
     if event_time is not None and not any(name in copied for name in ("time", "ce_time", "ce-time")):
@@ -130,6 +130,32 @@ def again(
 def dead(properties: Mapping[str, str], *, reason: str, detail: str, dead_at: float) -> dict[str, str]:
     """*properties*, which again() made, with what is to be known of a dead letter."""
     return {**properties, REASON: _encodable(reason), DETAIL: _cut(_encodable(detail)), DEAD_AT: repr(dead_at)}
+
+
+def bare(properties: Mapping[str, str]) -> dict[str, str]:
+    """What their producer wrote of *properties*: a copy with no more than that fits wherever the message did."""
+    return {name: value for name, value in properties.items() if not name.startswith(OWN)}
+
+
+def smaller(copy: Copy, came: Mapping[str, str]) -> Copy | None:
+    """The dead letter *copy* with less of its note, of one that came with the properties *came*; None for the smallest.
+
+    A producer of its own may have filled it to the brim. Nothing of the message itself is ever cut.
+    """
+    if copy.properties.get(DETAIL):
+        return msgspec.structs.replace(copy, properties={**copy.properties, DETAIL: ""})
+    least = bare_copy(copy, came)
+    return None if copy == least else least
+
+
+def bare_copy(copy: Copy, came: Mapping[str, str]) -> Copy:
+    """*copy*, with no more than its producer wrote into the properties *came*."""
+    return msgspec.structs.replace(copy, properties=bare(came))
+
+
+def nbytes_of(copy: Copy) -> int:
+    """How many bytes *copy* has, its properties included."""
+    return len(copy.body) + sum(len(name.encode()) + len(value.encode()) for name, value in copy.properties.items())
 
 
 def delayed(properties: Mapping[str, str], *, due: float, lane: int) -> dict[str, str]:

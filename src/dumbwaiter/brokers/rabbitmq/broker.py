@@ -118,23 +118,21 @@ class RabbitmqBroker(ServedBroker):
     async def _close_links(self) -> None:
         await asyncio.gather(self._receiving.close(), self._sending.close(), return_exceptions=True)
 
-    async def check(self) -> None:
-        self.require_open()
+    async def _check(self) -> None:
         await self._receiving.connection()
         # It is returned as one that reaches no queue, once the server has dealt with it.
         await self._publisher.reaches(f"{self._prefix}/check/{secrets.token_hex(8)}")
 
-    async def examine(self, *, longest_run: float | None = None) -> list[Finding]:
-        self.require_open()
+    async def _examine(self, longest_run: float | None) -> list[Finding]:
         connection = await self._receiving.connection()
         fault = None
         try:
-            await self.check()
+            await self._check()
         except BrokerUnavailableError as error:
             fault = str(error)
         looked_at, conflicts = 0, {}
         for queue in {*self._queues, WEBHOOKS_QUEUE}:
-            if await self.has_queue(queue):
+            if await self._has_queue(queue):
                 for name in names.lane_names(self._prefix, queue):
                     looked_at += 1
                     if refusal := await self._receiving.declare(name, names.QUORUM):
@@ -147,8 +145,7 @@ class RabbitmqBroker(ServedBroker):
     # --- queues ---
 
     async def _create_queue(self, queue: str) -> None:
-        self.require_open()
-        is_new = not await self.has_queue(queue)
+        is_new = not await self._has_queue(queue)
         lanes = [names.lane_name(self._prefix, queue, lane) for lane in (HIGH, LOW, NORMAL)]
         # The one that has_queue() looks for comes last.
         for name in (names.dead_name(self._prefix, queue), names.register_name(self._prefix, queue), *lanes):
@@ -162,21 +159,17 @@ class RabbitmqBroker(ServedBroker):
             await self._receiving.settle_names(names.throwaway_name(self._prefix, secrets.token_hex(8)))
         self._of(queue)
 
-    async def queues(self) -> list[str]:
-        raise NotImplementedError("AMQP cannot list queues; ask the capabilities first")
-
-    async def has_queue(self, queue: str) -> bool:
-        self.require_open()
+    async def _has_queue(self, queue: str) -> bool:
         if not is_queue_name(queue):
             return False
         try:
             await self._receiving.count(names.lane_name(self._prefix, queue, NORMAL))
         except MissingQueueError:
             return False
+        self._of(queue)  # so that examine() looks at it
         return True
 
-    async def stats(self, queue: str) -> QueueStats:
-        self.require_open()
+    async def _stats(self, queue: str) -> QueueStats:
         of_queue = self._of(queue)
         with _naming(queue):
             lanes = names.lane_names(self._prefix, queue)
@@ -197,14 +190,10 @@ class RabbitmqBroker(ServedBroker):
         with _naming(queue):
             await self._publish_to(queue, copies, delay)
 
-    async def receive(self, queue: str, *, max_messages: int, max_wait: float) -> list[Delivery]:
-        self.require_open()
+    async def _receive(self, queue: str, max_messages: int, max_wait: float) -> list[Delivery]:
         if not is_queue_name(queue):
             raise QueueNotFoundError(queue)
         tap = self._of(queue).tap
-        if max_messages <= 0:
-            await self._receiving.connection()
-            return []
         until = time.monotonic() + max_wait
         while True:
             held = await tap.receive(min(max_messages, AT_ONCE), max(0.0, until - time.monotonic()))
@@ -261,11 +250,11 @@ class RabbitmqBroker(ServedBroker):
             raise
 
     async def _dead_letter(self, deliveries: Sequence[Delivery], reason: str, detail: str) -> None:
-        await self._receiving.connection()
         for delivery in deliveries:
             # One that nobody can read is given up on while it arrives, before it is held.
             if (held := self._arriving.pop(delivery.lock_token, None)) is not None:
                 self._settling.hold(delivery, held)
+        await self._receiving.connection()
         await self._settling.dead_letter(deliveries, reason, detail)
 
     async def _renew_lock(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
@@ -274,13 +263,11 @@ class RabbitmqBroker(ServedBroker):
 
     # --- dead letters ---
 
-    async def dead_letters(self, queue: str, *, limit: int = 100, after: str | None = None) -> list[DeadLetter]:
-        self.require_open()
+    async def _dead_letters(self, queue: str, limit: int, after: str | None) -> list[DeadLetter]:
         with _naming(queue):
             return await self._of(queue).dead_letters.page(limit, after)
 
-    async def redrive(self, queue: str, keys: Sequence[str] | None = None) -> int:
-        self.require_open()
+    async def _redrive(self, queue: str, keys: Sequence[str] | None) -> int:
 
         async def send_again(letters: list[tuple[DeliveredMessage, Message]]) -> None:
             now = time.time()
@@ -299,8 +286,7 @@ class RabbitmqBroker(ServedBroker):
             await self._receiving.count(names.lane_name(self._prefix, queue, NORMAL))
             return await self._of(queue).dead_letters.take(keys, send_again)
 
-    async def purge(self, queue: str, keys: Sequence[str] | None = None) -> int:
-        self.require_open()
+    async def _purge(self, queue: str, keys: Sequence[str] | None) -> int:
 
         async def nothing(_: list[tuple[DeliveredMessage, Message]]) -> None: ...
 
@@ -310,11 +296,10 @@ class RabbitmqBroker(ServedBroker):
 
     # --- request and reply ---
 
-    async def open_inbox(self) -> Inbox:
-        self.require_open()
-        inbox = RabbitmqInbox(self._prefix, self._receiving)
+    async def _open_inbox(self) -> Inbox:
+        inbox = RabbitmqInbox(self._prefix, self._receiving, require_open=self.require_open)
         await inbox.open()
-        self._inboxes = [one for one in self._inboxes if not one.is_closed]
+        self._inboxes = [one for one in self._inboxes if one.is_open]
         self._inboxes.append(inbox)
         return inbox
 

@@ -26,6 +26,13 @@ def of_queues(conflicts: Mapping[str, str], looked_at: int) -> Finding:
             text=f"{len(conflicts)} queue(s), {name!r} among them, are no quorum queues as they should be: {said}",
             remedy=f"when it is empty: rabbitmqctl delete_queue {name}, then start its worker again",
         )
+    if not looked_at:
+        return Finding(
+            level="note",
+            subject="durability",
+            text="no queue was looked at: RabbitMQ lists none over AMQP, and no model with a card has one here",
+            remedy="dumbwaiter doctor URL --queue NAME, or name the --blobs where the workers write their cards",
+        )
     return Finding(
         level="ok",
         subject="durability",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import re
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -52,7 +51,6 @@ MAX_CALL_NBYTES = 64 * 1024 * 1024
 MAX_CALL_MESSAGES = 500
 _ALL_OF = "all of "
 """What a claim to all that a broker object holds begins with, before its owner's name."""
-_OWNER = re.compile("[0-9a-f]{16}")
 LONGEST_WAIT = 1e7
 """Seconds: event loops take no infinity, and nobody waits for longer."""
 
@@ -104,7 +102,7 @@ class RedisBroker(ServedBroker):
             await self._pipeline.close()
             raise
         self.capabilities = msgspec.structs.replace(type(self).capabilities, durable=facts.is_durable)
-        self._mailbox = Mailbox(self._location, self._pipeline, self._owner)
+        self._mailbox = Mailbox(self._location, self._pipeline, self._owner, require_open=self.require_open)
         self._dead = Graveyard(self._pipeline, run=self._run, keys_of=self._keys_of)
         self._is_cluster = facts.is_cluster
         self._registry = Registry(self._pipeline, self._location.prefix, has_queue=self._dead.has_queue)
@@ -137,15 +135,13 @@ class RedisBroker(ServedBroker):
             await self._mailbox.close()
         await self._pipeline.close()
 
-    async def check(self) -> None:
-        self.require_open()
+    async def _check(self) -> None:
         await self._pipeline.ask("SET", f"{self._location.prefix}:check", "", "PX", 1000)
 
-    async def examine(self, *, longest_run: float | None = None) -> list[Finding]:  # noqa: ARG002 - locks are renewed
-        self.require_open()
+    async def _examine(self, longest_run: float | None) -> list[Finding]:  # noqa: ARG002 - locks are renewed
         findings = findings_of(await self._facts())
         try:
-            await self.check()
+            await self._check()
         except RefusedError as error:
             findings.append(refusal(error))
         strangers = await self._registry.strangers(all_here=not self._is_cluster)
@@ -157,7 +153,6 @@ class RedisBroker(ServedBroker):
     # --- queues ---
 
     async def _create_queue(self, queue: str) -> None:
-        self.require_open()
         try:
             await asyncio.gather(self._registry.add(queue), self._run(scripts.CREATE, queue))
         except BrokerUnavailableError:
@@ -165,12 +160,10 @@ class RedisBroker(ServedBroker):
             if not await self._dead.has_queue(queue):
                 raise
 
-    async def queues(self) -> list[str]:
-        self.require_open()
+    async def _queue_names(self) -> list[str]:
         return await self._registry.names(all_here=not self._is_cluster)
 
-    async def has_queue(self, queue: str) -> bool:
-        self.require_open()
+    async def _has_queue(self, queue: str) -> bool:
         return await self._dead.has_queue(queue)
 
     async def _send(self, queue: str, messages: Sequence[Message], delay: float) -> None:
@@ -181,11 +174,10 @@ class RedisBroker(ServedBroker):
                 arguments += (lane_of(message.priority), message.id, len(fields), *fields)
             _require(await self._run(scripts.SEND, queue, *arguments), queue)
 
-    async def receive(self, queue: str, *, max_messages: int, max_wait: float) -> list[Delivery]:
-        self.require_open()
-        until = time.monotonic() + (min(max_wait, LONGEST_WAIT) if max_messages > 0 else 0.0)
+    async def _receive(self, queue: str, max_messages: int, max_wait: float) -> list[Delivery]:
+        until = time.monotonic() + min(max_wait, LONGEST_WAIT)
         while True:
-            received = await self._receive(queue, max(max_messages, 0), until)
+            received = await self._wait(queue, max_messages, until)
             try:
                 self.require_open()
                 deliveries = await self.deliveries_of(queue, received)
@@ -196,7 +188,7 @@ class RedisBroker(ServedBroker):
             if deliveries or not received:
                 return deliveries
 
-    async def _receive(self, queue: str, max_messages: int, until: float) -> Sequence[Received]:
+    async def _wait(self, queue: str, max_messages: int, until: float) -> Sequence[Received]:
         waiting = self._waiting_for(queue)
         looks_first = until <= time.monotonic() or not waiting.is_quiet(queue)
         if looks_first and (received := await self._take_guarded(queue, max_messages)):
@@ -283,46 +275,39 @@ class RedisBroker(ServedBroker):
         answers = await asyncio.gather(*(self._run(script, queue, *arguments(call)) for queue, call in calls))
         return [call[number - 1] for (_, call), lost in zip(calls, answers, strict=True) for number in lost]
 
-    def claim_to_all(self, queue: str) -> Claim | None:
+    def _claim_to_all(self, queue: str) -> Claim | None:
         return Claim(queue, f"{_ALL_OF}{self._owner}", math.inf)
 
     async def _take_back(self, claims: Sequence[Claim]) -> int:
-        self.require_open()
         count = await super()._take_back([claim for claim in claims if not claim.token.startswith(_ALL_OF)])
         for claim in claims:
             owner = claim.token.removeprefix(_ALL_OF)
-            if owner != claim.token and _OWNER.fullmatch(owner):
+            if owner != claim.token:
                 with contextlib.suppress(QueueNotFoundError):
                     count += await self._run(scripts.RELEASE, claim.queue, f"{owner}.", 1)
         return count
 
     # --- looking ---
 
-    async def stats(self, queue: str) -> QueueStats:
-        self.require_open()
+    async def _stats(self, queue: str) -> QueueStats:
         ready, locked, delayed, dead, age = _require(await self._run(scripts.STATS, queue), queue)
         return QueueStats(ready=ready, locked=locked, delayed=delayed, dead=dead, oldest_age=age / 1000)
 
-    async def dead_letters(self, queue: str, *, limit: int = 100, after: str | None = None) -> list[DeadLetter]:
-        self.require_open()
+    async def _dead_letters(self, queue: str, limit: int, after: str | None) -> list[DeadLetter]:
         return await self._dead.read(queue, limit, after)
 
-    async def is_dead_letter(self, queue: str, key: str) -> bool:
-        self.require_open()
+    async def _is_dead_letter(self, queue: str, key: str) -> bool:
         return await self._dead.has(queue, key)
 
-    async def redrive(self, queue: str, keys: Sequence[str] | None = None) -> int:
-        self.require_open()
+    async def _redrive(self, queue: str, keys: Sequence[str] | None) -> int:
         return await self._dead.exhume("redrive", queue, keys)
 
-    async def purge(self, queue: str, keys: Sequence[str] | None = None) -> int:
-        self.require_open()
+    async def _purge(self, queue: str, keys: Sequence[str] | None) -> int:
         return await self._dead.exhume("purge", queue, keys)
 
     # --- request-reply ---
 
-    async def open_inbox(self) -> Inbox:
-        self.require_open()
+    async def _open_inbox(self) -> Inbox:
         return await self._mailbox.open()
 
     async def _reply(self, address: str, messages: Sequence[Message]) -> None:

@@ -39,10 +39,16 @@ def of_connection(error: BaseException, where: str, *, with_tls: bool = False) -
         return BrokerUnavailableError(f"cannot reach {where} by TLS: {said}; {is_plain}")
     if isinstance(error, AuthenticationError):
         return BrokerUnavailableError(f"{where} refuses user or password: {said}; write them into the URL")
+    if isinstance(error, ResponseError) or said in _NO_DATABASE:
+        return RefusedError(f"{where} refuses: {said}{_remedy(said)}")
     if isinstance(error, TimeoutError) and not isinstance(error, RedisError):
         return BrokerUnavailableError(f"{where} does not answer; look whether it is stopped or very busy")
     return BrokerUnavailableError(f"cannot reach {where}: {said}; start it, or look at its address")
 
+
+_NO_DATABASE = ("Invalid Database", "DB index is out of range")
+"""What the client library, and the server itself, say of a number that is too high."""
+_LOWER = "; the number at the end of the URL is that of a database, and this server has fewer: write /0"
 
 #: What a refusal holds -> the next step. The client library cuts off the word that some begin with.
 _REMEDIES = {
@@ -55,6 +61,7 @@ _REMEDIES = {
     "ACL failure": "; give this user the rights that docs/brokers/redis.md names",
     "NOPERM": "; give this user the rights that docs/brokers/redis.md names",
     "MOVED": "; it is one node of a cluster with several: write the node's address that it names, for all queues",
+    **dict.fromkeys(_NO_DATABASE, _LOWER),
     "LOADING": "; it is still reading its data: wait",
 }
 

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from redis.exceptions import ResponseError
 
-from dumbwaiter.brokers.contract import Inbox
-from dumbwaiter.brokers.lines import Line
+from dumbwaiter.brokers.inboxes import LineInbox
 from dumbwaiter.brokers.redis.connection import Argument, Pipeline, Wire, pack
 from dumbwaiter.brokers.redis.errors import of_reply
 from dumbwaiter.brokers.redis.keys import inbox_address, inbox_keys, read_fields
 from dumbwaiter.brokers.redis.location import Location
 from dumbwaiter.envelope import from_attributes
-from dumbwaiter.errors import BadInputError, BrokerClosedError, BrokerUnavailableError
+from dumbwaiter.errors import BadInputError, BrokerError, BrokerUnavailableError
 from dumbwaiter.message import Message
 from dumbwaiter.policies.backing_off import back_off
 from dumbwaiter.tasks import end
@@ -41,10 +39,11 @@ _log = logging.getLogger(__name__)
 class Mailbox:
     """All inboxes of the broker object *owner*."""
 
-    def __init__(self, location: Location, pipeline: Pipeline, owner: str) -> None:
+    def __init__(self, location: Location, pipeline: Pipeline, owner: str, *, require_open: Callable[[], None]) -> None:
         self._prefix, self._owner = location.prefix, owner
         self._keys = inbox_keys(location.prefix, owner)
         self._pipeline = pipeline
+        self._require_open = require_open
         self._wire = Wire(location)
         self._inboxes: dict[int, RedisInbox] = {}
         self._count = 0
@@ -61,7 +60,9 @@ class Mailbox:
         self._count += 1
         number = self._count
         await asyncio.gather(*(self._pipeline.ask(*command) for command in self._ownership([number])))
-        inbox = self._inboxes[number] = RedisInbox(self, number, inbox_address(self._prefix, self._owner, number))
+        inbox = self._inboxes[number] = RedisInbox(
+            self, number, inbox_address(self._prefix, self._owner, number), require_open=self._require_open
+        )
         if self._reading is None or self._reading.done():
             self._reading = asyncio.get_running_loop().create_task(self._read_all())
         return inbox
@@ -84,10 +85,6 @@ class Mailbox:
         await self._wire.disconnect()
         if self._count:
             await self._pipeline.ask("DEL", *self._keys)
-
-    def has(self, number: int) -> bool:
-        """Whether the inbox *number* is open."""
-        return number in self._inboxes
 
     def _ownership(self, numbers: Sequence[int]) -> list[tuple[Argument, ...]]:
         return [("SADD", self._keys.open, *numbers), ("PEXPIRE", self._keys.open, int(1000 * OWNER_SECONDS))]
@@ -150,46 +147,17 @@ class Mailbox:
                 self._inboxes[number].put(messages)
 
 
-class RedisInbox(Inbox):
+class RedisInbox(LineInbox):
     """Inbox *number* of a broker object's *mailbox*."""
 
-    def __init__(self, mailbox: Mailbox, number: int, address: str) -> None:
-        self.address = address
+    def __init__(self, mailbox: Mailbox, number: int, address: str, *, require_open: Callable[[], None]) -> None:
+        super().__init__(address, require_open=require_open)
         self._mailbox = mailbox
         self._number = number
-        self._messages: deque[Message] = deque()
-        self._line: Line[Message] = Line(lambda: None, lambda items: self._messages.extendleft(reversed(items)))
-
-    async def receive(self, *, max_messages: int, max_wait: float) -> list[Message]:
-        def take() -> list[Message]:
-            return [self._messages.popleft() for _ in range(min(max_messages, len(self._messages)))]
-
-        self._check_open()
-        max_wait = max_wait if max_messages > 0 else 0.0
-        messages = await self._line.receive(self, take, max_wait, check_open=self._check_open)
-        self._check_open()
-        if not messages and self._mailbox.failure is not None:
-            # A new one each time: an error that is raised again and again drags all its tracebacks along.
-            raise BrokerUnavailableError(str(self._mailbox.failure)) from self._mailbox.failure
-        return messages
 
     async def close(self) -> None:
-        try:
-            await self._mailbox.forget(self._number)
-        finally:
-            self.dismiss()
+        self.dismiss()
+        await self._mailbox.forget(self._number)
 
-    def put(self, messages: Sequence[Message]) -> None:
-        """Append *messages* and wake a reader."""
-        with self._line.lock:
-            self._messages.extend(messages)
-            self._line.changed()
-
-    def dismiss(self) -> None:
-        """Whoever reads gets BrokerClosedError."""
-        with self._line.lock:
-            self._line.dismiss(self)
-
-    def _check_open(self) -> None:
-        if not self._mailbox.has(self._number):
-            raise BrokerClosedError("this inbox is closed; open another with open_inbox()")
+    def _fault_since(self, failures: int) -> BrokerError | None:  # noqa: ARG002 - it reconnects, and no reply is lost
+        return self._mailbox.failure

@@ -12,7 +12,7 @@ from dumbwaiter.brokers.redis.connection import Argument
 from dumbwaiter.brokers.redis.keys import MOST_ATTRIBUTES, read_fields, too_many
 from dumbwaiter.brokers.served import Received
 from dumbwaiter.errors import QueueNotFoundError
-from dumbwaiter.policies.lanes import order
+from dumbwaiter.policies.lanes import HIGH_TURNS, order
 
 MISSING = -1
 """What scripts return when there is no such queue."""
@@ -38,8 +38,8 @@ class Taker:
     def __init__(self, owner: str, lock_duration: float) -> None:
         self._owner = owner
         self._lock_duration = lock_duration
-        # Not from 0: many that come for one message only must not all ask the same lane first.
-        self._turns = itertools.count(secrets.randbelow(1000))
+        # Not all from the same one: many that begin at once must not come to the low lane together.
+        self._turns = itertools.count(secrets.choice(HIGH_TURNS))
         self._receives = itertools.count()
         self._clock = ServerClock()
 

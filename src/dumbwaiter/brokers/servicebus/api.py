@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import ssl
 from collections.abc import Awaitable, Callable
@@ -48,7 +49,10 @@ class Api:
     async def open(self) -> None:
         """Make ready; nothing is asked yet."""
         # The client logs broken connections as errors, with traces; we raise them.
-        logging.getLogger("azure").addHandler(logging.NullHandler())
+        azure = logging.getLogger("azure")
+        azure.addHandler(logging.NullHandler())
+        if azure.level == logging.NOTSET:  # it tells of each state of each link, which buries what a worker says
+            azure.setLevel(logging.WARNING)
         place = self.location
         options: dict[str, Any] = {"retry_total": 0, "ssl_context": _trusted() if place.is_encrypted else _UNUSED}
         http: dict[str, Any] = {"retry_total": 1, "retry_backoff_factor": 0.1, "connection_timeout": 3}
@@ -80,6 +84,8 @@ class Api:
         """The answer of the management endpoint. Raises as translated() says."""
         if self._management is None:
             raise BrokerClosedError
+        if self.location.management_host is not None:
+            doing = f"{doing} at {self.location.management_host} (its management_port)"
         with translated(self.location.shown, doing):
             async with asyncio.timeout(within or ANSWER_WITHIN):
                 return await call(self._management)
@@ -151,6 +157,8 @@ class Channel(Generic[H]):
         self._is_proven, self._served = False, 0
         if handler is not None:
             closing = asyncio.get_running_loop().create_task(_close(handler, self._made))
+            # Where the loop ends without close() nobody waits for it; the sockets are closed all the same.
+            closing._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
 
@@ -222,7 +230,8 @@ def _watch(handler: Any) -> list[Any]:
 def _abort(connection: Any) -> None:
     writer = getattr(getattr(connection, "_transport", None), "writer", None)
     if writer is not None:
-        writer.transport.abort()
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and its sockets with it
+            writer.transport.abort()
 
 
 @cache

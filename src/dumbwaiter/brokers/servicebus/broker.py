@@ -135,27 +135,22 @@ class ServicebusBroker(ServedBroker):
         with contextlib.suppress(BrokerError):  # it is deleted when it is idle
             await inbox.close()
 
-    async def check(self) -> None:
-        self.require_open()
+    async def _check(self) -> None:
         # Service Bus has no disk of ours that fills; so whoever can ask can send.
         await self._try()
 
-    async def examine(self, *, longest_run: float | None = None) -> list[Finding]:
-        self.require_open()
+    async def _examine(self, longest_run: float | None) -> list[Finding]:
         return await examine(self._api, self._queues, longest_run=longest_run)
 
     # --- queues ---
 
     async def _create_queue(self, queue: str) -> None:
-        self.require_open()
         await self._queues.create(queue)
 
-    async def queues(self) -> list[str]:
-        self.require_open()
+    async def _queue_names(self) -> list[str]:
         return await self._queues.names()
 
-    async def has_queue(self, queue: str) -> bool:
-        self.require_open()
+    async def _has_queue(self, queue: str) -> bool:
         return await self._queues.has(queue)
 
     def nbytes_of(self, message: Message) -> int:
@@ -172,10 +167,7 @@ class ServicebusBroker(ServedBroker):
             if error is not None:
                 raise error
 
-    async def receive(self, queue: str, *, max_messages: int, max_wait: float) -> list[Delivery]:
-        self.require_open()
-        if max_messages <= 0:
-            return []
+    async def _receive(self, queue: str, max_messages: int, max_wait: float) -> list[Delivery]:
         reception = self._receptions.get(queue)
         if reception is None:
             reception = self._receptions[queue] = Reception(
@@ -186,9 +178,7 @@ class ServicebusBroker(ServedBroker):
                 give_back=self._holding.give_back_later,
                 release=self._holding.release,
             )
-        deliveries = await reception.receive(max_messages, max_wait)
-        self.require_open()
-        return deliveries
+        return await reception.receive(max_messages, max_wait)
 
     # --- settling ---
 
@@ -204,39 +194,32 @@ class ServicebusBroker(ServedBroker):
     async def _renew_lock(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         return await self._holding.renew(deliveries)
 
-    def claim_of(self, delivery: Delivery) -> Claim | None:
-        return self._holding.claim_of(delivery) if self.is_open else None
+    def _claim_of(self, delivery: Delivery) -> Claim | None:
+        return self._holding.claim_of(delivery)
 
     async def _take_back(self, claims: Sequence[Claim]) -> int:
-        self.require_open()
         return await self._holding.take_back(claims)
 
     # --- looking ---
 
-    async def stats(self, queue: str) -> QueueStats:
-        self.require_open()
+    async def _stats(self, queue: str) -> QueueStats:
         return await self._queues.stats(queue)
 
-    async def dead_letters(self, queue: str, *, limit: int = 100, after: str | None = None) -> list[DeadLetter]:
-        self.require_open()
+    async def _dead_letters(self, queue: str, limit: int, after: str | None) -> list[DeadLetter]:
         return await self._dead.page(queue, limit, after)
 
-    async def is_dead_letter(self, queue: str, key: str) -> bool:
-        self.require_open()
+    async def _is_dead_letter(self, queue: str, key: str) -> bool:
         return await self._dead.has(queue, key)
 
-    async def redrive(self, queue: str, keys: Sequence[str] | None = None) -> int:
-        self.require_open()
+    async def _redrive(self, queue: str, keys: Sequence[str] | None) -> int:
         return await self._dead.redrive(queue, keys)
 
-    async def purge(self, queue: str, keys: Sequence[str] | None = None) -> int:
-        self.require_open()
+    async def _purge(self, queue: str, keys: Sequence[str] | None) -> int:
         return await self._dead.purge(queue, keys)
 
     # --- request-reply ---
 
-    async def open_inbox(self) -> Inbox:
-        self.require_open()
+    async def _open_inbox(self) -> Inbox:
         inbox = ServicebusInbox(self._api, require_open=self.require_open)
         await inbox.open()
         self._inboxes.append(inbox)

@@ -21,6 +21,11 @@ _NO_ENTITY = (MessagingEntityNotFoundError, ResourceNotFoundError)
 _NO_LOCK = (MessageLockLostError, MessageNotFoundError)
 _NO_RIGHT = (ServiceBusAuthenticationError, ServiceBusAuthorizationError, ClientAuthenticationError)
 
+_RIGHT = (
+    "; look at the name and the value of the key, in the URL or in AZURE_SERVICEBUS_CONNECTION_STRING, or at the "
+    "roles of the identity: docs/brokers/servicebus.md"
+)
+
 
 class NoEntityError(Exception):
     """Service Bus has no queue of this name."""
@@ -54,10 +59,11 @@ def translated(where: str, doing: str) -> Iterator[None]:
     except MessageSizeExceededError as error:
         raise TooLargeError from error
     except _NO_RIGHT as error:
-        raise RightMissingError(f"{where} refuses {doing}: {_said(error)}; see the roles in the docs") from error
+        raise RightMissingError(f"{where} refuses {doing}: {_said(error)}{_RIGHT}") from error
     except HttpResponseError as error:
         kind = RightMissingError if error.status_code in (401, 403) else BrokerUnavailableError
-        raise kind(f"{where} answered {doing} with {error.status_code}: {_said(error)}") from error
+        step = _RIGHT if kind is RightMissingError else ""
+        raise kind(f"{where} answered {doing} with {error.status_code}: {_said(error)}{step}") from error
     except Exception as error:  # the client raises ValueError and others too when a connection breaks
         if isinstance(error, TimeoutError) and not str(error):
             raise BrokerUnavailableError(f"{where} did not answer {doing} in time") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from azure.servicebus.management import QueueProperties
 
@@ -32,8 +32,8 @@ async def examine(api: Api, queues: Queues, *, longest_run: float | None) -> lis
     tier = str(namespace.messaging_sku or "unknown")
     findings.append(Finding(level="ok", subject="tier", text=f"the namespace is of the tier {tier}"))
     ours = [one for one in entities if one.name.startswith(all_of(prefix))]
-    for one in ours:
-        findings += findings_of(one, max_message_size=api.location.max_message_size, tier=tier)
+    size = api.location.max_message_size
+    findings += together({one.name: findings_of(one, max_message_size=size, tier=tier) for one in ours})
     if not ours:
         findings.append(_finding("note", "queues", f"there are none yet that begin with {all_of(prefix)}"))
     return findings
@@ -42,6 +42,25 @@ async def examine(api: Api, queues: Queues, *, longest_run: float | None) -> lis
 def findings_of(queue: QueueProperties, *, max_message_size: int, tier: str) -> list[Finding]:
     """What is to be said of the settings of *queue*; nothing if all is as it should be."""
     return [*_kind(queue), *_deliveries(queue), *_life(queue), *_size(queue, max_message_size, tier)]
+
+
+def together(findings: Mapping[str, Sequence[Finding]]) -> list[Finding]:
+    """*findings*, by the names of queues. What is said of several is said once: each of ours has many lanes."""
+    alike: dict[tuple[Level, str, str], list[tuple[str, Finding]]] = {}
+    for name, of_one in findings.items():
+        for one in of_one:
+            key = (one.level, one.text.replace(name, "{}"), one.remedy.replace(name, "{}"))
+            alike.setdefault(key, []).append((name, one))
+    return [_of_all(several) for several in alike.values()]
+
+
+def _of_all(several: Sequence[tuple[str, Finding]]) -> Finding:
+    name, first = several[0]
+    if len(several) == 1:
+        return first
+    text = f"{first.text}; and so do {len(several) - 1} more: {', '.join(other for other, _ in several[1:])}"
+    remedy = f"{first.remedy}, and the same for the others" if first.remedy else ""
+    return Finding(level=first.level, subject=name, text=text, remedy=remedy)
 
 
 def _durability(api: Api) -> Finding:

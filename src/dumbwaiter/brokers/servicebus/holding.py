@@ -11,25 +11,24 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 from azure.servicebus import ServiceBusReceivedMessage
 
 from dumbwaiter.brokers.contract import Claim
-from dumbwaiter.brokers.leases import Lease, Leases
+from dumbwaiter.brokers.lease_holding import LeaseHolding
+from dumbwaiter.brokers.leases import Lease
 from dumbwaiter.brokers.served import Received
 from dumbwaiter.brokers.servicebus.desk import Order, Verb
 from dumbwaiter.brokers.servicebus.entities import Entities
 from dumbwaiter.brokers.servicebus.names import lane_named, name_of
 from dumbwaiter.brokers.servicebus.tap import Tap
 from dumbwaiter.brokers.servicebus.wire import LONGEST_REASON, Arrived, note_of, outgoing, read
-from dumbwaiter.errors import BrokerError, BrokerUnavailableError, LockLostError
-from dumbwaiter.message import Delivery, Message
+from dumbwaiter.errors import BrokerError, BrokerUnavailableError
+from dumbwaiter.message import Delivery
 
 _SHORTEST_LOCK = 1.0
-_UNREAD = Message(id="unread")
 
 
 class Came(msgspec.Struct, frozen=True):
@@ -49,8 +48,8 @@ class Held(msgspec.Struct):
     is_copied: bool = False
 
 
-class Holding:
-    """What one broker object holds. *deliveries_of* reads envelopes, and dead-letters those that cannot be read."""
+class Holding(LeaseHolding[Held]):
+    """What one broker object holds."""
 
     def __init__(
         self,
@@ -60,11 +59,8 @@ class Holding:
         lock_duration: float,
         deliveries_of: Callable[[str, list[Received]], Awaitable[list[Delivery]]],
     ) -> None:
+        super().__init__(lock_duration=lock_duration, deliveries_of=deliveries_of)
         self._entities, self._prefix = entities, prefix
-        self._lock_duration = lock_duration
-        self._deliveries_of = deliveries_of
-        self._leases: Leases[Held] = Leases(ended=self._on_ended, beat=self._on_beat)
-        self._beside: set[asyncio.Task[Any]] = set()
 
     # --- taking over ---
 
@@ -77,73 +73,27 @@ class Holding:
             arrived = read(one.message)
             if arrived.token is None:
                 continue
-            token = str(arrived.token)
-            until = now + self._lock_duration
-            delivery = Delivery(
-                message=_UNREAD,
-                queue=queue,
-                lock_token=token,
-                locked_until=until,
-                delivery_count=arrived.delivery_count + 1,
-            )
+            made = _received(arrived, now + self._lock_duration)
             # By the service's clock; whoever runs with another one settles in vain at worst, for the service decides.
             own_lock = max(_SHORTEST_LOCK, arrived.locked_until - time.time())
-            lease = leases[token] = Lease(delivery, Held(one, arrived), own_lock=own_lock, alive_at=now)
-            self._leases.hold(lease)
-            received.append(_received(arrived, delivery))
-        try:
-            deliveries = await self._deliveries_of(queue, received)
-        except BrokerError:
-            self.spawn(self.abandon([lease.delivery for lease in leases.values()], 0.0, counted=False))
-            raise
-        for delivery in deliveries:
-            leases[delivery.lock_token].delivery = delivery
-        return deliveries
+            lease = self._hold(queue, made, Held(one, arrived), own_lock=own_lock, since=now)
+            if lease is not None:
+                received.append(made)
+                leases[made.lock_token] = lease
+        return await self._read(queue, received, leases)
 
     # --- settling ---
 
-    async def complete(self, deliveries: Sequence[Delivery]) -> None:
-        """As the contract says."""
-        leases, lost = self._leases.take(deliveries, for_good=True)
-        lost += await self._settle(leases, "completed")
-        if lost:
-            raise LockLostError(lost)
+    async def _remove(self, leases: list[Lease[Held]]) -> list[Delivery]:
+        return await self._settle(leases, "completed")
 
-    async def dead_letter(self, deliveries: Sequence[Delivery], reason: str, detail: str) -> None:
-        """As the contract says."""
-        leases, lost = self._leases.take(deliveries, for_good=True)
+    async def _bury(self, leases: list[Lease[Held]], reason: str, detail: str) -> list[Delivery]:
         now = time.time()
 
         def notes(lease: Lease[Held]) -> tuple[str, str]:
             return reason[:LONGEST_REASON], note_of(detail, lease.delivery.delivery_count, now)
 
-        lost += await self._settle(leases, "suspended", notes)
-        if lost:
-            raise LockLostError(lost)
-
-    async def abandon(self, deliveries: Sequence[Delivery], delay: float, *, counted: bool) -> None:
-        """As the contract says."""
-        leases, lost = self._leases.take(deliveries, for_good=False)
-        lost += await self._hand_back(leases, delay, counted=counted)
-        if lost:
-            raise LockLostError(lost)
-
-    async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        """As the contract says."""
-        leases, lost = self._leases.find(deliveries)
-        asked_at = time.monotonic()
-        gone = await self._renew(leases)
-        renewed: dict[str, Delivery] = {}
-        for lease in leases:
-            delivery = None if lease in gone else self._leases.renew(lease, asked_at + self._lock_duration)
-            if delivery is None:
-                lost.append(lease.delivery)
-            else:
-                renewed[delivery.lock_token] = delivery
-        kept = [renewed[delivery.lock_token] for delivery in deliveries if delivery.lock_token in renewed]
-        if lost:
-            raise LockLostError(lost, kept)
-        return kept
+        return await self._settle(leases, "suspended", notes)
 
     def claim_of(self, delivery: Delivery) -> Claim | None:
         """As the contract says."""
@@ -177,41 +127,39 @@ class Holding:
                 if any(one.message is message for message in left) and (token := read(one.message).token):
                     await self._entities.desk(one.name).do([Order("abandoned", token)])
 
-    def give_back_later(self, deliveries: list[Delivery]) -> None:
-        """Hand *deliveries* back, which came for nobody, while others go on."""
-        self.spawn(self.abandon(deliveries, 0.0, counted=False))
-
-    async def close(self) -> None:
-        """Hand back what is held, uncounted, as far as Service Bus can be reached."""
-        if self._beside:
-            await asyncio.wait(self._beside)
-        with contextlib.suppress(BrokerError):  # their locks run out
-            await self._hand_back(self._leases.release(), 0.0, counted=False)
-        self._leases.lose()
-
     # --- how ---
 
     async def _hand_back(self, leases: list[Lease[Held]], delay: float, *, counted: bool) -> list[Delivery]:
-        """Hand the messages of *leases* back. Returns the deliveries that are lost."""
         if delay > 0:
-            copied = [lease for lease in leases if lease.delivery.message is not _UNREAD]
-            lost = await self._replace(copied, time.time() + delay, counted=counted)
-            return lost + await self._settle([lease for lease in leases if lease not in copied], "abandoned")
+            return await self._replace(leases, time.time() + delay, counted=counted)
         if counted:
             return await self._settle(leases, "abandoned")
-        lost = []
-        for tap in {id(lease.held.came.tap): lease.held.came.tap for lease in leases}.values():
-            ours = [lease for lease in leases if lease.held.came.tap is tap]
-            with _restoring(self._leases, ours):
-                left = await tap.release([lease.held.came.message for lease in ours])
-            gone = [lease for lease in ours if any(lease.held.came.message is one for one in left)]
-            lost += await self._replace(gone, None, counted=False)
+        by_tap: dict[int, list[Lease[Held]]] = {}
+        for lease in leases:
+            by_tap.setdefault(id(lease.held.came.tap), []).append(lease)
+        # One that fails keeps no other from going back.
+        outcomes = await asyncio.gather(*map(self._release, by_tap.values()), return_exceptions=True)
+        lost: list[Delivery] = []
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+            lost += outcome
         return lost
 
+    async def _release(self, leases: list[Lease[Held]]) -> list[Delivery]:
+        """Hand back, uncounted, messages that came by one tap. Returns the deliveries that are lost."""
+        with self._restoring(leases):
+            left = await leases[0].held.came.tap.release([lease.held.came.message for lease in leases])
+        gone = [lease for lease in leases if any(lease.held.came.message is one for one in left)]
+        return await self._replace(gone, None, counted=False)
+
     async def _replace(self, leases: list[Lease[Held]], due: float | None, *, counted: bool) -> list[Delivery]:
-        """Send copies of the messages of *leases*, and complete these. Returns the deliveries that are lost."""
-        readable = [lease for lease in leases if lease.delivery.message is not _UNREAD]
-        with _restoring(self._leases, readable):
+        """Send copies of the messages of *leases*, and complete these; what cannot be read, Service Bus hands back.
+
+        Returns the deliveries that are lost.
+        """
+        readable = [lease for lease in leases if self._is_read(lease)]
+        with self._restoring(leases):
             for name in {lease.held.came.name for lease in readable}:
                 missing = [one for one in readable if one.held.came.name == name and not one.held.is_copied]
                 copies = [
@@ -224,8 +172,10 @@ class Holding:
                     await self._entities.send(missing[0].delivery.queue, name, copies)
                 for one in missing:
                     one.held.is_copied = True
-        lost = await self._settle(readable, "completed")
-        return lost + await self._settle([lease for lease in leases if lease not in readable], "abandoned")
+        others = [lease for lease in leases if lease not in readable]
+        with self._restoring(others):
+            lost = await self._settle(readable, "completed")
+        return lost + await self._settle(others, "abandoned")
 
     async def _settle(
         self,
@@ -236,7 +186,9 @@ class Holding:
         """Do *verb* with the messages of *leases*; those that nobody knows of are held again. Returns the lost ones."""
         lost: list[Delivery] = []
         error: BrokerError | None = None
-        for lease, outcome in await self._do(leases, verb, notes):
+        with self._restoring(leases, unsure=True):
+            outcomes = await self._do(leases, verb, notes)
+        for lease, outcome in outcomes:
             if isinstance(outcome, BrokerError):
                 error = outcome
                 lease.is_unsure = True
@@ -248,17 +200,19 @@ class Holding:
             raise BrokerUnavailableError(str(error))
         return lost
 
-    async def _renew(self, leases: list[Lease[Held]]) -> list[Lease[Held]]:
-        """Have the service lock the messages of *leases* anew. Returns the leases that are lost."""
+    async def _keep_up(self, leases: list[Lease[Held]]) -> list[Lease[Held]]:
         asked_at = time.monotonic()
         gone: list[Lease[Held]] = []
+        error: BrokerError | None = None
         for lease, outcome in await self._do(leases, "renew", lambda _: ("", "")):
             if isinstance(outcome, BrokerError):
-                raise BrokerUnavailableError(str(outcome))
-            if outcome:
+                error = outcome
+            elif outcome:
                 self._leases.confirm([lease], asked_at)
             else:
                 gone.append(lease)
+        if error is not None:
+            raise BrokerUnavailableError(str(error))
         return gone
 
     async def _do(
@@ -280,39 +234,14 @@ class Holding:
     def _on_ended(self, leases: list[Lease[Held]]) -> None:
         self.spawn(self._settle(leases, "abandoned"))
 
-    def _on_beat(self, leases: list[Lease[Held]]) -> None:
-        self.spawn(self._renew(leases))
 
-    def spawn(self, work: Coroutine[Any, Any, object]) -> None:
-        """Let *work* run on, whoever leaves; close() waits for it. Locks that it cannot hand back run out."""
-
-        async def quietly() -> None:
-            with contextlib.suppress(BrokerError):
-                await work
-
-        task = asyncio.get_running_loop().create_task(quietly())
-        self._beside.add(task)
-        task.add_done_callback(self._beside.discard)
-
-
-@contextlib.contextmanager
-def _restoring(leases: Leases[Held], taken: list[Lease[Held]]) -> Any:
-    """Hold what was *taken* again when what follows fails."""
-    try:
-        yield
-    except BaseException:
-        for lease in taken:
-            leases.hold(lease)
-        raise
-
-
-def _received(arrived: Arrived, delivery: Delivery) -> Received:
+def _received(arrived: Arrived, until: float) -> Received:
     return Received(
         attributes=arrived.attributes,
         body=arrived.body,
         id=arrived.id,
-        lock_token=delivery.lock_token,
-        locked_until=delivery.locked_until,
-        delivery_count=delivery.delivery_count,
+        lock_token=str(arrived.token),
+        locked_until=until,
+        delivery_count=arrived.delivery_count + 1,
         fault=arrived.fault,
     )

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import apsw
 
+from dumbwaiter.boot import boot_id
 from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Broker, Capabilities, Claim, Inbox
 from dumbwaiter.brokers.sqlite import operations as ops
 from dumbwaiter.brokers.sqlite import schema, settling
-from dumbwaiter.brokers.sqlite.examining import examine
+from dumbwaiter.brokers.sqlite.examining import examine, examine_missing
 from dumbwaiter.brokers.sqlite.inbox import Inboxes
 from dumbwaiter.brokers.sqlite.location import OpenFile, path_of, prepare_folder, socket_folder
 from dumbwaiter.brokers.sqlite.looking import Reader
@@ -107,7 +108,7 @@ class SqliteBroker(Broker):
                 stack.enter_context(turnstile)
                 connection = schema.connect(self.path)
                 stack.callback(connection.close)
-                schema.prepare(connection, self.path, boot=schema.boot_id())
+                schema.prepare(connection, self.path, boot=boot_id())
                 # Two, so that counting a million messages in a thread does not hold up the event loop's probes.
                 self._file = OpenFile(self.path)
                 self.reader, self._counting_reader = Reader(self.path, self._file), Reader(self.path, self._file)
@@ -193,6 +194,9 @@ class SqliteBroker(Broker):
         await self.check()
         return await asyncio.to_thread(examine, self.path)
 
+    def examine_unopened(self) -> list[Finding] | None:
+        return None if self.path.exists() else examine_missing(self.path)
+
     async def _create_queue(self, queue: str) -> None:
         await self._run(ops.CreateQueue(queue))
 
@@ -207,7 +211,10 @@ class SqliteBroker(Broker):
             await self._run(ops.Send(queue, rows, delay))
 
     async def receive(self, queue: str, *, max_messages: int, max_wait: float) -> list[Delivery]:
-        give_up_at = self._loop.time() + max_wait if self._process else 0.0
+        self._check_open()
+        if max_messages < 1:
+            return []
+        give_up_at = self._loop.time() + max_wait
         while True:
             receive = await self._receive(queue, max_messages, give_up_at)
             try:
@@ -221,11 +228,11 @@ class SqliteBroker(Broker):
     async def _receive(self, queue: str, limit: int, give_up_at: float) -> PendingReceive:
         self._check_open()
         self._last_token += 1
-        patience = min(give_up_at - self._loop.time(), _LONGEST_WAIT_SECONDS) if limit > 0 else 0.0
+        patience = min(give_up_at - self._loop.time(), _LONGEST_WAIT_SECONDS)
         receive = PendingReceive(
             self._receivers,
             queue,
-            limit=max(limit, 0),
+            limit=limit,
             token=self._last_token,
             lock_duration=self.lock_duration,
             waits=patience > 0,
@@ -281,10 +288,14 @@ class SqliteBroker(Broker):
         renewed: list[Delivery] = await self._run(settling.Renew(deliveries, lock_duration=self.lock_duration))
         return renewed
 
+    def claim_of(self, delivery: Delivery) -> Claim | None:
+        return super().claim_of(delivery) if self._process is not None else None
+
     def claim_to_all(self, queue: str) -> Claim | None:
-        return Claim(queue, f"{settling.ALL_FROM}{self._first_token}", math.inf)
+        return None if self._process is None else Claim(queue, f"{settling.ALL_FROM}{self._first_token}", math.inf)
 
     async def _take_back(self, claims: Sequence[Claim]) -> int:
+        self._check_open()
         count = await super()._take_back([claim for claim in claims if settling.is_lock_token(claim.token)])
         for claim in claims:
             first = settling.first_token_of(claim.token)

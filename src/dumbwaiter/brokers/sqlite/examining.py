@@ -17,7 +17,7 @@ def examine(path: Path) -> list[Finding]:
     """Findings about the database at *path*. Raises BrokerUnavailableError where they cannot be had."""
     try:
         kind = file_system_of(str(path.parent.resolve()), Path("/proc/self/mounts").read_text(errors="surrogateescape"))
-        disk = os.statvfs(path)
+        disk = os.statvfs(_existing(path))
     except OSError as error:
         raise BrokerUnavailableError(f"cannot look at the disk of {path}: {error.strerror}") from error
     return [
@@ -26,6 +26,23 @@ def examine(path: Path) -> list[Finding]:
         Finding(level="note", subject="reach", text="one machine: processes on other machines need another broker"),
         Finding(level="note", subject="replication", text="none: the messages are as safe as this one disk"),
     ]
+
+
+def examine_missing(path: Path) -> list[Finding]:
+    """As examine(), of the place where there is no database yet. Raises BrokerUnavailableError where none can be."""
+    place = _existing(path.absolute())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        reason = "this user may not write to" if place.is_dir() else "there is a file in the place of the folder"
+        raise BrokerUnavailableError(
+            f"cannot use the folder of {path}: {reason} {place}; choose one that this user may write to"
+        )
+    text = f"{path} is not there yet; the first `dumbwaiter serve` on it makes it, and its folder"
+    return [Finding(level="note", subject="file", text=text), *examine(path)]
+
+
+def _existing(path: Path) -> Path:
+    """*path*, or the nearest of its folders that is there."""
+    return next(place for place in (path, *path.absolute().parents) if place.exists())
 
 
 def _durability(path: Path, kind: str) -> Finding:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import apsw
@@ -12,6 +11,7 @@ from dumbwaiter.errors import BrokerUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 APPLICATION_ID = 0x64756D62  # "dumb"
 SCHEMA_VERSION = 1
@@ -146,11 +146,6 @@ def connect(path: Path, *, read_only: bool = False) -> apsw.Connection:
     else:
         connection.execute("PRAGMA cache_size = -8000")
     return connection
-
-
-def boot_id() -> str:
-    """The kernel's name for this boot: CLOCK_MONOTONIC values compare only within one."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
 def prepare(connection: apsw.Connection, path: Path, *, boot: str, clock: Callable[[], float] = time.time) -> None:

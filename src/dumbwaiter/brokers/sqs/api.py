@@ -124,7 +124,10 @@ class Api:
             ) from None
         except (BotoCoreError, HttpError, TimeoutError, OSError) as error:
             reason = str(error) or f"no answer within {within:g} s"
-            raise BrokerUnavailableError(f"cannot reach {self.location.shown}: {reason}") from error
+            step = (
+                "look at the region in the URL" if self.location.endpoint is None else "start it, or look at endpoint="
+            )
+            raise BrokerUnavailableError(f"cannot reach {self.location.shown}: {reason}; {step}") from error
         except (AttributeError, KeyError, TypeError, ValueError) as error:  # the client stumbled over the answer
             raise self._strange(verb) from error
         name, kind = _ANSWERS.get(verb, ("ResponseMetadata", dict))

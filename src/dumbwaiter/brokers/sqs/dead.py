@@ -55,8 +55,8 @@ class DeadLetters:
 
     async def has(self, queue: str, key: str) -> bool:
         """As the contract says of is_dead_letter()."""
-        await self._queues.url(queue, DEAD)
         if not is_key(key):
+            await self._queues.look_up(queue, DEAD)
             return False
         was_found = False
 

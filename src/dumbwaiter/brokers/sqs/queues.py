@@ -41,16 +41,17 @@ class Queues:
         """The URL of this *part* of *queue*, which never changes. Raises QueueNotFoundError."""
         known = self._urls.get((queue, part))
         if known is None:
-            known = await self._ask_url(queue, part)
+            known = await self.look_up(queue, part)
         return known
 
     async def urls(self, queue: str, parts: Sequence[int] = PARTS) -> list[str]:
         """Those of several *parts*."""
         missing = [part for part in parts if (queue, part) not in self._urls]
-        await asyncio.gather(*(self._ask_url(queue, part) for part in missing))
+        await asyncio.gather(*(self.look_up(queue, part) for part in missing))
         return [self._urls[queue, part] for part in parts]
 
-    async def _ask_url(self, queue: str, part: int) -> str:
+    async def look_up(self, queue: str, part: int) -> str:
+        """As url(), asked for now."""
         answer = await self._api.ask("get_queue_url", queue=queue, QueueName=name_of(self._prefix, queue, part))
         url: str = answer["QueueUrl"]
         self._urls[queue, part] = url
@@ -74,7 +75,7 @@ class Queues:
 
     async def _create(self, queue: str, part: int) -> None:
         try:
-            await self._ask_url(queue, part)  # one that is there keeps the settings that somebody gave it
+            await self.look_up(queue, part)  # one that is there keeps the settings that somebody gave it
         except QueueNotFoundError:
             answer = await self._api.ask(
                 "create_queue",
@@ -87,7 +88,7 @@ class Queues:
     async def has(self, queue: str) -> bool:
         """Whether *queue* was created."""
         try:
-            await self._ask_url(queue, NORMAL)
+            await self.look_up(queue, NORMAL)
         except QueueNotFoundError:
             return False
         return True

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from dumbwaiter.brokers.served import readable_part
+from dumbwaiter.brokers.served import BAD_ENVELOPE, readable_part, without_headers
 from dumbwaiter.brokers.sqs.location import OLD_LIMIT
 from dumbwaiter.envelope import from_attributes, to_attributes
 from dumbwaiter.errors import BadInputError
@@ -125,9 +125,12 @@ def largest_body(limit: int = OLD_LIMIT) -> int:
 
 def burial_of(message: Message, note: Note, limit: int) -> dict[str, Any]:
     """The entry of a dead letter. The note's detail is cut to what *limit* leaves, and a message that leaves no room
-    at all is buried without a note: nothing of the message itself is ever cut.
+    at all is buried without a note: nothing of a message that can be read is ever cut, nor of a body.
     """
     note = msgspec.structs.replace(note, reason=note.reason[:LONGEST_REASON], detail=_writable(note.detail))
+    shortest = msgspec.structs.replace(note, detail="")
+    if note.reason == BAD_ENVELOPE and entry_nbytes(entry_of(message, note=shortest)) > limit:
+        message = without_headers(message)
     entry = entry_of(message, note=note)
     while entry_nbytes(entry) > limit and note.detail:
         note = msgspec.structs.replace(note, detail=note.detail[: len(note.detail) // 2])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from dumbwaiter.errors import BrokerError, BrokerUnavailableError, LockLostError
 from dumbwaiter.message import Message
 from dumbwaiter.testing.conformance.harness import ServerHarness
-from dumbwaiter.testing.conformance.looking import error_of, verbs_of
+from dumbwaiter.testing.conformance.looking import claims_to, error_of, verbs_of
 from dumbwaiter.testing.conformance.sending import message_with_everything
 from dumbwaiter.testing.eventually import eventually
 
@@ -67,17 +69,52 @@ class CrashingRules:
         """A failed look-up is an error: stats never guess 0, and receive never says that the queue is empty."""
         server = _server_of(harness)
         async with harness.connect_to_queue() as (broker, queue):
-            await broker.send(queue, [Message(), Message()])
+            await broker.send(queue, [Message(), Message(), Message()])
             held = await harness.take(broker, queue)
-            address = (await broker.open_inbox()).address
+            await broker.dead_letter(await harness.take(broker, queue), reason="poison")
+            (letter,) = await eventually(lambda: broker.dead_letters(queue), within=5 * harness.slack)
+            address, claims = (await broker.open_inbox()).address, claims_to(broker, held)
             await server.stop_server()
             try:
-                verbs = verbs_of(broker, queue, held, address, max_wait=harness.quiet)
+                verbs = verbs_of(broker, queue, held, address, max_wait=harness.quiet, claims=claims)
                 verbs["open"] = lambda: harness.open(harness.lock_duration)
+                verbs["is_dead_letter"] = lambda: broker.is_dead_letter(queue, letter.key)
                 for name, verb in verbs.items():
                     await error_of(name, verb, BrokerUnavailableError, within=5 * harness.slack)
             finally:
                 await server.start_server()
+
+    async def test_what_could_not_be_settled_while_the_server_was_down_is_settled_later_by_the_same_call(
+        self, harness: Harness
+    ) -> None:
+        """Or its lock is lost, and whoever receives the message again settles it."""
+        await harness.needs("durable")
+        server = _server_of(harness)
+        async with harness.connect_to_queue() as (broker, queue):
+            await broker.send(queue, [Message() for _ in range(3)])
+            held = {d.message.id: d for d in await harness.take(broker, queue, 3)}
+            done, dead, back = held
+            verbs: dict[str, Callable[[list[Delivery]], Awaitable[None]]] = {
+                done: broker.complete,
+                dead: partial(broker.dead_letter, reason="over"),
+                back: broker.abandon,
+            }
+            await server.stop_server()
+            try:
+                for id_, settle in verbs.items():
+                    call = partial(settle, [held[id_]])
+                    await error_of(str(settle), call, BrokerUnavailableError, within=5 * harness.slack)
+            finally:
+                await server.start_server()
+            async with asyncio.timeout(15 * harness.slack):
+                for id_, settle in verbs.items():
+                    await _settle_at_last(broker, queue, settle, held, id_, harness)
+            await harness.expect_stats(broker, queue, ready=1, dead=1)
+            assert [letter.message.id for letter in await broker.dead_letters(queue)] == [dead]
+            again = await harness.take_one(broker, queue)
+            assert again.message.id == back
+            assert again.delivery_count >= 2, "the delivery that was handed back counts"
+            await broker.complete([again])
 
     async def test_a_receive_that_waits_while_the_server_dies_raises_or_gets_what_comes_later(
         self, harness: Harness
@@ -132,6 +169,28 @@ async def _expect_all_again(harness: Harness, send_and_end: Callable[..., Awaita
         async with asyncio.timeout(harness.lock_duration + 3 * harness.slack):
             deliveries = [await harness.take_one(broker, queue) for _ in messages]
         assert {d.message.id for d in deliveries} == {message.id for message in messages}
+
+
+async def _settle_at_last(
+    broker: Broker,
+    queue: str,
+    settle: Callable[[list[Delivery]], Awaitable[None]],
+    held: dict[str, Delivery],
+    id_: str,
+    harness: Harness,
+) -> None:
+    """*settle* the message *id_* of those *held*: again and again, and once more when it was lost and is back."""
+    while True:
+        try:
+            return await settle([held[id_]])
+        except BrokerUnavailableError:
+            await asyncio.sleep(harness.quiet)
+        except LockLostError:
+            before = held[id_]
+            while held[id_] is before:
+                with contextlib.suppress(BrokerUnavailableError):
+                    came = await broker.receive(queue, max_messages=3, max_wait=harness.quiet)
+                    held.update((d.message.id, d) for d in came)
 
 
 async def _send_all(broker: Broker, queue: str, messages: Sequence[Message], harness: Harness) -> None:

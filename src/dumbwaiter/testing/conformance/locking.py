@@ -148,6 +148,21 @@ class LockingRules:
     ) -> None:
         await _expect_others_settled(harness, lambda broker, batch: broker.dead_letter(batch, reason="over"), dead=2)
 
+    async def test_another_broker_object_settles_nothing_of_what_it_did_not_receive(self, harness: Harness) -> None:
+        """Where tokens are good for their receiver only. Elsewhere others settle as well as it does."""
+        if (await harness.capabilities()).portable_tokens:
+            pytest.skip(f"RULE NOT CHECKED: the adapter of {harness.place} declares portable_tokens=True")
+        async with harness.connect_to_queue() as (broker, queue), harness.connect() as other:
+            await broker.send(queue, [Message()])
+            held = await harness.take_one(broker, queue)
+            for settle in _ways_to_settle(other):
+                with pytest.raises(LockLostError) as caught:
+                    await settle([held])
+                assert [d.lock_token for d in caught.value.deliveries] == [held.lock_token]
+            await harness.expect_stats(broker, queue, locked=1)
+            await broker.complete(await broker.renew_lock([held]))
+            await harness.expect_stats(broker, queue)
+
     async def test_a_token_from_before_an_uncounted_abandon_is_stale(self, harness: Harness) -> None:
         """Although the next delivery has the same count: tokens tell deliveries apart, counts do not."""
         await harness.needs("uncounted_abandon")

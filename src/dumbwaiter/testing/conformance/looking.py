@@ -14,9 +14,9 @@ from dumbwaiter.message import MAX_QUEUE_NAME, Message
 from dumbwaiter.testing.eventually import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from dumbwaiter.brokers.contract import Broker
+    from dumbwaiter.brokers.contract import Broker, Claim
     from dumbwaiter.message import Delivery
     from dumbwaiter.testing.conformance.harness import Harness
 
@@ -29,7 +29,7 @@ class LookingRules:
     async def test_an_unknown_queue_raises_naming_it(self, harness: Harness) -> None:
         queue = harness.new_queue()
         async with harness.connect() as broker:
-            of_a_queue = ("send", "receive", "stats", "position", "dead_letters", "redrive", "purge")
+            of_a_queue = ["send", "receive", "stats", "position", "dead_letters", "is_dead_letter", "redrive", "purge"]
             for name, verb in verbs_of(broker, queue, [], "", max_wait=harness.quiet).items():
                 if name in of_a_queue:
                     error = await error_of(name, verb, QueueNotFoundError, within=harness.slack + harness.quiet)
@@ -197,9 +197,10 @@ class LookingRules:
         await broker.create_queue(queue)
         await broker.send(queue, [Message(), Message()])
         held = await harness.take(broker, queue)
-        inbox = await broker.open_inbox()
+        inbox, claims = await broker.open_inbox(), claims_to(broker, held)
         await broker.close()
-        verbs = verbs_of(broker, queue, held, inbox.address, max_wait=harness.quiet)
+        assert not claims_to(broker, held), "a closed broker holds nothing"
+        verbs = verbs_of(broker, queue, held, inbox.address, max_wait=harness.quiet, claims=claims)
         verbs["the inbox's receive"] = lambda: inbox.receive(max_messages=1, max_wait=harness.quiet)
         for name, verb in verbs.items():
             await error_of(name, verb, BrokerClosedError, within=harness.slack + harness.quiet)
@@ -234,7 +235,13 @@ class LookingRules:
 
 
 def verbs_of(
-    broker: Broker, queue: str, held: list[Delivery], address: str, *, max_wait: float
+    broker: Broker,
+    queue: str,
+    held: list[Delivery],
+    address: str,
+    *,
+    max_wait: float,
+    claims: Sequence[Claim] = (),
 ) -> dict[str, Callable[[], Awaitable[object]]]:
     """Every verb of *broker* but open and close, and what it declares not to have, ready to be called."""
     verbs: dict[str, Callable[[], Awaitable[object]]] = {
@@ -250,6 +257,7 @@ def verbs_of(
         "renew_lock": lambda: broker.renew_lock(held),
         "stats": lambda: broker.stats(queue),
         "dead_letters": lambda: broker.dead_letters(queue),
+        "is_dead_letter": lambda: broker.is_dead_letter(queue, "any"),
         "redrive": lambda: broker.redrive(queue),
         "purge": lambda: broker.purge(queue),
         "open_inbox": broker.open_inbox,
@@ -259,7 +267,16 @@ def verbs_of(
         verbs["queues"] = broker.queues
     if broker.capabilities.queue_position:
         verbs["position"] = lambda: broker.position(queue, "any")
+    if claims:
+        verbs["take_back"] = lambda: broker.take_back(claims)
     return verbs
+
+
+def claims_to(broker: Broker, held: Iterable[Delivery]) -> list[Claim]:
+    """What takes *held* back from *broker* once it is dead, where something does."""
+    if broker.capabilities.killed_holder != "taken_back":
+        return []
+    return [claim for claim in map(broker.claim_of, held) if claim is not None]
 
 
 async def error_of(name: str, verb: Callable[[], Awaitable[object]], kind: type[E], *, within: float) -> E:

@@ -45,6 +45,16 @@ class ReceivingRules:
             async with asyncio.timeout(harness.slack):
                 assert await broker.receive(queue, max_messages=1, max_wait=0.0) == []
 
+    async def test_who_asks_for_no_message_gets_none_at_once_and_nothing_is_looked_at(self, harness: Harness) -> None:
+        async with harness.connect_to_queue() as (broker, queue):
+            await broker.send(queue, [Message()])
+            async with asyncio.timeout(harness.slack):
+                for max_messages in (0, -1):
+                    for name in (queue, harness.new_queue()):
+                        wait = 20 * harness.slack
+                        assert await broker.receive(name, max_messages=max_messages, max_wait=wait) == []
+            await harness.expect_stats(broker, queue, ready=1)
+
     async def test_a_message_wakes_a_receiver_that_waits(self, harness: Harness) -> None:
         async with harness.connect_to_queue() as (broker, queue), harness.connect() as producer:
             receiving = harness.start(broker.receive(queue, max_messages=5, max_wait=20 * harness.slack))

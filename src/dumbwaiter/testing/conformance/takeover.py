@@ -29,6 +29,18 @@ class TakeoverRules:
         async with harness.connect() as broker:
             await _take_again(broker, queue, messages, harness)
 
+    async def test_what_a_killed_process_held_is_kept_until_its_lock_ends(self, harness: Harness) -> None:
+        """Where nobody can take it back: then nobody is to believe that he has."""
+        await _needs(harness, "kept")
+        await harness.needs("multi_process")
+        queue = harness.new_queue()
+        held = await harness.hold_and_die(queue, [Message()])
+        assert (held.each, held.all_) == ([None], None), "a claim was made to what cannot be taken back"
+        async with harness.connect() as broker:
+            await harness.expect_nothing(broker, queue)
+            assert await broker.take_back([Claim(queue, "any", time.monotonic() + LONG_LOCK)]) == 0
+            await harness.expect_stats(broker, queue, locked=1)
+
     async def test_what_a_killed_process_held_is_taken_back_at_once_with_its_count_raised(
         self, harness: Harness
     ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 
 import pytest
@@ -27,6 +28,7 @@ class Product:
         self.asked = []
         self.released = []
         self.fault = None
+        self.broken = range(LANES)
         self._came = asyncio.Condition()
 
     async def put(self, *items, lane=NORMAL):
@@ -38,7 +40,7 @@ class Product:
         self.asked.append((lane, count, is_long))
         assert count <= self.largest
         await asyncio.sleep(0)
-        if self.fault is not None:
+        if self.fault is not None and lane in self.broken:
             raise self.fault
         if is_long:
             async with self._came:
@@ -116,6 +118,20 @@ async def test_whoever_waits_gets_the_error_and_the_next_one_is_served(product, 
     product.fault = None
     await product.put("a")
     assert await receive(reception) == ["a"]
+
+
+async def test_what_one_lane_gave_is_not_lost_when_the_next_one_fails(product, reception):
+    """It is locked by now: whoever waits gets that, and the error with the next look."""
+    product.fault = BrokerUnavailableError("cut off")
+    for lane in range(LANES):
+        product.broken = set(range(LANES)) - {lane}
+        await product.put("a", lane=lane)
+        got = []
+        for _ in range(20):  # whichever lane a look begins with
+            with contextlib.suppress(BrokerUnavailableError):
+                got += await receive(reception, 2, max_wait=0.01)
+        assert (got + product.released, product.lanes[lane]) == (["a"], [])
+        product.released.clear()
 
 
 async def test_closing_sends_away_who_waits(product, reception):
