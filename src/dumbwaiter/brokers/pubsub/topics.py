@@ -108,8 +108,9 @@ class Topics:
         if subscription.topic == DELETED_TOPIC:
             name = self.id(queue, part)
             raise BrokerUnavailableError(
-                f"the topic {name} of the queue {queue!r} was deleted, so nothing can be sent to it. Once its subscription is "
-                f"empty, delete that too (gcloud pubsub subscriptions delete {name}): both are then made anew"
+                f"the topic {name} of the queue {queue!r} was deleted, so nothing can be sent to it. Once its "
+                f"subscription is empty, delete that too (gcloud pubsub subscriptions delete {name}): both are then "
+                "made anew"
             )
 
     def _new_subscription(self, queue: str, part: int, topic: str) -> Any:

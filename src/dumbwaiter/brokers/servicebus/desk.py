@@ -15,7 +15,7 @@ import msgspec
 from azure.servicebus.aio import ServiceBusReceiver
 
 from dumbwaiter.brokers.servicebus.api import Api, Channel
-from dumbwaiter.brokers.servicebus.errors import NoEntityError, NoLockError
+from dumbwaiter.brokers.servicebus.errors import NoEntityError, NoLockError, UnaskedError
 from dumbwaiter.brokers.servicebus.gathering import Gathering
 from dumbwaiter.errors import BrokerError, BrokerUnavailableError
 
@@ -70,8 +70,15 @@ class Desk:
 
     async def _ask(self, orders: list[Order]) -> list[Outcome]:
         """One request; one for each when that is refused, for it does not say which of the locks is lost."""
+        went_out = False
+
+        async def request(receiver: ServiceBusReceiver) -> None:
+            nonlocal went_out
+            went_out = True
+            await _request(receiver, orders)
+
         try:
-            await self._channel.use(_DOING[orders[0].verb], lambda receiver: _request(receiver, orders), within=5.0)
+            await self._channel.use(_DOING[orders[0].verb], request, within=5.0)
         except NoLockError:
             if len(orders) == 1:
                 return [False]
@@ -79,15 +86,17 @@ class Desk:
         except NoEntityError:
             return [False] * len(orders)
         except BrokerError as error:
-            return [BrokerUnavailableError(str(error)) for _ in orders]
+            kind = BrokerUnavailableError if went_out else UnaskedError
+            return [kind(str(error)) for _ in orders]
         return [True] * len(orders)
 
 
-async def _request(receiver: Any, orders: Sequence[Order]) -> Any:
+async def _request(receiver: Any, orders: Sequence[Order]) -> None:
     tokens = [order.token for order in orders]
     if orders[0].verb == "renew":
-        return await receiver._renew_locks(*tokens, timeout=5.0)  # noqa: SLF001 - see the module text
+        await receiver._renew_locks(*tokens, timeout=5.0)  # noqa: SLF001 - see the module text
+        return
     details = {"deadletter-reason": orders[0].reason, "deadletter-description": orders[0].detail}
-    return await receiver._settle_message_via_mgmt_link(  # noqa: SLF001 - as above
+    await receiver._settle_message_via_mgmt_link(  # noqa: SLF001 - as above
         orders[0].verb, tokens, details if orders[0].verb == "suspended" else None
     )

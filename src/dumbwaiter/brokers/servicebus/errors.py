@@ -39,6 +39,10 @@ class TooLargeError(Exception):
     """Service Bus takes no message of that size."""
 
 
+class UnaskedError(BrokerUnavailableError):
+    """Service Bus could not be reached, so that it was never asked: all is as it was."""
+
+
 class RightMissingError(BrokerUnavailableError):
     """The key or identity may not do that."""
 

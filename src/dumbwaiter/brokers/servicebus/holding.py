@@ -22,6 +22,7 @@ from dumbwaiter.brokers.leases import Lease
 from dumbwaiter.brokers.served import Received
 from dumbwaiter.brokers.servicebus.desk import Order, Verb
 from dumbwaiter.brokers.servicebus.entities import Entities
+from dumbwaiter.brokers.servicebus.errors import UnaskedError
 from dumbwaiter.brokers.servicebus.names import lane_named, name_of
 from dumbwaiter.brokers.servicebus.tap import Tap
 from dumbwaiter.brokers.servicebus.wire import LONGEST_REASON, Arrived, note_of, outgoing, read
@@ -191,7 +192,7 @@ class Holding(LeaseHolding[Held]):
         for lease, outcome in outcomes:
             if isinstance(outcome, BrokerError):
                 error = outcome
-                lease.is_unsure = True
+                lease.is_unsure = lease.is_unsure or not isinstance(outcome, UnaskedError)
                 self._leases.hold(lease)
             # One that was under way when the connection broke may have been done then.
             elif not outcome and not lease.is_unsure:
