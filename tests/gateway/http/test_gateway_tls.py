@@ -11,9 +11,9 @@ import ssl
 import httpx
 import psutil
 import pytest
-from certificates import make_certificate, trusting
 from gateway_running import gateway, raw_connection
 
+from certificates import make_certificate, trusting
 from dumbwaiter.config import GatewaySettings
 from dumbwaiter.errors import ConfigError
 from dumbwaiter.gateway import run_gateway, server
