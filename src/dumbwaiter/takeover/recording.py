@@ -154,6 +154,9 @@ class RecordingBroker(Broker):
     async def examine(self, *, longest_run: float | None = None) -> list[Finding]:
         return await self._broker.examine(longest_run=longest_run)
 
+    def examine_unopened(self) -> list[Finding] | None:
+        return self._broker.examine_unopened()
+
     async def _create_queue(self, queue: str) -> None:
         await self._broker.create_queue(queue)
 
