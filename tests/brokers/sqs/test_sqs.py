@@ -18,6 +18,7 @@ from dumbwaiter.brokers import open_broker
 from dumbwaiter.brokers.findings import worst
 from dumbwaiter.brokers.served import BAD_ENVELOPE
 from dumbwaiter.brokers.sqs import inbox as inboxes
+from dumbwaiter.brokers.sqs.wire import read
 from dumbwaiter.errors import (
     BrokerClosedError,
     BrokerUnavailableError,
@@ -136,6 +137,31 @@ async def test_an_envelope_that_cannot_be_dead_lettered_now_is_kept_and_costs_no
             return [letter.message.body for letter in await broker.dead_letters("q")] == [b"bad"]
 
         await eventually(is_buried, within=15.0)
+
+
+async def test_what_cannot_be_read_is_never_copied_for_then_it_could_be(emulator, client):
+    """Neither to hand back what came for nobody, nor to put off what has a due time that is far away."""
+    async with open_broker(emulator.url(prefix=f"p{secrets.token_hex(4)}"), lock_duration=1.0) as broker:
+        await broker.create_queue("q")
+        url = await url_of(client, broker)
+        bad = {"priority": {"DataType": "String", "StringValue": "very"}}
+        await client.send_message(QueueUrl=url, MessageBody="bad", MessageAttributes=bad)
+        got = await client.receive_message(
+            QueueUrl=url, MessageAttributeNames=["All"], MessageSystemAttributeNames=["All"], VisibilityTimeout=30
+        )
+        await broker._holding.release(url, [read(one) for one in got["Messages"]])
+        due = {"dumbwaiter.due": {"DataType": "Number", "StringValue": str(time.time() + 3600)}}
+        await client.send_message(QueueUrl=url, MessageBody="late", MessageAttributes=bad | due)
+
+        async def are_buried():
+            assert await broker.receive("q", max_messages=2, max_wait=0.5) == []
+            letters = await broker.dead_letters("q")
+            return sorted((one.message.body, one.reason) for one in letters) == [
+                (b"bad", BAD_ENVELOPE),
+                (b"late", BAD_ENVELOPE),
+            ]
+
+        await eventually(are_buried, within=15.0)
 
 
 async def test_other_consumers_find_the_text_as_it_is(broker, client):

@@ -27,7 +27,7 @@ from dumbwaiter.brokers.served import Received
 from dumbwaiter.brokers.sqs.api import Api, Failed
 from dumbwaiter.brokers.sqs.names import DEAD
 from dumbwaiter.brokers.sqs.queues import Queues
-from dumbwaiter.brokers.sqs.wire import Arrived, Note, burial_of, entry_nbytes, entry_of, message_of
+from dumbwaiter.brokers.sqs.wire import Arrived, Note, burial_of, entry_nbytes, entry_of, message_of, readable
 from dumbwaiter.errors import BrokerUnavailableError, QueueNotFoundError
 from dumbwaiter.message import Delivery
 from dumbwaiter.policies.lanes import LANES
@@ -98,7 +98,7 @@ class Holding(LeaseHolding[Held]):
         leases: dict[str, Lease[Held]] = {}
         for arrived, url, since in came:
             # Somebody else may have written that time; one that no message lives to see must not keep it on its way.
-            if _EARLY < arrived.due - time.time() < _LATEST:
+            if _EARLY < arrived.due - time.time() < _LATEST and readable(arrived) is not None:
                 early.append((arrived, url))
                 continue
             if self._is_double(arrived):
@@ -194,8 +194,12 @@ class Holding(LeaseHolding[Held]):
 
     async def release(self, url: str, came: Sequence[Arrived]) -> None:
         """Hand back at once what nobody holds, uncounted: it may come to one that waits no more again and again."""
-        copies = [(one, entry_of(message_of(one), count=one.delivery_count - 1, due=one.due or None)) for one in came]
-        copies = [(one, copy) for one, copy in copies if not one.fault and entry_nbytes(copy) <= self._limit]
+        copies = [
+            (one, entry_of(message, count=one.delivery_count - 1, due=one.due or None))
+            for one in came
+            if (message := readable(one)) is not None
+        ]
+        copies = [(one, copy) for one, copy in copies if entry_nbytes(copy) <= self._limit]
         failed = await self._queues.send(url, [copy for _, copy in copies])
         gone = [one.handle for i, (one, _) in enumerate(copies) if i not in failed]
         await self._api.batch("delete_message_batch", url, [{"ReceiptHandle": handle} for handle in gone])

@@ -188,14 +188,20 @@ def read(raw: Mapping[str, Any]) -> Arrived:
     )
 
 
+def readable(arrived: Arrived) -> Message | None:
+    """The message; None for what cannot be read, of which a copy would not be the same any more."""
+    if arrived.fault is not None:
+        return None
+    try:
+        return from_attributes(arrived.attributes, arrived.body, fallback_id=arrived.id)
+    except BadInputError:
+        return None
+
+
 def message_of(arrived: Arrived) -> Message:
     """The message, or what can be shown of it."""
-    if arrived.fault is None:
-        try:
-            return from_attributes(arrived.attributes, arrived.body, fallback_id=arrived.id)
-        except BadInputError:
-            pass
-    return readable_part({name: str(value) for name, value in arrived.attributes.items()}, arrived.body, arrived.id)
+    attributes = {name: str(value) for name, value in arrived.attributes.items()}
+    return readable(arrived) or readable_part(attributes, arrived.body, arrived.id)
 
 
 def letter_of(queue: str, arrived: Arrived) -> DeadLetter:
