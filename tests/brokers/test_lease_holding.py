@@ -44,6 +44,12 @@ class Shelf(LeaseHolding[str]):
                 deliveries.append(unread)
         return deliveries
 
+    def claim_of(self, delivery):
+        return None
+
+    async def take_back(self, claims):
+        return 0
+
     async def accept(self, *names, body=b"", since=None):
         since = time.monotonic() if since is None else since
         received, leases = [], {}

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from dumbwaiter.brokers.contract import Claim
 from dumbwaiter.brokers.leases import Lease, Leases
 from dumbwaiter.brokers.served import Received
 from dumbwaiter.errors import BrokerError, LockLostError
@@ -158,6 +159,14 @@ class LeaseHolding(ABC, Generic[H]):
             raise
 
     # --- the product's own ---
+
+    @abstractmethod
+    def claim_of(self, delivery: Delivery) -> Claim | None:
+        """As the contract says; None also where the message may be settled already."""
+
+    @abstractmethod
+    async def take_back(self, claims: Sequence[Claim]) -> int:
+        """As the contract says."""
 
     @abstractmethod
     async def _remove(self, leases: list[Lease[H]]) -> list[Delivery]:

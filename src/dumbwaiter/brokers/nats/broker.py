@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Capabilities, Claim, Inbox
+from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Capabilities, Inbox
+from dumbwaiter.brokers.lease_held import LeaseHeldBroker
 from dumbwaiter.brokers.nats.address import read_url
 from dumbwaiter.brokers.nats.answers import Question
 from dumbwaiter.brokers.nats.dead import DeadLetters
@@ -25,7 +26,6 @@ from dumbwaiter.brokers.nats.link import Link
 from dumbwaiter.brokers.nats.pulling import Puller
 from dumbwaiter.brokers.nats.queues import LEAST_VERSION, Queues
 from dumbwaiter.brokers.nats.stats import stats_of
-from dumbwaiter.brokers.served import ServedBroker
 from dumbwaiter.errors import (
     BrokerClosedError,
     BrokerError,
@@ -37,12 +37,12 @@ from dumbwaiter.urls import shown
 
 if TYPE_CHECKING:
     from dumbwaiter.brokers.findings import Finding
-    from dumbwaiter.message import DeadLetter, Delivery, Message, QueueStats
+    from dumbwaiter.message import Delivery, Message, QueueStats
 
 _DEFAULT_MAX_PAYLOAD = 1024 * 1024
 
 
-class NatsBroker(ServedBroker):
+class NatsBroker(LeaseHeldBroker[Holding, DeadLetters]):
     """Queues in NATS JetStream. See the module text for *url*, and docs/brokers/nats.md for its options."""
 
     capabilities = Capabilities(
@@ -186,42 +186,10 @@ class NatsBroker(ServedBroker):
             give_back=self._holding.give_back_later,
         )
 
-    # --- settling ---
-
-    async def _complete(self, deliveries: Sequence[Delivery]) -> None:
-        await self._holding.complete(deliveries)
-
-    async def _abandon(self, deliveries: Sequence[Delivery], delay: float, counted: bool) -> None:
-        await self._holding.abandon(deliveries, delay, counted=counted)
-
-    async def _dead_letter(self, deliveries: Sequence[Delivery], reason: str, detail: str) -> None:
-        await self._holding.dead_letter(deliveries, reason, detail)
-
-    async def _renew_lock(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        return await self._holding.renew(deliveries)
-
-    def _claim_of(self, delivery: Delivery) -> Claim | None:
-        return self._holding.claim_of(delivery)
-
-    async def _take_back(self, claims: Sequence[Claim]) -> int:
-        return await self._holding.take_back(claims)
-
     # --- looking ---
 
     async def _stats(self, queue: str) -> QueueStats:
         return await stats_of(self._link, self._queues, self._queues.names(queue))
-
-    async def _dead_letters(self, queue: str, limit: int, after: str | None) -> list[DeadLetter]:
-        return await self._dead.page(queue, limit, after)
-
-    async def _is_dead_letter(self, queue: str, key: str) -> bool:
-        return await self._dead.has(queue, key)
-
-    async def _redrive(self, queue: str, keys: Sequence[str] | None) -> int:
-        return await self._dead.redrive(queue, keys)
-
-    async def _purge(self, queue: str, keys: Sequence[str] | None) -> int:
-        return await self._dead.purge(queue, keys)
 
     # --- request-reply ---
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from google.pubsub_v1 import types
 
-from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Capabilities, Claim, Inbox
+from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Capabilities, Inbox
+from dumbwaiter.brokers.lease_held import LeaseHeldBroker
 from dumbwaiter.brokers.polling import Reception, spawn_end
 from dumbwaiter.brokers.pubsub.api import Api
 from dumbwaiter.brokers.pubsub.dead import DeadLetters
@@ -28,7 +29,6 @@ from dumbwaiter.brokers.pubsub.settling import Settling
 from dumbwaiter.brokers.pubsub.source import PubsubSource
 from dumbwaiter.brokers.pubsub.topics import Topics, visibility_of
 from dumbwaiter.brokers.pubsub.wire import LARGEST_BODY, message_nbytes, outgoing
-from dumbwaiter.brokers.served import ServedBroker
 from dumbwaiter.errors import BrokerClosedError, BrokerError, InboxGoneError, QueueNotFoundError
 from dumbwaiter.policies.lanes import lane_of
 from dumbwaiter.tasks import end
@@ -36,7 +36,7 @@ from dumbwaiter.tasks import end
 if TYPE_CHECKING:
     from dumbwaiter.brokers.findings import Finding
     from dumbwaiter.brokers.pubsub.wire import Arrived
-    from dumbwaiter.message import DeadLetter, Delivery, Message, QueueStats
+    from dumbwaiter.message import Delivery, Message, QueueStats
 
 _CLOSE_WITHIN = 10.0
 """Seconds that close() takes at most to hand back what is held."""
@@ -45,7 +45,7 @@ _CLOSE_WITHIN = 10.0
 _leaving: set[asyncio.Task[None]] = set()
 
 
-class PubsubBroker(ServedBroker):
+class PubsubBroker(LeaseHeldBroker[Holding, DeadLetters]):
     """Queues in Pub/Sub. See the module text for *url*, and docs/brokers/pubsub.md for what it can and cannot do."""
 
     capabilities = Capabilities(
@@ -168,42 +168,10 @@ class PubsubBroker(ServedBroker):
             )
         return await reception.receive(max_messages, max_wait)
 
-    # --- settling ---
-
-    async def _complete(self, deliveries: Sequence[Delivery]) -> None:
-        await self._holding.complete(deliveries)
-
-    async def _abandon(self, deliveries: Sequence[Delivery], delay: float, counted: bool) -> None:
-        await self._holding.abandon(deliveries, delay, counted=counted)
-
-    async def _dead_letter(self, deliveries: Sequence[Delivery], reason: str, detail: str) -> None:
-        await self._holding.dead_letter(deliveries, reason, detail)
-
-    async def _renew_lock(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        return await self._holding.renew(deliveries)
-
-    def _claim_of(self, delivery: Delivery) -> Claim | None:
-        return self._holding.claim_of(delivery)
-
-    async def _take_back(self, claims: Sequence[Claim]) -> int:
-        return await self._holding.take_back(claims)
-
     # --- looking ---
 
     async def _stats(self, queue: str) -> QueueStats:
         return await self._topics.stats(queue)
-
-    async def _dead_letters(self, queue: str, limit: int, after: str | None) -> list[DeadLetter]:
-        return await self._dead.page(queue, limit, after)
-
-    async def _is_dead_letter(self, queue: str, key: str) -> bool:
-        return await self._dead.has(queue, key)
-
-    async def _redrive(self, queue: str, keys: Sequence[str] | None) -> int:
-        return await self._dead.redrive(queue, keys)
-
-    async def _purge(self, queue: str, keys: Sequence[str] | None) -> int:
-        return await self._dead.purge(queue, keys)
 
     # --- request-reply ---
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Capabilities, Claim, Inbox
+from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Capabilities, Inbox
+from dumbwaiter.brokers.lease_held import LeaseHeldBroker
 from dumbwaiter.brokers.polling import Reception, spawn_end
-from dumbwaiter.brokers.served import ServedBroker
 from dumbwaiter.brokers.sqs.api import Api
 from dumbwaiter.brokers.sqs.dead import DeadLetters
 from dumbwaiter.brokers.sqs.examining import examine
@@ -40,7 +40,7 @@ from dumbwaiter.tasks import end
 
 if TYPE_CHECKING:
     from dumbwaiter.brokers.findings import Finding
-    from dumbwaiter.message import DeadLetter, Delivery, Message, QueueStats
+    from dumbwaiter.message import Delivery, Message, QueueStats
 
 _CLOSE_WITHIN = 10.0
 """Seconds that close() takes at most to hand back what is held."""
@@ -49,7 +49,7 @@ _CLOSE_WITHIN = 10.0
 _leaving: set[asyncio.Task[None]] = set()
 
 
-class SqsBroker(ServedBroker):
+class SqsBroker(LeaseHeldBroker[Holding, DeadLetters]):
     """Queues in Amazon SQS. See the module text for *url*, and docs/brokers/sqs.md for what SQS can and cannot do."""
 
     capabilities = Capabilities(
@@ -180,42 +180,10 @@ class SqsBroker(ServedBroker):
             give_back=self._holding.give_back_later,
         )
 
-    # --- settling ---
-
-    async def _complete(self, deliveries: Sequence[Delivery]) -> None:
-        await self._holding.complete(deliveries)
-
-    async def _abandon(self, deliveries: Sequence[Delivery], delay: float, counted: bool) -> None:
-        await self._holding.abandon(deliveries, delay, counted=counted)
-
-    async def _dead_letter(self, deliveries: Sequence[Delivery], reason: str, detail: str) -> None:
-        await self._holding.dead_letter(deliveries, reason, detail)
-
-    async def _renew_lock(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        return await self._holding.renew(deliveries)
-
-    def _claim_of(self, delivery: Delivery) -> Claim | None:
-        return self._holding.claim_of(delivery)
-
-    async def _take_back(self, claims: Sequence[Claim]) -> int:
-        return await self._holding.take_back(claims)
-
     # --- looking ---
 
     async def _stats(self, queue: str) -> QueueStats:
         return await self._queues.stats(queue)
-
-    async def _dead_letters(self, queue: str, limit: int, after: str | None) -> list[DeadLetter]:
-        return await self._dead.page(queue, limit, after)
-
-    async def _is_dead_letter(self, queue: str, key: str) -> bool:
-        return await self._dead.has(queue, key)
-
-    async def _redrive(self, queue: str, keys: Sequence[str] | None) -> int:
-        return await self._dead.redrive(queue, keys)
-
-    async def _purge(self, queue: str, keys: Sequence[str] | None) -> int:
-        return await self._dead.purge(queue, keys)
 
     # --- request-reply ---
 
