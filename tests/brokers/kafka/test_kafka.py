@@ -125,6 +125,7 @@ async def test_garbage_in_a_ledger_is_passed_over(tansu):
         await asyncio.to_thread(produce, tansu, "dumbwaiter.garbage.ledger", b"garbage")
         await broker.send("garbage", [Message(id="kept")])
         (delivery,) = await broker.receive("garbage", max_messages=1, max_wait=10.0)
+        assert delivery.message.id == "kept"
         await broker.complete([delivery])
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import nats
 import pytest
 from servers import NatsServer
+
+from dumbwaiter.brokers import open_broker
 
 
 @pytest.fixture(scope="module")
@@ -12,3 +15,17 @@ def nats_server(tmp_path_factory):
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture
+async def broker(nats_server):
+    async with open_broker(nats_server.url) as broker:
+        yield broker
+
+
+@pytest.fixture
+async def foreign(nats_server):
+    """Somebody who knows NATS and nothing of dumbwaiter."""
+    client = await nats.connect(nats_server.url)
+    yield client
+    await client.close()

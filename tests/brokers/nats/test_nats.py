@@ -31,24 +31,10 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def broker(nats_server):
-    async with open_broker(nats_server.url) as broker:
-        yield broker
-
-
-@pytest.fixture
 async def queue(broker):
     queue = f"test.{secrets.token_hex(4)}"
     await broker.create_queue(queue)
     return queue
-
-
-@pytest.fixture
-async def foreign(nats_server):
-    """Somebody who knows NATS and nothing of dumbwaiter."""
-    client = await nats.connect(nats_server.url)
-    yield client
-    await client.close()
 
 
 def subject_of(queue: str, lane: str = "normal") -> str:
