@@ -11,6 +11,7 @@ from stopping import holding
 from dumbwaiter.brokers import open_broker
 from dumbwaiter.errors import LockLostError
 from dumbwaiter.message import Message
+from dumbwaiter.testing import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -94,4 +95,9 @@ async def test_a_hand_back_that_took_longer_than_the_servers_lock_settles_nothin
         with pytest.raises(LockLostError):
             await slow.abandon([held], counted=False)
         assert [one.message.id for one in await broker.renew_lock(new)] == ["one"]
-        assert (await broker.stats(queue)).locked == 1
+
+        async def is_still_the_next_holders():
+            return (await broker.stats(queue)).locked == 1
+
+        # The server may count what it gives and takes back at this moment twice.
+        await eventually(is_still_the_next_holders)
