@@ -19,7 +19,7 @@ from dumbwaiter.brokers import open_broker
 from dumbwaiter.config import WorkerSettings
 from dumbwaiter.message import Message
 from dumbwaiter.models.contract import ModelSpec
-from dumbwaiter.worker import run_worker
+from dumbwaiter.worker.run import run_worker
 
 HERE = Path(__file__).parent
 Check = Callable[[Message], bool]

@@ -108,7 +108,7 @@ def test_client_libraries_do_not_write_their_secrets_to_our_debug_log(name):
     stream = io.StringIO()
     configure_logging(stream=stream, level="debug")
     logging.getLogger(name).debug("x-amz-security-token: s3cret")
-    logging.getLogger(name).info("retrying")
+    logging.getLogger("a_library_that_no_adapter_silences").info("retrying")
     logging.getLogger("dumbwaiter.worker").debug("ours")
     assert "s3cret" not in stream.getvalue()
     assert "retrying" in stream.getvalue()

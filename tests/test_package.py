@@ -52,12 +52,17 @@ def test_the_help_loads_no_command():
 def test_neither_gateway_nor_consumer_loads_what_only_the_model_needs():
     """All that a worker's and a gateway's main process import, broker and store included; the model is the runner's."""
     code = (
-        "import dumbwaiter.worker, dumbwaiter.gateway, dumbwaiter.cli.runtimes, dumbwaiter.client\n"
+        "import dumbwaiter.worker.run, dumbwaiter.gateway, dumbwaiter.cli.runtimes, dumbwaiter.client\n"
         "from dumbwaiter.brokers import open_broker\n"
         "from dumbwaiter.blobs import open_store\n"
         "open_broker('sqlite:/nowhere/q.db'), open_store('file:///nowhere')"
     )
     assert not loaded_by(code) & {"torch", "numpy", "PIL", "safetensors", "pydantic"}
+
+
+def test_a_runner_loads_nothing_of_the_consumers_side():
+    loaded = loaded_by("import dumbwaiter.worker.runner")
+    assert not loaded & {"httpx", "anyio", "obstore", "rich", "click", "torch", "numpy", "PIL"}
 
 
 @pytest.mark.parametrize("name", dumbwaiter.__all__)

@@ -12,11 +12,12 @@ import pytest
 
 from dumbwaiter.blobs import open_store
 from dumbwaiter.errors import BlobError, BlobNotFoundError
-from store_servers import SERVER_KINDS
 
 pytestmark = pytest.mark.anyio
 
 MIB = 1 << 20
+#: One in every run of the tests, all of them in the trials.
+SERVER_KINDS = ["seaweedfs", *(pytest.param(name, marks=pytest.mark.trial) for name in ("azurite", "ministack"))]
 
 
 @pytest.fixture(params=SERVER_KINDS)

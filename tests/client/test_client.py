@@ -53,11 +53,18 @@ def interrupt(service):
         def press():
             service.until_waiting(count)
             service.until(lambda: "_result_of" in functions_of_the_main_thread())
+            # Python may miss a signal that comes while it is about to wait for a lock; people press again.
             os.kill(os.getpid(), signal.SIGINT)
+            while not has_left.wait(5.0):
+                os.kill(os.getpid(), signal.SIGINT)
 
+        has_left = threading.Event()
         threads.append(threading.Thread(target=press))
         threads[-1].start()
-        call()
+        try:
+            call()
+        finally:
+            has_left.set()
 
     yield during
     for thread in threads:

@@ -17,7 +17,7 @@ from dumbwaiter import AsyncClient
 from dumbwaiter.testing import eventually
 from processes import environment, starting
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+pytestmark = pytest.mark.anyio
 
 MODEL = '''
 import pathlib

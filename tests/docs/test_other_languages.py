@@ -12,13 +12,11 @@ from sessions import DOCS, PORT, blocks, says
 PAGE = DOCS / "other-languages.md"
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_the_examples_with_curl_do_what_the_page_shows(reader):
     assert reader.follow(PAGE) >= 8
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_the_typescript_does_what_the_page_shows(reader):
     node = shutil.which("node")

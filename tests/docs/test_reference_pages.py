@@ -8,7 +8,6 @@ from sessions import DOCS, blocks
 PAGES = ["rest.md", "cli.md", "clients.md", "open-inference.md"]
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("page", PAGES)
 def test_the_examples_of_the_page_do_what_it_shows(page, reader):

@@ -6,7 +6,6 @@ import pytest
 from sessions import DOCS, blocks
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_the_tutorial_does_what_it_says(reader):
     assert reader.follow(DOCS / "tutorial.md") >= 15

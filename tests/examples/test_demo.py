@@ -33,11 +33,9 @@ def servers_in(folder):
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.trial
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize(
-    "broker", ["redis", *(pytest.param(name, marks=pytest.mark.trial) for name in SERVERS if name != "redis")]
-)
+@pytest.mark.parametrize("broker", SERVERS)
 def test_it_runs_over_a_server_that_is_gone_afterwards(broker, tmp_path):
     SERVERS[broker](tmp_path.with_name("never-started"))  # where it is missing, this is skipped
     done = demo("--broker", broker, TMPDIR=str(tmp_path))

@@ -14,8 +14,6 @@ from PIL import Image
 
 from processes import Serving, starting
 
-pytestmark = pytest.mark.slow
-
 MODELS = """
 from PIL import Image
 

@@ -22,7 +22,7 @@ from dumbwaiter.message import Message
 from dumbwaiter.testing import eventually
 from dumbwaiter.testing.servers import SERVERS, LocalServer
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.anyio, pytest.mark.trial, pytest.mark.timeout(120)]
 
 REQUESTS = 200
 LONG_LOCK = 60.0

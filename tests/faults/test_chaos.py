@@ -18,7 +18,7 @@ from dumbwaiter.message import Message
 from dumbwaiter.testing import eventually
 from processes import Serving, starting
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.anyio, pytest.mark.trial, pytest.mark.timeout(180)]
 
 REQUESTS = 500
 KILLS = 9

@@ -12,7 +12,7 @@ from dumbwaiter.brokers import open_broker
 from dumbwaiter.brokers.contract import Broker
 from dumbwaiter.testing import eventually
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.anyio, pytest.mark.trial, pytest.mark.timeout(120)]
 
 REQUESTS = 500
 AT_ONCE = 64

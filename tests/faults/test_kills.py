@@ -20,7 +20,7 @@ from dumbwaiter.errors import BlobNotFoundError
 from dumbwaiter.message import Message
 from dumbwaiter.testing import eventually
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
 REQUESTS = 500
 

@@ -20,7 +20,7 @@ from dumbwaiter.errors import BlobNotFoundError
 from dumbwaiter.message import Message
 from dumbwaiter.testing import eventually
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.anyio, pytest.mark.trial, pytest.mark.timeout(120)]
 
 MEBIBYTE = 1024 * 1024
 LIMIT = 256 * MEBIBYTE

@@ -16,7 +16,7 @@ from dumbwaiter.brokers import open_broker
 from dumbwaiter.message import Message
 from dumbwaiter.testing import eventually
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.anyio, pytest.mark.trial, pytest.mark.timeout(120)]
 
 LOCK = {"DUMBWAITER_LOCK_DURATION": "300s"}
 REQUESTS = 300

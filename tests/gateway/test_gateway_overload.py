@@ -280,9 +280,9 @@ async def slow_worker(broker, *, each):
             await broker.complete([delivery])
 
 
-@pytest.mark.slow
+@pytest.mark.trial
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("knows_its_workers", [True, pytest.param(False, marks=pytest.mark.trial)])
+@pytest.mark.parametrize("knows_its_workers", [True, False])
 async def test_memory_stays_flat_at_three_times_overload_and_those_too_many_are_told_so(tmp_path, knows_its_workers):
     """50 a second can be done and 3 times as many come, each with 200 KB; those too many are refused at once."""
     store = open_store(f"file:{tmp_path}/.dumbwaiter/blobs")
@@ -319,7 +319,7 @@ async def test_memory_stays_flat_at_three_times_overload_and_those_too_many_are_
     assert memory.most - memory.before < 2 * limit
 
 
-@pytest.mark.slow
+@pytest.mark.trial
 @pytest.mark.timeout(240)
 async def test_a_2_gb_upload_never_sits_in_memory(tmp_path):
     variables = {"DUMBWAITER_GATEWAY__BODY_LIMIT": "3GB", "DUMBWAITER_GATEWAY__BODY_TIMEOUT": "120s"}

@@ -24,7 +24,7 @@ from dumbwaiter.errors import BlobNotFoundError
 from dumbwaiter.message import Failure, Message
 from dumbwaiter.models.contract import ModelSpec
 from dumbwaiter.testing import eventually
-from dumbwaiter.worker import Consumer
+from dumbwaiter.worker.consumer import Consumer
 
 QUEUE = "dish"
 

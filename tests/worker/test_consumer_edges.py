@@ -175,9 +175,9 @@ import os, sys
 class Model:
     def __call__(self, text: str) -> str:
         if text == "close":
-            os.closerange(3, 256)
+            os.closerange(3, 1 + max(map(int, os.listdir("/proc/self/fd"))))
         if text == "babble":
-            for fd in range(3, 30):
+            for fd in [int(fd) for fd in os.listdir("/proc/self/fd") if int(fd) > 2]:
                 try:
                     os.write(fd, b"\\xff" * 100)
                 except OSError:

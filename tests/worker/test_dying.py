@@ -21,7 +21,7 @@ from dumbwaiter.errors import BlobNotFoundError
 from dumbwaiter.message import WEBHOOKS_QUEUE, Delivery, Message
 from dumbwaiter.notification import read
 from dumbwaiter.testing import eventually
-from dumbwaiter.worker import Consumer
+from dumbwaiter.worker.consumer import Consumer
 
 pytestmark = pytest.mark.anyio
 

@@ -125,7 +125,7 @@ async def test_all_events_are_written_before_the_result(tmp_path: Path) -> None:
         await it.send(" ".join("abcdefgh"), "one")
         await eventually(lambda: store.begun)
         store.go.set()
-        await it.result("one")
+        await eventually(lambda: "results/one" in store.diary)
         places = [store.diary.index(key) for key in store.diary if key.startswith("events/one/")]
         assert max(places) < store.diary.index("results/one")
         outputs = [event for event in await read_events(it.store, "one") if event.event == "output"]

@@ -158,7 +158,7 @@ async def run_worker_with(
     hurry: asyncio.Event | None = None,
 ) -> int:
     """Run a worker until *stop* (None: SIGTERM or SIGINT); *tell* hears of each of its states."""
-    from dumbwaiter.worker import run_worker  # noqa: PLC0415 - a gateway need not import it
+    from dumbwaiter.worker.run import run_worker  # noqa: PLC0415 - a gateway need not import it
 
     def heard(status: WorkerStatus) -> None:
         tell(Report(state=status.state, reason=status.reason, signature=status.signature))

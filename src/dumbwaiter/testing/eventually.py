@@ -13,16 +13,16 @@ T = TypeVar("T")
 
 @overload
 async def eventually(
-    probe: Callable[[], Awaitable[T]], *, within: float = 5.0, every: float = 0.01, what: str = "the condition"
+    probe: Callable[[], Awaitable[T]], *, within: float = 20.0, every: float = 0.01, what: str = "the condition"
 ) -> T: ...
 @overload
 async def eventually(
-    probe: Callable[[], T], *, within: float = 5.0, every: float = 0.01, what: str = "the condition"
+    probe: Callable[[], T], *, within: float = 20.0, every: float = 0.01, what: str = "the condition"
 ) -> T: ...
 
 
 async def eventually(
-    probe: Callable[[], T | Awaitable[T]], *, within: float = 5.0, every: float = 0.01, what: str = "the condition"
+    probe: Callable[[], T | Awaitable[T]], *, within: float = 20.0, every: float = 0.01, what: str = "the condition"
 ) -> T:
     """Call *probe* until it returns something true, at most *within* seconds; return that.
 

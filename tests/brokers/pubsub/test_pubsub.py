@@ -271,7 +271,7 @@ async def test_a_lock_that_is_longer_than_the_longest_ack_deadline_is_kept_up_by
         await holder.complete([held])
 
 
-@pytest.mark.slow
+@pytest.mark.trial
 async def test_a_lock_that_is_longer_than_the_ack_deadline_is_made_so_while_it_is_held(broker, raw):
     """Only then: what is completed soon costs no request for it."""
     await broker.send("q", [Message()])

@@ -37,6 +37,8 @@ class PulsarHarness(ServerHarness):
 
     async def stop_server(self) -> None:
         await asyncio.to_thread(self._server.stop)
+        # The client learns of it in a thread of its own, and takes acknowledgements until then: nobody confirms those.
+        await asyncio.sleep(1.0)
 
     async def start_server(self) -> None:
         await asyncio.to_thread(self._server.start)

@@ -64,8 +64,9 @@ async def test_a_short_receive_finds_a_lock_that_ran_out_after_the_last_look(ser
         await sender.send(queue, [Message()])
         assert len(await forgetful.receive(queue, max_messages=1, max_wait=5.0)) == 1
         await asyncio.sleep(0.15)
-        (again,) = await broker.receive(queue, max_messages=1, max_wait=0.05)
-        assert again.delivery_count == 2
+        # All of them come before the next look that is due. One may find the message taken by a wake-up of its own.
+        short = [await broker.receive(queue, max_messages=1, max_wait=0.05) for _ in range(3)]
+        assert [delivery.delivery_count for deliveries in short for delivery in deliveries] == [2]
 
 
 async def test_several_that_wait_share_what_comes_and_none_gets_more_than_asked(broker, server, producer, queue):

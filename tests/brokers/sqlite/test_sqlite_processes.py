@@ -105,7 +105,6 @@ async def test_a_lone_message_is_picked_up_within_milliseconds(url, broker):
         assert statistics.median(times) < 0.025
 
 
-@pytest.mark.slow
 async def test_waiting_costs_next_to_no_processor_time(url, broker, child):
     holders = [child("hold", url, "30") for _ in range(4)]
     await eventually(lambda: waiters(broker) == 4, within=30)

@@ -12,7 +12,7 @@ import pytest
 
 from processes import starting
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.trial, pytest.mark.timeout(120)]
 
 SECONDS = 25
 #: 504 is what a caller gets whose own deadline is over.

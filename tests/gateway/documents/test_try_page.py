@@ -13,7 +13,6 @@ from browsing import answer, ask, browser, choose, visiting
 
 from processes import run_in, starting
 
-pytestmark = pytest.mark.slow
 MODELS = ("Grey", "Colours", "Scale", "Say", "Echo", "Add")
 
 

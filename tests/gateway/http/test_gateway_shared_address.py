@@ -17,7 +17,7 @@ from dumbwaiter.testing import eventually
 from echo_worker import serving
 from processes import environment
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture

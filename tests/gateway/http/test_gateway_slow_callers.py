@@ -20,7 +20,7 @@ POST = b"POST /v1/models/echo/predictions HTTP/1.1\r\nHost: localhost\r\nContent
 LARGE = 24 * 1024 * 1024
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["uvloop", "asyncio"])
+@pytest.fixture(scope="module", params=[True, pytest.param(False, marks=pytest.mark.trial)], ids=["uvloop", "asyncio"])
 def anyio_backend(request):
     return "asyncio", {"use_uvloop": request.param}
 

@@ -17,7 +17,7 @@ from dumbwaiter.brokers.memory import MemoryBroker
 from dumbwaiter.config import WorkerSettings
 from dumbwaiter.models.contract import ModelSpec
 from dumbwaiter.testing import eventually
-from dumbwaiter.worker import run_worker
+from dumbwaiter.worker.run import run_worker
 
 MODELS = ("Shout", "Double", "Softmax", "Invert", "Mean", "Mix", "Raw", "Crowd")
 

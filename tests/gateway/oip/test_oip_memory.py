@@ -134,7 +134,7 @@ async def test_a_caller_who_reads_no_further_holds_the_memory_and_others_are_tol
 # --- a gateway in a process of its own ---
 
 
-@pytest.mark.slow
+@pytest.mark.trial
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(("signature", "limit"), [(ARRAY, 64 * MIB), (LIST, 128 * MIB)], ids=["array", "list"])
 async def test_many_large_tensors_as_json_stay_within_the_memory_limit(tmp_path, signature, limit):
@@ -161,7 +161,7 @@ async def test_many_large_tensors_as_json_stay_within_the_memory_limit(tmp_path,
         assert apart.most < 2 * limit
 
 
-@pytest.mark.slow
+@pytest.mark.trial
 @pytest.mark.timeout(120)
 async def test_others_are_answered_while_a_large_tensor_is_written_as_json(tmp_path):
     """Their longest wait is a small part of what the large call takes."""

@@ -68,7 +68,6 @@ def works():
     }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", works())
 async def test_the_event_loop_has_its_turns_all_the_while(name):
     """Its longest wait is a small part of what the work takes, or short; a single long step would be most of it."""
