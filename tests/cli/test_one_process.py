@@ -65,7 +65,7 @@ async def test_a_worker_that_fails_ends_all_with_its_reason_and_1(settings, spec
     async def fail(*_args, **_options):
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr("dumbwaiter.worker.run_worker", fail)
+    monkeypatch.setattr("dumbwaiter.worker.run.run_worker", fail)
     listener = Listener()
     assert await OneProcess(settings, [spec], listener, port=0).run() == 1
     assert listener.deaths == [("shout", "failed: a fault of ours", None)]
