@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections import deque
 
 from breaking import Breaks, QueueBroker
@@ -399,3 +400,10 @@ class SaysNothingOfDurability(MemoryBroker):
 class WarnsWithoutARemedy(MemoryBroker):
     async def examine(self, *, longest_run=None):
         return [replace(one, remedy="") for one in await super().examine(longest_run=longest_run)]
+
+
+@breaks("test_brokers_that_were_closed_leave_no_descriptor_open")
+class KeepsAPipeOfEachConnection(MemoryBroker):
+    async def open(self):
+        await super().open()
+        os.pipe()

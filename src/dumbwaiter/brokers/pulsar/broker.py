@@ -120,6 +120,9 @@ class PulsarBroker(ServedBroker):
         await self._close_link()
 
     async def _close_link(self) -> None:
+        self._register.close()
+        for queue in self._queues.values():
+            queue.dead_letters.close()
         if self._admin is not None:
             await self._admin.close()
         await self._link.close()

@@ -62,6 +62,10 @@ class DeadLetters:
         self._spent: list[Position] = []
         self._taking = asyncio.Lock()
 
+    def close(self) -> None:
+        """Let go of what the client keeps."""
+        self._journal.close()
+
     async def count(self) -> int:
         """How many there are."""
         await self._journal.catch_up()

@@ -142,8 +142,9 @@ class LaneTap:
         self.is_lost = True
         self.here.clear()
         self.asked = 0
-        if self._consumer is not None:
-            start_answer(self._consumer.close_async)
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            start_answer(consumer.close_async)
 
     async def close(self, link: Link) -> None:
         """Hand back at once what is held here, counted; raises nothing."""
@@ -151,8 +152,9 @@ class LaneTap:
             return
         self.is_lost = True
         self.here.clear()
+        consumer, self._consumer = self._consumer, None
         with contextlib.suppress(Exception):
-            await link.answer(self._consumer.close_async)
+            await link.answer(consumer.close_async)
 
     # --- in a thread of the client's ---
 

@@ -60,12 +60,12 @@ class Journal:
                     break
                 except TimeoutError:
                     # The server says that there is more, and does not send it: it does to a new reader.
-                    self._close()
+                    self.close()
                     if is_last:
                         raise lost(self._link.where) from None
                 except BaseException:
                     # What was under way when this was cancelled may have been read, and would be passed over.
-                    self._close()
+                    self.close()
                     raise
             if not self.is_connected:
                 raise lost(self._link.where)
@@ -80,10 +80,11 @@ class Journal:
             self._take(message)
 
     async def _open(self) -> None:
-        self._close()
+        self.close()
         self._reader = await self._link.reader(self.topic, self._last)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Let go of the reader; the next look makes another."""
         reader, self._reader = self._reader, None
         if reader is not None:
             start_answer(reader.close_async)
@@ -121,6 +122,10 @@ class Register:
         if not self._journal.is_connected:
             await self._link.probe()
             await self._journal.catch_up()
+
+    def close(self) -> None:
+        """Let go of what the client keeps."""
+        self._journal.close()
 
     def _take(self, message: Any) -> None:
         self._names.add(message.data().decode(errors="replace"))

@@ -133,7 +133,10 @@ class Link:
         settings.receiver_queue_size(_READ_AHEAD)
         settings.start_message_id_inclusive(from_it)
         settings.schema(pulsar.schema.BytesSchema().schema_info())
-        return await self._made(topic, lambda done: self._client.create_reader_async_v2(topic, start, settings, done))
+        # Of a reader that it makes asynchronously the client never lets go, nor of its own threads from then on.
+        make = partial(_made_reader, self._client, topic, start, settings)
+        loop = asyncio.get_running_loop()
+        return await self._made(topic, lambda done: loop.run_in_executor(None, make, done))
 
     async def ask(self, start: Callable[[Callable[..., None]], object], topic: str = "") -> Any:
         """What the client tells the callback that *start* gives it: a result, and a value with it."""
@@ -236,6 +239,8 @@ class _Answer:
     def give_made(self, made: Any) -> None:
         if isinstance(made, _pulsar.Error):
             self.give(made.error, made.message)
+        elif isinstance(made, _pulsar.PulsarException):
+            self.give(getattr(Result, type(made).__name__, Result.UnknownError), str(made))
         else:
             self.give(Result.Ok, made)
 
@@ -280,6 +285,13 @@ class _Confirmations:
 def start_answer(start: Callable[[Callable[..., None]], object]) -> None:
     """Have the client do something whose outcome nobody waits for."""
     start(_ignored)
+
+
+def _made_reader(client: Any, topic: str, start: Any, settings: Any, done: Callable[[Any], None]) -> None:
+    try:
+        done(client.create_reader(topic, start, settings))
+    except _pulsar.PulsarException as error:
+        done(error)
 
 
 def _closed(client: Any) -> None:

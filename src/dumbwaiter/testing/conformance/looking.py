@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from dumbwaiter.testing.conformance.harness import Harness
 
 E = TypeVar("E", bound=BrokerError)
+_ROUNDS = 3
+"""Brokers that are opened and closed again: each leaves less than one descriptor."""
 
 
 class LookingRules:
@@ -210,6 +213,20 @@ class LookingRules:
             await broker.close()
             await broker.close()
 
+    async def test_brokers_that_were_closed_leave_no_descriptor_open(self, harness: Harness) -> None:
+        """A program that connects now and then would run out of them."""
+        before = 0
+        for number in range(1 + _ROUNDS):
+            if number == 1:  # what the first one has opened for the whole process stays
+                await asyncio.sleep(harness.quiet)
+                before = _open_descriptors()
+            async with harness.connect_to_queue() as (broker, queue):
+                await broker.open_inbox()
+                await broker.send(queue, [Message()])
+                await broker.complete(await harness.take(broker, queue))
+        none_left = "as many open descriptors as before"
+        await eventually(lambda: _open_descriptors() < before + _ROUNDS, within=harness.slack, what=none_left)
+
     async def test_a_receiver_that_waits_learns_that_its_broker_was_closed(self, harness: Harness) -> None:
         """Whether it has waited for long or has only just been called."""
         for turns in (0, 1, 2, 3, None):
@@ -232,6 +249,10 @@ class LookingRules:
             await broker.complete(held + await harness.take(broker, queue))
             await broker.reply(inbox.address, [Message()])
             assert len(await inbox.receive(max_messages=1, max_wait=harness.slack)) == 1
+
+
+def _open_descriptors() -> int:
+    return len(os.listdir("/dev/fd"))
 
 
 def verbs_of(
