@@ -12,8 +12,8 @@ BROKERS := sqlite redis valkey nats rabbitmq sqs servicebus kafka pubsub pulsar
 MEASURED := sqlite redis valkey nats rabbitmq
 # Options of `make bench`, such as --quick.
 BENCH ?=
-# Most tests wait for processes and servers, so three at a time finish soonest, also on two cores.
-PYTEST := -m pytest -n 3 --dist loadfile
+# Most tests wait for processes and servers, so four at a time finish soonest, also on two cores.
+PYTEST := -m pytest -n 4 --dist loadfile
 
 # Before anything is installed.
 ifneq ($(filter demo,$(MAKECMDGOALS)),)
