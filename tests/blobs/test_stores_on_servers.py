@@ -167,6 +167,7 @@ async def test_a_server_killed_while_a_body_is_written_leaves_no_object(server, 
     assert not await remote.exists("large")
 
 
+@pytest.mark.trial
 @pytest.mark.parametrize("server", ["seaweedfs", "ministack"], indirect=True)
 async def test_a_body_is_read_on_where_a_server_that_was_killed_comes_back_in_time(server, remote):
     sent, got = hashlib.sha256(), hashlib.sha256()

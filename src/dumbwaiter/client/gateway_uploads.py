@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ from dumbwaiter.errors import GatewayError, InputRefusedError, UploadError
 from dumbwaiter.policies.repeating import TOO_MANY, pause_before
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from dumbwaiter.client.gateway_connection import GatewayConnection
     from dumbwaiter.client.uploading import Source
 
@@ -53,21 +56,22 @@ class GatewayUploads:
         return upload
 
     async def _put(self, upload: Upload, source: Source) -> None:
-        if upload.path is not None:
-            await self._connection.put(upload.path, source.pieces(), source.nbytes)
-        else:
-            await self._connection.guarded(_put_to_store(upload, source))
+        async with contextlib.aclosing(source.pieces()) as pieces:
+            if upload.path is not None:
+                await self._connection.put(upload.path, pieces, source.nbytes)
+            else:
+                await self._connection.guarded(_put_to_store(upload, pieces, source.nbytes))
 
 
-async def _put_to_store(upload: Upload, source: Source) -> None:
+async def _put_to_store(upload: Upload, pieces: AsyncIterator[bytes], nbytes: int) -> None:
     """The store gets nothing that is for the gateway, least of all its key."""
     shown = upload.url.partition("?")[0]  # what is behind it is a secret
-    headers = {**upload.headers, "content-length": str(source.nbytes)}
+    headers = {**upload.headers, "content-length": str(nbytes)}
     timeout = httpx.Timeout(CONNECT_WITHIN, read=QUIET_FOR, write=QUIET_FOR)
     try:
         url = httpx.URL(upload.url)
         async with httpx.AsyncClient(transport=transport_to(url), timeout=timeout) as http:
-            response = await http.request(upload.method, url, headers=headers, content=source.pieces())
+            response = await http.request(upload.method, url, headers=headers, content=pieces)
     except httpx.InvalidURL as error:
         raise UploadError(shown, f"the gateway has given no URL that can be used: {error}", may_pass=False) from None
     except httpx.HTTPError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import mimetypes
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,7 +46,7 @@ class Source:
         self.content_type = content_type
         self._content = content
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
         """The bytes. Raises BadInputError for a file that has other ones by now."""
         if isinstance(self._content, memoryview):
             for start in range(0, self.nbytes, PIECE_NBYTES):

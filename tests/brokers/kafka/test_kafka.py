@@ -189,11 +189,11 @@ async def test_queues_of_several_partitions_are_served_whole(tansu):
 
 
 async def test_a_lock_is_held_for_three_times_its_length_by_renewing(tansu):
-    async with broker_at(tansu.url(), lock_duration=0.5) as holder, broker_at(tansu.url()) as other:
+    async with broker_at(tansu.url(), lock_duration=1.0) as holder, broker_at(tansu.url()) as other:
         await holder.create_queue("long")
         await holder.send("long", [Message()])
         held = await holder.receive("long", max_messages=1, max_wait=5.0)
-        competing = asyncio.create_task(other.receive("long", max_messages=1, max_wait=1.5))
+        competing = asyncio.create_task(other.receive("long", max_messages=1, max_wait=3.0))
         while not competing.done():
             held = await holder.renew_lock(held)
             await asyncio.sleep(0.1)
