@@ -13,7 +13,7 @@ from kitchen import QUEUE, kitchen
 from dumbwaiter import holding
 from dumbwaiter.blobs import BlobStore, open_store
 from dumbwaiter.brokers.memory import MemoryBroker
-from dumbwaiter.errors import BrokerUnavailableError, MessageTooLargeError, QueueNotFoundError
+from dumbwaiter.errors import BrokerUnavailableError, InboxGoneError, MessageTooLargeError, QueueNotFoundError
 from dumbwaiter.message import Delivery, Message
 from dumbwaiter.testing import eventually
 from dumbwaiter.worker.settling import _AT_ONCE
@@ -36,8 +36,8 @@ class Model:
 
 
 class Away(MemoryBroker):
-    """*down* verbs raise BrokerUnavailableError as often as told, what is *gone* QueueNotFoundError, and what is
-    *strange* another one; complete() waits while *gate* is shut.
+    """*down* verbs raise BrokerUnavailableError as often as told, what is *gone* QueueNotFoundError, the *inbox*
+    InboxGoneError, and what is *strange* another one; complete() waits while *gate* is shut.
     """
 
     def __init__(self, lock_duration: float = 30.0, **down: int) -> None:
@@ -63,6 +63,13 @@ class Away(MemoryBroker):
         self._enter("renew_lock")
         self._lose(QUEUE, "renew_gone")
         return await super().renew_lock(deliveries)
+
+    async def reply(self, address: str, messages: Sequence[Message]) -> None:
+        self._enter("reply")
+        if self.down.get("inbox", 0):
+            self.down["inbox"] -= 1
+            raise InboxGoneError(address)
+        await super().reply(address, messages)
 
     async def complete(self, deliveries: Sequence[Delivery]) -> None:
         await self.gate.wait()
@@ -155,6 +162,29 @@ async def test_a_worker_that_was_behind_with_settling_pulls_again_when_it_has_ca
         broker.gate.set()
         await eventually(lambda: _ended(it.broker))
         assert await it.output("pie") == "PIE"
+
+
+@pytest.mark.parametrize("noticed_by", ["receive", "reply"])
+async def test_after_an_outage_an_answer_waits_for_its_caller_to_open_the_inbox_again(
+    tmp_path: Path, noticed_by: str
+) -> None:
+    broker = Away()
+    async with kitchen(tmp_path, SHOUT, broker=broker) as it:
+        assert await it.output("pie") == "PIE"
+        broker.down = {noticed_by: 1, "inbox": 2}
+        assert await it.output("soup") == "SOUP"
+        assert broker.down["inbox"] == 0
+
+
+async def test_without_an_outage_an_inbox_that_is_gone_stays_so_and_its_message_is_completed(tmp_path: Path) -> None:
+    broker = Away()
+    async with kitchen(tmp_path, SHOUT, broker=broker) as it:
+        broker.down = {"inbox": 2}
+        asking = asyncio.create_task(it.ask("soup"))
+        await eventually(lambda: broker.down["inbox"] == 1)
+        await eventually(lambda: _ended(broker))
+        asking.cancel()
+        assert broker.down["inbox"] == 1, "it was tried once"
 
 
 async def test_stopping_while_a_claim_check_is_fetched_hands_the_message_back_uncounted(tmp_path: Path) -> None:

@@ -175,6 +175,8 @@ class Consumer:
             except BrokerClosedError:
                 raise
             except BrokerError as error:
+                if isinstance(error, BrokerUnavailableError):
+                    self._settler.note_outage()
                 await outage.pause(error)
 
     def _room(self) -> int:

@@ -27,6 +27,7 @@ from dumbwaiter.errors import (
     BlobError,
     BrokerClosedError,
     BrokerError,
+    BrokerUnavailableError,
     InboxGoneError,
 )
 from dumbwaiter.holding import insist, insist_on_broker, renew
@@ -39,6 +40,8 @@ from dumbwaiter.worker.notifying import Notifier
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
+INBOXES_RETURN_WITHIN = 5.0
+"""For so many seconds after an outage an inbox that is gone may be opened again by whoever waits for its answers."""
 _AT_ONCE = 8
 _UNSAVED_DELAY = 5.0
 #: Verdicts that nobody need look at again.
@@ -142,11 +145,16 @@ class Settler:
         self._threshold = claim_threshold_for(broker.capabilities.max_message_nbytes, claim_threshold)
         self._at_once = asyncio.Semaphore(_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._inboxes_return_until = 0.0
 
     @property
     def behind(self) -> bool:
         """Whether more is waiting to be settled than the broker and the store keep up with."""
         return len(self._tasks) >= 2 * _AT_ONCE
+
+    def note_outage(self) -> None:
+        """The broker is unavailable just now. When it is back, callers open their inboxes again, and need a while."""
+        self._inboxes_return_until = time.monotonic() + INBOXES_RETURN_WITHIN
 
     def settle(self, outcomes: Sequence[Outcome]) -> None:
         """Settle *outcomes* in the background. Where an answer was stored meanwhile, it takes the outcome's place."""
@@ -254,8 +262,11 @@ class Settler:
         async def reply(batch: Sequence[Message]) -> None:
             await self._broker.reply(address, batch)
 
+        def may_return(error: Exception) -> bool:
+            return isinstance(error, InboxGoneError) and time.monotonic() < self._inboxes_return_until
+
         try:
-            await self._insist(reply, answers)
+            await insist(lambda: self._insist(reply, answers), within=INBOXES_RETURN_WITHIN, may_pass=may_return)
         except InboxGoneError:
             # Nobody waits any more. The work is done all the same, and running it again would help nobody.
             _log.info("%d answer(s) for %s, which is gone", len(answers), address)
@@ -331,7 +342,15 @@ class Settler:
 
     async def _insist(self, verb: Callable[[Sequence[T]], Awaitable[object]], batch: Sequence[T]) -> list[Delivery]:
         """Call *verb* for a lock's length, if need be; the deliveries that others hold by now."""
-        lost = await insist_on_broker(verb, batch, within=self._broker.lock_duration)
+
+        async def noting(some: Sequence[T]) -> None:
+            try:
+                await verb(some)
+            except BrokerUnavailableError:
+                self.note_outage()
+                raise
+
+        lost = await insist_on_broker(noting, batch, within=self._broker.lock_duration)
         if lost:
             _log.warning("not settled, others have them: %s", ", ".join(one.message.id for one in lost))
         return lost
