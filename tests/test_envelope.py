@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 
 import pytest
 from hypothesis import example, given
@@ -316,3 +317,9 @@ def test_what_the_producer_says_beside_the_body_wins_over_what_the_body_says_of_
     message = from_attributes(outside, event)
     assert (message.id, message.reply_to, message.subject) == ("mine", "my inbox", "inner")
     assert (message.body, message.content_type) == (b"soup", "text/plain")
+
+
+@pytest.mark.parametrize("deadline", [math.nan, math.inf, 1e300, -1e300])
+def test_a_deadline_that_no_calendar_has_is_refused_by_its_sender(deadline):
+    with pytest.raises(BadInputError, match="is no moment that a message can carry"):
+        to_attributes(Message(deadline=deadline))

@@ -184,8 +184,16 @@ def _brief(value: Any) -> str:
 
 
 def format_time(seconds: float) -> str:
-    """Seconds since the Unix epoch as RFC 3339 in UTC, to the microsecond."""
-    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    """Seconds since the Unix epoch as RFC 3339 in UTC, to the microsecond. Raises BadInputError for what is no moment
+    of the years 1 to 9999.
+    """
+    try:
+        moment = dt.datetime.fromtimestamp(seconds, dt.UTC)
+    except (ValueError, OverflowError, OSError):
+        raise BadInputError(
+            f"{seconds!r} is no moment that a message can carry; give seconds since the epoch, in the years 1 to 9999"
+        ) from None
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def parse_time(attribute: str, value: Any) -> float:

@@ -33,6 +33,9 @@ class AskedInbox(PolledInbox):
         self.pulls = 0
         self.tells = self.note
 
+    async def open(self):
+        """It is there."""
+
     async def close(self):
         await self.leave()
 

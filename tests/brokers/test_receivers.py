@@ -81,6 +81,15 @@ async def test_what_was_handed_to_one_that_was_cancelled_is_given_back(line):
     assert sorted(line.given_back) == ["a", "b"]
 
 
+async def test_a_failure_of_a_kind_that_the_contract_does_not_know_is_told_as_an_outage(line):
+    waiting = asyncio.create_task(line.wait(1, 60.0))
+    await asyncio.sleep(0)
+    line.fail(ValueError("what?"))
+    with pytest.raises(BrokerUnavailableError, match="ValueError: what") as caught:
+        await waiting
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
 async def test_a_failure_is_everybodys(line):
     waiting = [await join(line), await join(line)]
     line.fail(BrokerUnavailableError("down"))

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dumbwaiter.policies.delays import GROWTH, LONGEST, SHORTEST, bucket_of
+from dumbwaiter.policies.delays import GROWTH, KEPT_AT_MOST, LONGEST, SHORTEST, bucket_of, kept
 
 
 @given(st.floats(0.001, LONGEST))
@@ -15,6 +17,11 @@ def test_a_message_never_comes_before_its_delay_and_at_most_a_quarter_late(delay
 @given(st.floats(0.001, 2 * LONGEST))
 def test_a_length_stands_for_itself(delay):
     assert bucket_of(bucket_of(delay)) == bucket_of(delay)
+
+
+@pytest.mark.parametrize(("delay", "is_kept_as"), [(math.nan, 0.0), (-1.0, 0.0), (2.5, 2.5), (math.inf, KEPT_AT_MOST)])
+def test_what_is_no_delay_is_none_and_what_no_calendar_has_is_cut(delay, is_kept_as):
+    assert kept(delay) == is_kept_as
 
 
 def test_there_are_few_lengths_for_all_the_delays_of_a_day():

@@ -99,11 +99,16 @@ class Inbox(ABC):
 
     @abstractmethod
     async def receive(self, *, max_messages: int, max_wait: float) -> list[Message]:
-        """Take up to *max_messages* replies; wait at most *max_wait* seconds for the first. Taken is gone."""
+        """Take up to *max_messages* replies; wait at most *max_wait* seconds for the first. Taken is gone.
+
+        Raises BrokerClosedError, also while it waits, and BrokerUnavailableError; replies under way may be lost then.
+        """
 
     @abstractmethod
     async def close(self) -> None:
-        """Forget the address: later replies to it raise InboxGoneError at the sender."""
+        """Forget the address: later replies to it raise InboxGoneError at the sender where the product tells (see
+        capabilities.knows_gone_inboxes), and are lost elsewhere.
+        """
 
     async def __aiter__(self) -> AsyncIterator[Message]:
         while True:
@@ -300,8 +305,8 @@ class Broker(ABC):
 
     @abstractmethod
     async def stats(self, queue: str) -> QueueStats:
-        """Counts of *queue*, at most a second old. Raises; never guesses 0: what the product cannot tell is None (see
-        capabilities.counts_ready, counts_locked, counts_dead and oldest_age).
+        """Counts of *queue*, at most a second old, or as old as its page in docs/brokers says. Raises; never guesses 0:
+        what the product cannot tell is None (see capabilities.counts_ready, counts_locked, counts_dead and oldest_age).
         """
 
     async def position(self, queue: str, message_id: str) -> int | None:

@@ -110,6 +110,10 @@ class PolledInbox(LineInbox):
         finally:
             self._readers -= 1
 
+    @abstractmethod
+    async def open(self) -> None:
+        """Make it. Raises BrokerUnavailableError."""
+
     async def leave(self) -> None:
         """Send readers away, and ask no more: this inbox is closed."""
         self.dismiss()

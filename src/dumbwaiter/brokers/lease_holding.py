@@ -82,12 +82,12 @@ class LeaseHolding(ABC, Generic[H]):
 
     async def complete(self, deliveries: Sequence[Delivery]) -> None:
         """As the contract says."""
-        leases, lost = self._leases.take(deliveries, for_good=True)
+        leases, lost = self._take(deliveries, for_good=True)
         _raise_if(lost + await self._remove(leases))
 
     async def dead_letter(self, deliveries: Sequence[Delivery], reason: str, detail: str) -> None:
         """As the contract says."""
-        leases, lost = self._leases.take(deliveries, for_good=True)
+        leases, lost = self._take(deliveries, for_good=True)
         messages = {delivery.lock_token: delivery.message for delivery in deliveries}
         before = [lease.delivery for lease in leases]
         for lease in leases:
@@ -102,7 +102,7 @@ class LeaseHolding(ABC, Generic[H]):
 
     async def abandon(self, deliveries: Sequence[Delivery], delay: float, *, counted: bool) -> None:
         """As the contract says."""
-        leases, lost = self._leases.take(deliveries, for_good=False)
+        leases, lost = self._take(deliveries, for_good=False)
         _raise_if(lost + await self._hand_back(leases, delay, counted=counted))
 
     async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
@@ -134,7 +134,7 @@ class LeaseHolding(ABC, Generic[H]):
             await self._hand_back(self._to_hand_back(self._leases.release()), 0.0, counted=False)
         self._leases.lose()
 
-    def spawn(self, work: Coroutine[Any, Any, object]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, object]) -> asyncio.Task[None]:
         """Let *work* run on, whoever leaves; close() waits for it. Locks that it cannot hand back run out."""
 
         async def quietly() -> None:
@@ -144,6 +144,7 @@ class LeaseHolding(ABC, Generic[H]):
         task = asyncio.get_running_loop().create_task(quietly())
         self._beside.add(task)
         task.add_done_callback(self._beside.discard)
+        return task
 
     @contextlib.contextmanager
     def _restoring(self, leases: Sequence[Lease[H]], *, unsure: bool = False) -> Iterator[None]:
@@ -155,8 +156,16 @@ class LeaseHolding(ABC, Generic[H]):
         except BaseException:
             for lease in leases:
                 lease.is_unsure |= unsure
-                self._leases.hold(lease)
+                self._hold_again(lease)
             raise
+
+    def _take(self, deliveries: Sequence[Delivery], *, for_good: bool) -> tuple[list[Lease[H]], list[Delivery]]:
+        """As Leases.take()."""
+        return self._leases.take(deliveries, for_good=for_good)
+
+    def _hold_again(self, lease: Lease[H]) -> None:
+        """*lease* was taken, and is not settled."""
+        self._leases.hold(lease)
 
     # --- the product's own ---
 

@@ -30,9 +30,9 @@ _SPARE = 0.1
 class Lease(Generic[H]):
     """A delivery that is held: *delivery* with the latest *locked_until*, and *held*, what it takes to settle it.
 
-    *own_lock* is how long the product's lock lasts from a sign of life on, None where it lasts as long as the
-    connection; *alive_at* when the last one that was confirmed was sent. *is_unsure*: a settlement was under way when
-    the connection failed, so that nobody knows whether the message is still there.
+    *own_lock* is how long the product's lock lasts from a sign of life on, None where it cannot end before the lease
+    does, or only with the connection; *alive_at* when the last one that was confirmed was sent. *is_unsure*: a
+    settlement was under way when the connection failed, so that nobody knows whether the message is still there.
     """
 
     __slots__ = ("alive_at", "delivery", "held", "is_unsure", "own_lock")

@@ -32,7 +32,7 @@ First: TypeAlias = "Callable[[str, list[A]], Coroutine[Any, Any, None]]"
 class LookedThrough(ABC, Generic[A]):
     """The dead letters of all queues. *spawn* lets work run on, whoever leaves."""
 
-    def __init__(self, *, spawn: Callable[[Coroutine[Any, Any, object]], None]) -> None:
+    def __init__(self, *, spawn: Callable[[Coroutine[Any, Any, object]], object]) -> None:
         self._spawn = spawn
         self._looking: dict[str, asyncio.Lock] = {}
 

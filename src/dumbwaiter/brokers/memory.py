@@ -25,6 +25,7 @@ from dumbwaiter.errors import (
     MessageTooLargeError,
     QueueNotFoundError,
 )
+from dumbwaiter.policies.delays import kept
 from dumbwaiter.urls import shown
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class MemoryBroker(Broker):
                 if len(message.body) > limit:
                     raise MessageTooLargeError(len(message.body), limit)
         with shared.line.lock:
-            shared.state.send(messages, delay=delay, now=time.monotonic())
+            shared.state.send(messages, delay=kept(delay), now=time.monotonic())
             shared.line.changed()
 
     async def receive(self, queue: str, *, max_messages: int, max_wait: float) -> list[Delivery]:
@@ -130,7 +131,8 @@ class MemoryBroker(Broker):
 
     async def abandon(self, deliveries: Sequence[Delivery], *, delay: float = 0.0, counted: bool = True) -> None:
         now = time.monotonic()
-        self._settle(deliveries, lambda state, delivery: state.abandon(delivery, delay=delay, counted=counted, now=now))
+        later = kept(delay)
+        self._settle(deliveries, lambda state, delivery: state.abandon(delivery, delay=later, counted=counted, now=now))
 
     async def dead_letter(self, deliveries: Sequence[Delivery], *, reason: str, detail: str = "") -> None:
         now, dead_at = time.monotonic(), time.time()
@@ -185,7 +187,7 @@ class MemoryBroker(Broker):
     async def open_inbox(self) -> Inbox:
         self._check_open()
         inbox = MemoryInbox(self._server)
-        self._inboxes.append(inbox)
+        self._inboxes = [*(one for one in self._inboxes if one.address in self._server.inboxes), inbox]
         return inbox
 
     async def reply(self, address: str, messages: Sequence[Message]) -> None:

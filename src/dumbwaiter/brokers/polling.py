@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from dumbwaiter.brokers.receivers import Receivers
-from dumbwaiter.errors import BrokerError, BrokerUnavailableError
+from dumbwaiter.errors import BrokerError
 from dumbwaiter.message import Delivery
 from dumbwaiter.policies.lanes import LANES, order
 
@@ -116,7 +116,7 @@ class Reception(Generic[T]):
                     self._stand()
                     await self._news.wait()
         except Exception as error:  # whoever waits must not wait in vain, whatever the client raises
-            self._receivers.fail(_ours(error))
+            self._receivers.fail(error)
         finally:
             self._serving = None
         if self._arrived:
@@ -185,7 +185,7 @@ class Reception(Generic[T]):
         except Exception as error:  # as above
             self._liveliness.end(began)
             del self._polls[lane]
-            self._receivers.fail(_ours(error))
+            self._receivers.fail(error)
         else:
             since = self._liveliness.end(began)
             del self._polls[lane]
@@ -251,14 +251,6 @@ class Liveliness:
     def _run(self) -> None:
         self.tick()
         self._set()
-
-
-def _ours(error: Exception) -> BrokerError:
-    if isinstance(error, BrokerError):
-        return error
-    ours = BrokerUnavailableError(f"receiving failed: {type(error).__name__}: {error}")
-    ours.__cause__ = error
-    return ours
 
 
 def spawn_end(tasks: Sequence[asyncio.Task[None]], then: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from dumbwaiter.errors import BrokerError
+from dumbwaiter.errors import BrokerError, BrokerUnavailableError
 
 T = TypeVar("T")
 
@@ -86,12 +86,16 @@ class Receivers(Generic[T]):
             items = items[place.limit :]
         return items
 
-    def fail(self, error: BrokerError) -> None:
-        """Everybody who waits gets *error*."""
+    def fail(self, error: Exception) -> None:
+        """Everybody who waits gets *error*, or a BrokerUnavailableError for one that the contract does not know."""
+        told = error
+        if not isinstance(error, BrokerError):
+            told = BrokerUnavailableError(f"receiving failed: {type(error).__name__}: {error}")
+            told.__cause__ = error
         while self._places:
             place = self._places.popleft()
             if not place.future.done():
-                place.future.set_exception(error)
+                place.future.set_exception(told)
 
     def _serve(self, place: _Place[T], items: list[T]) -> None:
         self._places.remove(place)

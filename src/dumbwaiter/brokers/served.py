@@ -25,6 +25,7 @@ from dumbwaiter.errors import (
     MessageTooLargeError,
 )
 from dumbwaiter.message import DeadLetter, Delivery, Message, QueueStats
+from dumbwaiter.policies.delays import kept
 from dumbwaiter.tasks import end
 from dumbwaiter.urls import shown
 
@@ -139,7 +140,7 @@ class ServedBroker(Broker):
         self.require_open()
         self._check_sizes(messages)
         if messages:
-            await self._send(queue, messages, delay if self.capabilities.send_delay else 0.0)
+            await self._send(queue, messages, kept(delay) if self.capabilities.send_delay else 0.0)
 
     async def receive(self, queue: str, *, max_messages: int, max_wait: float) -> list[Delivery]:
         self.require_open()
@@ -157,7 +158,7 @@ class ServedBroker(Broker):
     async def abandon(self, deliveries: Sequence[Delivery], *, delay: float = 0.0, counted: bool = True) -> None:
         self.require_open()
         if deliveries:
-            await self._abandon(deliveries, delay if self.capabilities.abandon_delay else 0.0, counted)
+            await self._abandon(deliveries, kept(delay) if self.capabilities.abandon_delay else 0.0, counted)
 
     async def dead_letter(self, deliveries: Sequence[Delivery], *, reason: str, detail: str = "") -> None:
         self.require_open()

@@ -1,4 +1,5 @@
-"""Delays on products that keep messages back for a few fixed lengths only: which length stands for a delay. Pure.
+"""Delays: which of them are kept; and, on products that keep messages back for a few fixed lengths only, which length
+stands for one. Pure.
 
 A queue that keeps everything back for the same time is in order of its ends, so nothing long stands before something
 short.
@@ -13,6 +14,15 @@ GROWTH = 1.25
 """A message comes at most a quarter of its delay late."""
 LONGEST = 40 * 86_400.0
 """Seconds. A delay beyond the last length, which is about this long, is cut to it."""
+
+
+KEPT_AT_MOST = 10 * 365 * 86_400.0
+"""Seconds. Beyond that lie the ends of the products' calendars."""
+
+
+def kept(delay: float) -> float:
+    """*delay* in seconds as it is kept, for handing back never fails for it: what is none, as NaN, is 0."""
+    return min(delay, KEPT_AT_MOST) if delay > 0 else 0.0
 
 
 def _lengths() -> list[float]:

@@ -288,7 +288,7 @@ async def test_a_broker_that_is_closed_while_it_waits_takes_nothing_with_it(emul
 
 
 async def test_a_close_ends_although_sqs_does_not_answer(emulator, monkeypatch):
-    monkeypatch.setattr("dumbwaiter.brokers.sqs.broker._CLOSE_WITHIN", 0.3)
+    monkeypatch.setattr("dumbwaiter.brokers.polled._CLOSE_WITHIN", 0.3)
     async with open_broker(emulator.url(prefix=f"p{secrets.token_hex(4)}")) as broker:
         await broker.create_queue("q")
         await broker.send("q", [Message()])
@@ -296,6 +296,27 @@ async def test_a_close_ends_although_sqs_does_not_answer(emulator, monkeypatch):
         monkeypatch.setattr(broker._api, "batch", lambda *_, **__: asyncio.sleep(60.0))
         async with asyncio.timeout(10.0):
             await broker.close()
+
+
+async def test_what_is_held_goes_back_although_an_inbox_cannot_be_deleted(emulator, broker, monkeypatch):
+    monkeypatch.setattr("dumbwaiter.brokers.polled._CLOSE_WITHIN", 1.0)
+    await broker.send("q", [Message()])
+    async with open_broker(broker.url) as leaving:
+        await leaving.open_inbox()
+        await take(leaving)
+        ask = leaving._api.ask
+
+        async def ask_but_delete_nothing(verb, *given, **options):
+            return await (asyncio.sleep(60.0) if verb == "delete_queue" else ask(verb, *given, **options))
+
+        monkeypatch.setattr(leaving._api, "ask", ask_but_delete_nothing)
+    assert (await take(broker))[0].delivery_count == 1
+
+
+async def test_inboxes_that_were_closed_are_forgotten(broker):
+    for _ in range(3):
+        await (await broker.open_inbox()).close()
+    assert len(broker._inboxes) == 1
 
 
 # --- what others do to our queues ---

@@ -196,7 +196,7 @@ class NatsBroker(LeaseHeldBroker[Holding, DeadLetters]):
     async def _open_inbox(self) -> Inbox:
         inbox = NatsInbox(new_address(self._address.prefix), self._link, require_open=self.require_open)
         await inbox.open()
-        self._inboxes.append(inbox)
+        self._inboxes = [*(one for one in self._inboxes if one.is_open), inbox]
         return inbox
 
     async def _reply(self, address: str, messages: Sequence[Message]) -> None:

@@ -124,7 +124,7 @@ class Puller:
                 if self._receivers.wanted and not self._arrived:
                     await self._stand()
                     await self._wait_for_news()
-        except BrokerError as error:
+        except Exception as error:  # whoever waits must not wait in vain, whatever the client raises
             self._is_prepared = False
             self._receivers.fail(error)
         finally:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from google.pubsub_v1 import types
 
-from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Capabilities, Inbox
-from dumbwaiter.brokers.lease_held import LeaseHeldBroker
-from dumbwaiter.brokers.polling import Reception, spawn_end
+from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Capabilities
+from dumbwaiter.brokers.polled import PolledBroker
+from dumbwaiter.brokers.polling import Reception
 from dumbwaiter.brokers.pubsub.api import Api
 from dumbwaiter.brokers.pubsub.dead import DeadLetters
 from dumbwaiter.brokers.pubsub.examining import examine
@@ -29,23 +29,16 @@ from dumbwaiter.brokers.pubsub.settling import Settling
 from dumbwaiter.brokers.pubsub.source import PubsubSource
 from dumbwaiter.brokers.pubsub.topics import Topics, visibility_of
 from dumbwaiter.brokers.pubsub.wire import LARGEST_BODY, message_nbytes, outgoing
-from dumbwaiter.errors import BrokerClosedError, BrokerError, InboxGoneError, QueueNotFoundError
+from dumbwaiter.errors import QueueNotFoundError
 from dumbwaiter.policies.lanes import lane_of
-from dumbwaiter.tasks import end
 
 if TYPE_CHECKING:
     from dumbwaiter.brokers.findings import Finding
     from dumbwaiter.brokers.pubsub.wire import Arrived
-    from dumbwaiter.message import Delivery, Message, QueueStats
-
-_CLOSE_WITHIN = 10.0
-"""Seconds that close() takes at most to hand back what is held."""
-
-#: Brokers that are closed, and whose last long polls hand back what they bring.
-_leaving: set[asyncio.Task[None]] = set()
+    from dumbwaiter.message import Message, QueueStats
 
 
-class PubsubBroker(LeaseHeldBroker[Holding, DeadLetters]):
+class PubsubBroker(PolledBroker[Holding, DeadLetters]):
     """Queues in Pub/Sub. See the module text for *url*, and docs/brokers/pubsub.md for what it can and cannot do."""
 
     capabilities = Capabilities(
@@ -74,13 +67,10 @@ class PubsubBroker(LeaseHeldBroker[Holding, DeadLetters]):
     def __init__(self, url: str, *, lock_duration: float = DEFAULT_LOCK_DURATION) -> None:
         self._location = location_of(url)
         super().__init__(url, lock_duration=lock_duration)
-        self._receptions: dict[str, Reception[Arrived]] = {}
-        self._inboxes: list[PubsubInbox] = []
-        self._sweeping: asyncio.Task[None] | None = None
 
     # --- open and close ---
 
-    async def _connect(self) -> None:
+    async def _build(self) -> None:
         self._api = Api(self._location)
         self._api.open()
         self._topics = Topics(self._api)
@@ -89,11 +79,6 @@ class PubsubBroker(LeaseHeldBroker[Holding, DeadLetters]):
             self._topics, settling, lock_duration=self.lock_duration, deliveries_of=self.deliveries_of
         )
         self._dead = DeadLetters(self._api, self._topics, settling, spawn=self._holding.spawn)
-        try:
-            await self._try()
-        except BaseException:
-            await self._api.close()
-            raise
 
     async def _try(self) -> None:
         """Ask for something that changes nothing."""
@@ -101,34 +86,8 @@ class PubsubBroker(LeaseHeldBroker[Holding, DeadLetters]):
         with contextlib.suppress(QueueNotFoundError):
             await self._api.ask("get_subscription", types.GetSubscriptionRequest.pb()(subscription=name))
 
-    async def _disconnect(self) -> None:
-        try:
-            with contextlib.suppress(TimeoutError):  # what could not be handed back is free when its lock ends
-                async with asyncio.timeout(_CLOSE_WITHIN):
-                    await self._hand_all_back()
-        finally:
-            polls = [poll for reception in self._receptions.values() for poll in reception.polls]
-            leaving = spawn_end(polls, self._api.close)
-            _leaving.add(leaving)
-            leaving.add_done_callback(_leaving.discard)
-            self._receptions.clear()
-            self._inboxes.clear()
-        if not polls:
-            await asyncio.shield(leaving)
-
-    async def _hand_all_back(self) -> None:
-        await end([self._sweeping])
-        await asyncio.gather(*(reception.close(BrokerClosedError()) for reception in self._receptions.values()))
-        await asyncio.gather(*(self._close_inbox(inbox) for inbox in self._inboxes))
-        await self._holding.close()
-
-    async def _close_inbox(self, inbox: PubsubInbox) -> None:
-        with contextlib.suppress(BrokerError):  # it expires
-            await inbox.close()
-
-    async def _check(self) -> None:
-        # Pub/Sub has no disk of ours that fills; so whoever can ask can send.
-        await self._try()
+    async def _let_go(self) -> None:
+        await self._api.close()
 
     async def _examine(self, longest_run: float | None) -> list[Finding]:
         return await examine(self._api, self._topics, lock=self.lock_duration, longest_run=longest_run)
@@ -158,15 +117,10 @@ class PubsubBroker(LeaseHeldBroker[Holding, DeadLetters]):
         else:
             await asyncio.gather(*(self._topics.publish(queue, lane, sent) for lane, sent in by_lane.items()))
 
-    async def _receive(self, queue: str, max_messages: int, max_wait: float) -> list[Delivery]:
-        reception = self._receptions.get(queue)
-        if reception is None:
-            source = PubsubSource(self._api, self._topics, self._holding, queue)
-            tolerance = max(0.1, (visibility_of(self.lock_duration) - self.lock_duration) / 2)
-            reception = self._receptions[queue] = Reception(
-                source, tolerance=tolerance, give_back=self._holding.give_back_later
-            )
-        return await reception.receive(max_messages, max_wait)
+    def _new_reception(self, queue: str) -> Reception[Arrived]:
+        source = PubsubSource(self._api, self._topics, self._holding, queue)
+        tolerance = max(0.1, (visibility_of(self.lock_duration) - self.lock_duration) / 2)
+        return Reception(source, tolerance=tolerance, give_back=self._holding.give_back_later)
 
     # --- looking ---
 
@@ -175,19 +129,14 @@ class PubsubBroker(LeaseHeldBroker[Holding, DeadLetters]):
 
     # --- request-reply ---
 
-    async def _open_inbox(self) -> Inbox:
-        inbox = PubsubInbox(self._api, require_open=self.require_open)
-        await inbox.open()
-        self._inboxes.append(inbox)
-        if len(self._inboxes) == 1:
-            self._sweeping = asyncio.create_task(sweep(self._api, now=time.time()))
-        return inbox
+    def _new_inbox(self) -> PubsubInbox:
+        return PubsubInbox(self._api, require_open=self.require_open)
 
-    async def _reply(self, address: str, messages: Sequence[Message]) -> None:
-        if not is_inbox(self._location.prefix, address):
-            await self._try()  # raises where nobody can be asked
-            raise InboxGoneError(address)
-        try:
-            await self._topics.publish_to(address, [outgoing(message) for message in messages])
-        except QueueNotFoundError:
-            raise InboxGoneError(address) from None
+    async def _sweep(self, now: float) -> None:
+        await sweep(self._api, now=now)
+
+    def _is_inbox(self, address: str) -> bool:
+        return is_inbox(self._location.prefix, address)
+
+    async def _answer(self, address: str, messages: Sequence[Message]) -> None:
+        await self._topics.publish_to(address, [outgoing(message) for message in messages])

@@ -25,7 +25,7 @@ class DeadLetters(LookedThrough[Arrived]):
     """The dead letters of all queues."""
 
     def __init__(
-        self, api: Api, topics: Topics, settling: Settling, *, spawn: Callable[[Coroutine[Any, Any, object]], None]
+        self, api: Api, topics: Topics, settling: Settling, *, spawn: Callable[[Coroutine[Any, Any, object]], object]
     ) -> None:
         super().__init__(spawn=spawn)
         self._api, self._topics, self._settling = api, topics, settling

@@ -225,7 +225,7 @@ class PulsarBroker(ServedBroker):
             for delivery in deliveries:
                 self._settling.hold(delivery, self._arriving.pop(delivery.lock_token))
         finally:
-            # What could not be read, and not be dead-lettered either, has nobody who holds it.
+            # Of a receive that was cancelled nobody holds the rest.
             here = [self._arriving.pop(token) for token in by_token if token in self._arriving]
             if here:
                 self._settling.start(self._settling.put_back(here))

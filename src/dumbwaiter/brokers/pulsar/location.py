@@ -1,4 +1,7 @@
-"""Where the server is and how to talk to it, by the broker's URL. Pure."""
+"""Where the server is and how to talk to it, by the broker's URL.
+
+Pure, but for a look at the files of certificates that a URL names.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from dumbwaiter.brokers.tls import require_tls_files
 from dumbwaiter.brokers.url_options import read_flag, read_options, split_address
 from dumbwaiter.errors import ConfigError
 from dumbwaiter.urls import shown
@@ -66,6 +70,7 @@ def location_of(url: str) -> Location:
     options = read_options(parts.query, OPTIONS, url)
     is_encrypted = parts.scheme == "pulsar+ssl"
     _check(options, url, is_encrypted=is_encrypted, has_user=parts.username is not None)
+    require_tls_files(options, url, trusted="ca_certs", own=("cert", "key"))
     return Location(
         host=parts.hostname or "127.0.0.1",
         port=PORTS[parts.scheme] if port is None else port,

@@ -75,8 +75,14 @@ class Settling:
         """The deliveries, locked until then."""
         leases, gone = self._leases.find(deliveries)
         gone += [lease.delivery for lease in leases if not lease.held.tap.is_up]
-        renewed = [self._leases.renew(lease, locked_until) for lease in leases if lease.held.tap.is_up]
-        standing = [one for one in renewed if one is not None]
+        standing = []
+        for lease in leases:
+            if lease.held.tap.is_up:
+                renewed = self._leases.renew(lease, locked_until)
+                if renewed is None:  # it has ended since
+                    gone.append(lease.delivery)
+                else:
+                    standing.append(renewed)
         if gone:
             raise LockLostError(gone, standing)
         return standing

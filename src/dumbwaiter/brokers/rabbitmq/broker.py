@@ -15,10 +15,8 @@ from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Capabilities, Inb
 from dumbwaiter.brokers.findings import Finding
 from dumbwaiter.brokers.rabbitmq import examining, names
 from dumbwaiter.brokers.rabbitmq.dead import DeadLetters
-from dumbwaiter.brokers.rabbitmq.decoding import fault_of
 from dumbwaiter.brokers.rabbitmq.delays import Delays
-from dumbwaiter.brokers.rabbitmq.errors import MissingQueueError
-from dumbwaiter.brokers.rabbitmq.holding import Held
+from dumbwaiter.brokers.rabbitmq.errors import MissingQueueError, OtherKindError, PreconditionError
 from dumbwaiter.brokers.rabbitmq.inbox import RabbitmqInbox
 from dumbwaiter.brokers.rabbitmq.link import Link
 from dumbwaiter.brokers.rabbitmq.location import location_of
@@ -27,11 +25,9 @@ from dumbwaiter.brokers.rabbitmq.settling import Settling
 from dumbwaiter.brokers.rabbitmq.tap import Tap
 from dumbwaiter.brokers.rabbitmq.wire import (
     again,
-    attributes_of,
-    delivery_count_of,
     properties_of,
 )
-from dumbwaiter.brokers.served import Received, ServedBroker
+from dumbwaiter.brokers.served import ServedBroker
 from dumbwaiter.errors import (
     BrokerUnavailableError,
     ConfigError,
@@ -54,6 +50,8 @@ class _Queue:
         self.tap = tap
         self.dead_letters = dead_letters
         self.delays = delays
+        self.checked: set[int] = set()
+        """The lanes that are known to be ours, until one is missing."""
 
 
 class RabbitmqBroker(ServedBroker):
@@ -97,12 +95,15 @@ class RabbitmqBroker(ServedBroker):
         self._receiving = Link(self._location, "receives")
         self._sending = Link(self._location, "sends")
         self._publisher = Publisher(self._sending)
-        self._settling = Settling(self._prefix, self._publisher, self._name_of_delay)
+        self._settling = Settling(
+            self._prefix,
+            self._publisher,
+            self._name_of_delay,
+            lock_duration=self.lock_duration,
+            deliveries_of=self.deliveries_of,
+        )
         self._queues: dict[str, _Queue] = {}
         self._inboxes: list[RabbitmqInbox] = []
-        self._salt = secrets.token_hex(4)
-        self._last_token = 0
-        self._arriving: dict[str, Held] = {}
         try:
             await asyncio.gather(self._receiving.connection(), self._sending.connection())
         except BaseException:
@@ -111,7 +112,8 @@ class RabbitmqBroker(ServedBroker):
 
     async def _disconnect(self) -> None:
         here = await asyncio.gather(*(queue.tap.close() for queue in self._queues.values()))
-        await self._settling.close([*self._arriving.values(), *(one for some in here for one in some)])
+        await self._settling.put_back_uncounted([one for some in here for one in some])
+        await self._settling.close()
         await asyncio.gather(*(inbox.close() for inbox in self._inboxes), return_exceptions=True)
         await self._close_links()
 
@@ -151,10 +153,7 @@ class RabbitmqBroker(ServedBroker):
         for name in (names.dead_name(self._prefix, queue), names.register_name(self._prefix, queue), *lanes):
             refusal = await self._receiving.declare(name, names.QUORUM)
             if refusal is not None:
-                raise ConfigError(
-                    f"{self._location.shown} has a queue {name!r} already, and it is another kind: {refusal}; "
-                    f"delete it when it is empty (rabbitmqctl delete_queue {name}), or choose another ?prefix="
-                )
+                raise ConfigError(self._told_of_other_kind(name, refusal))
         if is_new:
             await self._receiving.settle_names(names.throwaway_name(self._prefix, secrets.token_hex(8)))
         self._of(queue)
@@ -172,6 +171,7 @@ class RabbitmqBroker(ServedBroker):
     async def _stats(self, queue: str) -> QueueStats:
         of_queue = self._of(queue)
         with _naming(queue):
+            await self._check_kind(queue, {NORMAL})
             lanes = names.lane_names(self._prefix, queue)
             counts = [self._receiving.count(name, f"looks {lane}") for lane, name in enumerate(lanes)]
             dead_ones = self._receiving.count(names.dead_name(self._prefix, queue), "drawers")
@@ -198,42 +198,10 @@ class RabbitmqBroker(ServedBroker):
         while True:
             held = await tap.receive(min(max_messages, AT_ONCE), max(0.0, until - time.monotonic()))
             self.require_open()
-            deliveries = await self._deliveries(queue, held)
+            deliveries = await self._settling.accept(queue, held)
             # What nobody can read was dead-lettered, and the receiver has still time to wait.
             if deliveries or not held:
                 return deliveries
-
-    async def _deliveries(self, queue: str, held: Sequence[Held]) -> list[Delivery]:
-        now, locked_until = time.time(), time.monotonic() + self.lock_duration
-        received, by_token = [], {}
-        for one in held:
-            properties = one.message.header.properties
-            self._last_token += 1
-            token = f"{self._salt}.{self._last_token}"
-            by_token[token] = one
-            count = delivery_count_of(properties, redelivered=bool(one.message.redelivered))
-            attributes = attributes_of(properties, now=now)
-            received.append(
-                Received(
-                    attributes=attributes,
-                    body=one.message.body,
-                    id=properties.message_id and str(properties.message_id),
-                    lock_token=token,
-                    locked_until=locked_until,
-                    delivery_count=count,
-                    fault=fault_of(properties),
-                )
-            )
-        self._arriving.update(by_token)
-        try:
-            deliveries = await self.deliveries_of(queue, received)
-            for delivery in deliveries:
-                self._settling.hold(delivery, self._arriving.pop(delivery.lock_token))
-        finally:
-            here = [self._arriving.pop(token) for token in by_token if token in self._arriving]
-            if here:
-                self._settling.start(self._settling.put_back_uncounted(here))
-        return deliveries
 
     # --- settling ---
 
@@ -250,16 +218,12 @@ class RabbitmqBroker(ServedBroker):
             raise
 
     async def _dead_letter(self, deliveries: Sequence[Delivery], reason: str, detail: str) -> None:
-        for delivery in deliveries:
-            # One that nobody can read is given up on while it arrives, before it is held.
-            if (held := self._arriving.pop(delivery.lock_token, None)) is not None:
-                self._settling.hold(delivery, held)
         await self._receiving.connection()
         await self._settling.dead_letter(deliveries, reason, detail)
 
     async def _renew_lock(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         await self._receiving.connection()
-        return self._settling.renew(deliveries, time.monotonic() + self.lock_duration)
+        return await self._settling.renew(deliveries)
 
     # --- dead letters ---
 
@@ -334,6 +298,7 @@ class RabbitmqBroker(ServedBroker):
         self, queue: str, messages: Sequence[tuple[int, bytes, Basic.Properties]], delay: float
     ) -> None:
         delays, copies = self._of(queue).delays, []
+        await self._check_kind(queue, {lane for lane, _, _ in messages})
         for lane, body, properties in messages:
             name = names.lane_name(self._prefix, queue, lane) if delay <= 0 else await delays.name_for(lane, delay)
             copies.append(Copy(name, body, properties))
@@ -341,7 +306,28 @@ class RabbitmqBroker(ServedBroker):
             await self._publisher.publish(copies)
         except MissingQueueError:
             delays.forget()
+            self._of(queue).checked.clear()
             raise
+
+    async def _check_kind(self, queue: str, lanes: set[int]) -> None:
+        """Raise OtherKindError, and MissingQueueError, unless the *lanes* of *queue* are as create_queue() makes them.
+
+        Of another kind no worker takes anything: whoever sends there would wait in vain.
+        """
+        checked = self._of(queue).checked
+        for lane in sorted(lanes - checked):
+            name = names.lane_name(self._prefix, queue, lane)
+            await self._receiving.count(name)  # to declare one that is not there would make it
+            refusal = await self._receiving.declare(name, names.QUORUM)
+            if refusal is not None:
+                raise OtherKindError(self._told_of_other_kind(name, refusal))
+            checked.add(lane)
+
+    def _told_of_other_kind(self, name: str, refusal: PreconditionError) -> str:
+        return (
+            f"{self._location.shown} has a queue {name!r} already, and it is another kind: {refusal}; "
+            f"delete it when it is empty (rabbitmqctl delete_queue {name}), or choose another ?prefix="
+        )
 
 
 @contextlib.contextmanager

@@ -7,16 +7,19 @@ import contextlib
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import TypeAlias
 
-from dumbwaiter.brokers.leases import Lease, Leases
+from dumbwaiter.brokers.connection_holding import ConnectionHolding
+from dumbwaiter.brokers.leases import Lease
+from dumbwaiter.brokers.rabbitmq.decoding import fault_of
 from dumbwaiter.brokers.rabbitmq.errors import MissingQueueError
 from dumbwaiter.brokers.rabbitmq.holding import Desk, Held
 from dumbwaiter.brokers.rabbitmq.names import dead_name
 from dumbwaiter.brokers.rabbitmq.publishing import Copy, Publisher
-from dumbwaiter.brokers.rabbitmq.wire import again, dead, delivery_count_of, fits, new_key
-from dumbwaiter.errors import BrokerError, LockLostError, QueueNotFoundError
+from dumbwaiter.brokers.rabbitmq.wire import again, attributes_of, dead, delivery_count_of, fits, new_key
+from dumbwaiter.brokers.served import Received
+from dumbwaiter.errors import BrokerError, QueueNotFoundError
 from dumbwaiter.message import Delivery
 
 NameOfDelay: TypeAlias = Callable[[str, int, float], Awaitable[str]]
@@ -24,74 +27,91 @@ NameOfDelay: TypeAlias = Callable[[str, int, float], Awaitable[str]]
 _Settle: TypeAlias = Callable[[Desk, Sequence[Held]], Awaitable[bool]]
 
 
-class Settling:
-    """The deliveries that are held, by their tokens."""
+class Settling(ConnectionHolding[Held]):
+    """What one broker object holds."""
 
-    def __init__(self, prefix: str, publisher: Publisher, name_of_delay: NameOfDelay) -> None:
+    def __init__(
+        self,
+        prefix: str,
+        publisher: Publisher,
+        name_of_delay: NameOfDelay,
+        *,
+        lock_duration: float,
+        deliveries_of: Callable[[str, list[Received]], Awaitable[list[Delivery]]],
+    ) -> None:
+        super().__init__(lock_duration=lock_duration, deliveries_of=deliveries_of)
         self._prefix = prefix
         self._publisher = publisher
         self._name_of_delay = name_of_delay
-        self._leases: Leases[Held] = Leases(ended=self._lapsed)
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._salt = secrets.token_hex(4)
+        self._count = 0
 
-    def hold(self, delivery: Delivery, held: Held) -> None:
-        """*delivery* is held from now on."""
-        self._leases.hold(Lease(delivery, held, own_lock=None, alive_at=time.monotonic()))
+    async def accept(self, queue: str, came: Sequence[Held]) -> list[Delivery]:
+        """Hold what *came* from *queue*."""
+        now, since = time.time(), time.monotonic()
+        received: list[Received] = []
+        leases: dict[str, Lease[Held]] = {}
+        for held in came:
+            one = self._received(held, now, since)
+            if (lease := self._hold(queue, one, held, own_lock=None, since=since)) is not None:
+                received.append(one)
+                leases[one.lock_token] = lease
+        try:
+            return await self._read(queue, received, leases)
+        except asyncio.CancelledError:
+            self.give_back_later([lease.delivery for lease in leases.values()])
+            raise
 
-    async def complete(self, deliveries: Sequence[Delivery]) -> None:
-        """Remove the messages for good."""
-        leases, lost = self._take(deliveries, for_good=True)
-        await self._finish(leases, Desk.acknowledge, lost)
-        _raise_if(lost)
+    def _received(self, held: Held, now: float, since: float) -> Received:
+        properties, self._count = held.message.header.properties, self._count + 1
+        return Received(
+            attributes=attributes_of(properties, now=now),
+            body=held.message.body,
+            id=properties.message_id and str(properties.message_id),
+            lock_token=f"{self._salt}.{self._count}",
+            locked_until=since + self._lock_duration,
+            delivery_count=delivery_count_of(properties, redelivered=bool(held.message.redelivered)),
+            fault=fault_of(properties),
+        )
 
-    async def abandon(self, deliveries: Sequence[Delivery], delay: float, *, counted: bool) -> None:
-        """Hand the messages back: by the server at their old places, where nothing else is wanted."""
-        leases, lost = self._take(deliveries, for_good=False)
+    def _is_up(self, held: Held) -> bool:
+        return not held.desk.is_lost
+
+    async def _remove(self, leases: list[Lease[Held]]) -> list[Delivery]:
+        return await self._finish(leases, Desk.acknowledge)
+
+    async def _hand_back(self, leases: list[Lease[Held]], delay: float, *, counted: bool) -> list[Delivery]:
         if delay <= 0 and counted:
-            await self._finish(leases, Desk.hand_back, [])  # a channel that is lost does the same
-        else:
+            await self._finish(leases, Desk.hand_back)  # a channel that is lost does the same
+            return []
+        with self._restoring(leases), _naming(leases):
             copied, others = await self._copies(leases, delay, counted=counted)
-            with self._restoring([lease for lease, _ in copied]):
-                await self._finish(others, Desk.hand_back, [])
-            await self._move([lease for lease, _ in copied], self._publisher.publish([copy for _, copy in copied]))
-        _raise_if(lost)
+        with self._restoring([lease for lease, _ in copied]):
+            await self._finish(others, Desk.hand_back)
+        await self._move([lease for lease, _ in copied], [copy for _, copy in copied])
+        return []
 
-    async def dead_letter(self, deliveries: Sequence[Delivery], reason: str, detail: str) -> None:
-        """Move the messages to the dead letters."""
-        leases, lost = self._take(deliveries, for_good=True)
+    async def _bury(self, leases: list[Lease[Held]], reason: str, detail: str) -> list[Delivery]:
         dead_at, copies = time.time(), []
         for lease in leases:
             delivery, message = lease.delivery, lease.held.message
             properties = again(
                 message.header.properties, delivery.message.id, before=delivery.delivery_count, now=dead_at
             )
-            key = new_key(dead_at, secrets.token_hex(6))
             dead(
                 properties,
-                key=key,
+                key=new_key(dead_at, secrets.token_hex(6)),
                 reason=reason,
                 detail=detail,
                 dead_at=dead_at,
                 frame_max=self._publisher.frame_max,
             )
             copies.append(Copy(dead_name(self._prefix, delivery.queue), message.body, properties))
-        await self._move(leases, self._publisher.publish(copies))
-        _raise_if(lost)
+        await self._move(leases, copies)
+        return []
 
-    def renew(self, deliveries: Sequence[Delivery], locked_until: float) -> list[Delivery]:
-        """The deliveries, locked until then."""
-        leases, lost = self._leases.find(deliveries)
-        lost += [lease.delivery for lease in leases if lease.held.desk.is_lost]
-        renewed = [self._leases.renew(lease, locked_until) for lease in leases if not lease.held.desk.is_lost]
-        standing = [one for one in renewed if one is not None]
-        if lost:
-            raise LockLostError(lost, standing)
-        return standing
-
-    async def close(self, here: Iterable[Held]) -> None:
-        """Hand back all that is held, and *here* too, uncounted; raises nothing."""
-        await self.put_back_uncounted([*(lease.held for lease in self._leases.release()), *here])
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+    def _on_ended(self, leases: list[Lease[Held]]) -> None:
+        self.spawn(self._finish(leases, Desk.hand_back))
 
     async def put_back_uncounted(self, held: Sequence[Held]) -> None:
         """At the end of their lanes; at their old places, but counted, where nothing can be published, or not that."""
@@ -113,24 +133,9 @@ class Settling:
         for desk, group in _by_desk(one for one in standing if one not in moved):
             await desk.hand_back(group)
 
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do *work*, which nobody waits for but close()."""
-        self._keep(asyncio.create_task(work))
-
-    def _take(self, deliveries: Sequence[Delivery], *, for_good: bool) -> tuple[list[Lease[Held]], list[Delivery]]:
-        """As Leases.take(), but what was held on a channel that is lost is lost."""
-        leases, lost = self._leases.take(deliveries, for_good=for_good)
-        standing = []
-        for lease in leases:
-            if lease.held.desk.is_lost:
-                self._leases.hold(lease)  # it was not settled
-                lost.append(lease.delivery)
-            else:
-                standing.append(lease)
-        return standing, lost
-
-    async def _finish(self, leases: Sequence[Lease[Held]], settle: _Settle, lost: list[Delivery]) -> None:
-        """*settle* all; those whose channel is lost meanwhile are *lost* too. Nobody's cancelling leaves some out."""
+    async def _finish(self, leases: Sequence[Lease[Held]], settle: _Settle) -> list[Delivery]:
+        """*settle* all; the deliveries whose channel is lost meanwhile. Nobody's cancelling leaves some out."""
+        lost: list[Delivery] = []
 
         async def each_desk() -> None:
             for desk, held in _by_desk(lease.held for lease in leases):
@@ -140,65 +145,46 @@ class Settling:
                             self._leases.hold(lease)
                             lost.append(lease.delivery)
 
-        await asyncio.shield(self._keep(asyncio.create_task(each_desk())))
+        await asyncio.shield(self.spawn(each_desk()))
+        return lost
 
     async def _copies(
         self, leases: Sequence[Lease[Held]], delay: float, *, counted: bool
     ) -> tuple[list[tuple[Lease[Held], Copy]], list[Lease[Held]]]:
-        """Copies of them, each for the lane from which it came; and those whose properties are too long for one."""
+        """Copies of them, each for the lane from which it came; and those of which there can be none: not read, or too
+        long.
+        """
         now, copies, others = time.time(), [], []
-        with self._restoring(leases):
-            for lease in leases:
-                delivery, consumer, message = lease.delivery, lease.held.consumer, lease.held.message
-                name = consumer.name
-                if delay > 0:
-                    name = await self._name_of_delay(delivery.queue, consumer.lane, delay)
-                before = delivery.delivery_count - (not counted)
-                properties = again(message.header.properties, delivery.message.id, before=before, now=now)
-                if fits(properties, self._publisher.frame_max):
-                    copies.append((lease, Copy(name, message.body, properties)))
-                else:
-                    others.append(lease)
+        for lease in leases:
+            delivery, consumer, message = lease.delivery, lease.held.consumer, lease.held.message
+            name = consumer.name
+            if delay > 0:
+                name = await self._name_of_delay(delivery.queue, consumer.lane, delay)
+            id_ = delivery.message.id if self._is_read(lease) else str(message.header.properties.message_id or "")
+            before = delivery.delivery_count - (not counted)
+            properties = again(message.header.properties, id_, before=before, now=now)
+            if fits(properties, self._publisher.frame_max):
+                copies.append((lease, Copy(name, message.body, properties)))
+            else:
+                others.append(lease)
         return copies, others
 
-    async def _move(self, leases: Sequence[Lease[Held]], publish: Coroutine[Any, Any, None]) -> None:
-        """Remove the messages here once *publish* has put their copies elsewhere. A channel that is lost in between
-        leaves a message there twice; none is lost.
+    async def _move(self, leases: Sequence[Lease[Held]], copies: Sequence[Copy]) -> None:
+        """Remove the messages here once *copies* are elsewhere. A channel that is lost in between leaves a message
+        there twice; none is lost.
         """
-        with self._restoring(leases):
-            await publish
-        await self._finish(leases, Desk.acknowledge, [])
+        with self._restoring(leases), _naming(leases):
+            await self._publisher.publish(list(copies))
+        await self._finish(leases, Desk.acknowledge)
 
-    @contextlib.contextmanager
-    def _restoring(self, leases: Sequence[Lease[Held]]) -> Iterator[None]:
-        """Hold *leases*, which were taken, again when what follows fails."""
-        try:
-            yield
-        except BaseException as error:
-            for lease in leases:
-                self._hold_again(lease)
-            if isinstance(error, MissingQueueError):
-                raise QueueNotFoundError(leases[0].delivery.queue) from None
-            raise
 
-    def _hold_again(self, lease: Lease[Held]) -> None:
-        if lease.is_valid(time.monotonic()):
-            self._leases.hold(lease)
-        else:
-            self._lapsed([lease])
-
-    def _lapsed(self, leases: Sequence[Lease[Held]]) -> None:
-        """Their locks ran out: others shall have them."""
-        self.start(self._hand_back([lease.held for lease in leases]))
-
-    async def _hand_back(self, held: Sequence[Held]) -> None:
-        for desk, group in _by_desk(held):
-            await desk.hand_back(group)
-
-    def _keep(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+@contextlib.contextmanager
+def _naming(leases: Sequence[Lease[Held]]) -> Iterator[None]:
+    """A physical queue that is missing means that the queue is."""
+    try:
+        yield
+    except MissingQueueError:
+        raise QueueNotFoundError(leases[0].delivery.queue) from None
 
 
 def _by_desk(held: Iterable[Held]) -> list[tuple[Desk, list[Held]]]:
@@ -206,8 +192,3 @@ def _by_desk(held: Iterable[Held]) -> list[tuple[Desk, list[Held]]]:
     for one in held:
         desks[one.desk].append(one)
     return list(desks.items())
-
-
-def _raise_if(lost: Sequence[Delivery]) -> None:
-    if lost:
-        raise LockLostError(lost)

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import msgspec
 from azure.servicebus import ServiceBusMessage
 
-from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Capabilities, Inbox
-from dumbwaiter.brokers.lease_held import LeaseHeldBroker
+from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Capabilities
+from dumbwaiter.brokers.polled import PolledBroker
 from dumbwaiter.brokers.servicebus.api import Api
 from dumbwaiter.brokers.servicebus.dead import DeadLetters
 from dumbwaiter.brokers.servicebus.entities import Entities
@@ -31,18 +31,18 @@ from dumbwaiter.brokers.servicebus.names import all_of, is_inbox, name_of
 from dumbwaiter.brokers.servicebus.queues import Queues
 from dumbwaiter.brokers.servicebus.reception import Reception
 from dumbwaiter.brokers.servicebus.wire import largest_body, message_nbytes, outgoing
-from dumbwaiter.errors import BrokerClosedError, BrokerError, InboxGoneError
+from dumbwaiter.errors import QueueNotFoundError
 from dumbwaiter.policies.lanes import lane_of
 
 if TYPE_CHECKING:
     from dumbwaiter.brokers.findings import Finding
-    from dumbwaiter.message import Delivery, Message, QueueStats
+    from dumbwaiter.message import Message, QueueStats
 
-_CLOSE_WITHIN = 10.0
-"""Seconds that close() takes at most to hand back what is held."""
+_LET_GO_WITHIN = 10.0
+"""Seconds that close() takes at most to detach all links."""
 
 
-class ServicebusBroker(LeaseHeldBroker[Holding, DeadLetters]):
+class ServicebusBroker(PolledBroker[Holding, DeadLetters]):
     """Queues in Azure Service Bus. See the module text for *url*, and docs/brokers/servicebus.md for what it can do."""
 
     capabilities = Capabilities(
@@ -75,12 +75,10 @@ class ServicebusBroker(LeaseHeldBroker[Holding, DeadLetters]):
         self.capabilities = msgspec.structs.replace(
             type(self).capabilities, max_message_nbytes=largest_body(self._location.max_message_size)
         )
-        self._receptions: dict[str, Reception] = {}
-        self._inboxes: list[ServicebusInbox] = []
 
     # --- open and close ---
 
-    async def _connect(self) -> None:
+    async def _build(self) -> None:
         self._api = Api(self._location)
         await self._api.open()
         self._entities = Entities(self._api)
@@ -92,11 +90,6 @@ class ServicebusBroker(LeaseHeldBroker[Holding, DeadLetters]):
             deliveries_of=self.deliveries_of,
         )
         self._dead = DeadLetters(self._api, self._entities)
-        try:
-            await self._try()
-        except BaseException:
-            await self._api.close()
-            raise
 
     async def _try(self) -> None:
         """Ask for something that changes nothing, and that anybody with a valid key may ask for: it need not be there,
@@ -113,31 +106,11 @@ class ServicebusBroker(LeaseHeldBroker[Holding, DeadLetters]):
             with contextlib.suppress(NoEntityError):
                 await outlet.reach()
 
-    async def _disconnect(self) -> None:
-        try:
-            with contextlib.suppress(TimeoutError):  # what could not be handed back is free when its lock ends
-                async with asyncio.timeout(_CLOSE_WITHIN):
-                    await self._hand_all_back()
-        finally:
-            self._receptions.clear()
-            self._inboxes.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_CLOSE_WITHIN):
-                    await asyncio.gather(self._entities.close(), self._dead.close())
-            await self._api.close()
-
-    async def _hand_all_back(self) -> None:
-        closing = BrokerClosedError()
-        await asyncio.gather(*(reception.close(closing) for reception in self._receptions.values()))
-        await asyncio.gather(*(self._close_inbox(inbox) for inbox in self._inboxes), self._holding.close())
-
-    async def _close_inbox(self, inbox: ServicebusInbox) -> None:
-        with contextlib.suppress(BrokerError):  # it is deleted when it is idle
-            await inbox.close()
-
-    async def _check(self) -> None:
-        # Service Bus has no disk of ours that fills; so whoever can ask can send.
-        await self._try()
+    async def _let_go(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LET_GO_WITHIN):
+                await asyncio.gather(self._entities.close(), self._dead.close())
+        await self._api.close()
 
     async def _examine(self, longest_run: float | None) -> list[Finding]:
         return await examine(self._api, self._queues, longest_run=longest_run)
@@ -167,18 +140,15 @@ class ServicebusBroker(LeaseHeldBroker[Holding, DeadLetters]):
             if error is not None:
                 raise error
 
-    async def _receive(self, queue: str, max_messages: int, max_wait: float) -> list[Delivery]:
-        reception = self._receptions.get(queue)
-        if reception is None:
-            reception = self._receptions[queue] = Reception(
-                self._entities,
-                self._location.prefix,
-                queue,
-                accept=self._holding.accept,
-                give_back=self._holding.give_back_later,
-                release=self._holding.release,
-            )
-        return await reception.receive(max_messages, max_wait)
+    def _new_reception(self, queue: str) -> Reception:
+        return Reception(
+            self._entities,
+            self._location.prefix,
+            queue,
+            accept=self._holding.accept,
+            give_back=self._holding.give_back_later,
+            release=self._holding.release,
+        )
 
     # --- looking ---
 
@@ -187,18 +157,15 @@ class ServicebusBroker(LeaseHeldBroker[Holding, DeadLetters]):
 
     # --- request-reply ---
 
-    async def _open_inbox(self) -> Inbox:
-        inbox = ServicebusInbox(self._api, require_open=self.require_open)
-        await inbox.open()
-        self._inboxes.append(inbox)
-        return inbox
+    def _new_inbox(self) -> ServicebusInbox:
+        return ServicebusInbox(self._api, require_open=self.require_open)
 
-    async def _reply(self, address: str, messages: Sequence[Message]) -> None:
-        if not is_inbox(self._location.prefix, address):
-            await self._try()  # raises where nobody can be asked
-            raise InboxGoneError(address)
+    def _is_inbox(self, address: str) -> bool:
+        return is_inbox(self._location.prefix, address)
+
+    async def _answer(self, address: str, messages: Sequence[Message]) -> None:
         try:
             await self._entities.inbox_outlet(address).send([outgoing(message) for message in messages])
         except NoEntityError:
             self._entities.forget_inbox(address)
-            raise InboxGoneError(address) from None
+            raise QueueNotFoundError(address) from None

@@ -102,7 +102,8 @@ class Holding(LeaseHolding[Held]):
         if not found or found[0].is_unsure:
             return None
         held = found[0].held
-        return Claim(delivery.queue, f"{held.came.lane}.{held.arrived.token}", found[0].delivery.locked_until)
+        until = min(found[0].delivery.locked_until, found[0].stands_until)
+        return Claim(delivery.queue, f"{held.came.lane}.{held.arrived.token}", until)
 
     async def take_back(self, claims: Sequence[Claim]) -> int:
         """As the contract says. Service Bus tells by the token whether that lock still stands."""

@@ -12,7 +12,7 @@ from dumbwaiter.brokers.servicebus.entities import Entities
 from dumbwaiter.brokers.servicebus.errors import NoEntityError
 from dumbwaiter.brokers.servicebus.holding import Came
 from dumbwaiter.brokers.servicebus.names import name_of
-from dumbwaiter.errors import BrokerError, BrokerUnavailableError, QueueNotFoundError
+from dumbwaiter.errors import BrokerError, QueueNotFoundError
 from dumbwaiter.message import Delivery
 from dumbwaiter.policies.lanes import LANES, order
 
@@ -48,6 +48,11 @@ class Reception:
     async def receive(self, max_messages: int, max_wait: float) -> list[Delivery]:
         """As the contract says of a broker that is open."""
         return await self._receivers.wait(max_messages, max_wait)
+
+    @property
+    def polls(self) -> list[asyncio.Task[None]]:
+        """None: who stands leaves at once."""
+        return []
 
     async def close(self, error: BrokerError) -> None:
         """Give *error* to those who wait."""
@@ -85,7 +90,7 @@ class Reception:
         except NoEntityError:
             self._receivers.fail(QueueNotFoundError(self._queue))
         except Exception as error:  # whoever waits must not wait in vain, whatever the client raises
-            self._receivers.fail(_ours(error))
+            self._receivers.fail(error)
         finally:
             self._arrived.clear()
             self._serving = None
@@ -126,11 +131,3 @@ class Reception:
 
     def _came(self, lane: int, messages: Sequence[ServiceBusReceivedMessage]) -> list[Came]:
         return [Came(message, lane, self._names[lane], self._taps[lane]) for message in messages]
-
-
-def _ours(error: Exception) -> BrokerError:
-    if isinstance(error, BrokerError):
-        return error
-    ours = BrokerUnavailableError(f"receiving from Service Bus failed: {type(error).__name__}: {error}")
-    ours.__cause__ = error
-    return ours

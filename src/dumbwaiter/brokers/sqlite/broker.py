@@ -33,6 +33,7 @@ from dumbwaiter.errors import (
     QueueNotFoundError,
 )
 from dumbwaiter.message import DeadLetter, Delivery, Message, QueueStats
+from dumbwaiter.policies.delays import kept
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -208,7 +209,7 @@ class SqliteBroker(Broker):
         self._check_open()
         rows = encode(messages)
         if rows:
-            await self._run(ops.Send(queue, rows, delay))
+            await self._run(ops.Send(queue, rows, kept(delay)))
 
     async def receive(self, queue: str, *, max_messages: int, max_wait: float) -> list[Delivery]:
         self._check_open()
@@ -274,7 +275,7 @@ class SqliteBroker(Broker):
     async def abandon(self, deliveries: Sequence[Delivery], *, delay: float = 0.0, counted: bool = True) -> None:
         self._check_open()
         if deliveries:
-            await self._run(settling.Abandon(deliveries, delay=delay, counted=counted))
+            await self._run(settling.Abandon(deliveries, delay=kept(delay), counted=counted))
 
     async def dead_letter(self, deliveries: Sequence[Delivery], *, reason: str, detail: str = "") -> None:
         self._check_open()

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Capabilities, Inbox
-from dumbwaiter.brokers.lease_held import LeaseHeldBroker
-from dumbwaiter.brokers.polling import Reception, spawn_end
+from dumbwaiter.brokers.contract import DEFAULT_LOCK_DURATION, Capabilities
+from dumbwaiter.brokers.polled import PolledBroker
+from dumbwaiter.brokers.polling import Reception
 from dumbwaiter.brokers.sqs.api import Api
 from dumbwaiter.brokers.sqs.dead import DeadLetters
 from dumbwaiter.brokers.sqs.examining import examine
@@ -28,28 +28,18 @@ from dumbwaiter.brokers.sqs.queues import Queues
 from dumbwaiter.brokers.sqs.receiving import SqsSource
 from dumbwaiter.brokers.sqs.wire import Arrived, entry_of, largest_body, message_nbytes
 from dumbwaiter.errors import (
-    BrokerClosedError,
-    BrokerError,
     BrokerUnavailableError,
     ConfigError,
-    InboxGoneError,
     QueueNotFoundError,
 )
 from dumbwaiter.policies.lanes import lane_of
-from dumbwaiter.tasks import end
 
 if TYPE_CHECKING:
     from dumbwaiter.brokers.findings import Finding
-    from dumbwaiter.message import Delivery, Message, QueueStats
-
-_CLOSE_WITHIN = 10.0
-"""Seconds that close() takes at most to hand back what is held."""
-
-#: Brokers that are closed, and whose last long polls hand back what they bring.
-_leaving: set[asyncio.Task[None]] = set()
+    from dumbwaiter.message import Message, QueueStats
 
 
-class SqsBroker(LeaseHeldBroker[Holding, DeadLetters]):
+class SqsBroker(PolledBroker[Holding, DeadLetters]):
     """Queues in Amazon SQS. See the module text for *url*, and docs/brokers/sqs.md for what SQS can and cannot do."""
 
     capabilities = Capabilities(
@@ -83,13 +73,10 @@ class SqsBroker(LeaseHeldBroker[Holding, DeadLetters]):
         self.capabilities = msgspec.structs.replace(
             type(self).capabilities, max_message_nbytes=largest_body(self._location.max_message_size)
         )
-        self._receptions: dict[str, Reception[Arrived]] = {}
-        self._inboxes: list[SqsInbox] = []
-        self._sweeping: asyncio.Task[None] | None = None
 
     # --- open and close ---
 
-    async def _connect(self) -> None:
+    async def _build(self) -> None:
         self._api = Api(self._location)
         await self._api.open()
         self._queues = Queues(self._api)
@@ -97,45 +84,14 @@ class SqsBroker(LeaseHeldBroker[Holding, DeadLetters]):
             self._api, self._queues, lock_duration=self.lock_duration, deliveries_of=self.deliveries_of
         )
         self._dead = DeadLetters(self._api, self._queues, spawn=self._holding.spawn)
-        try:
-            await self._try()
-        except BaseException:
-            await self._api.close()
-            raise
 
     async def _try(self) -> None:
         """Ask for something that changes nothing and needs no right to a queue of ours."""
         with contextlib.suppress(QueueNotFoundError):
             await self._api.ask("get_queue_url", QueueName=f"{all_of(self._location.prefix)}_check")
 
-    async def _disconnect(self) -> None:
-        try:
-            with contextlib.suppress(TimeoutError):  # what could not be handed back is free when its lock ends
-                async with asyncio.timeout(_CLOSE_WITHIN):
-                    await self._hand_all_back()
-        finally:
-            polls = [poll for reception in self._receptions.values() for poll in reception.polls]
-            leaving = spawn_end(polls, self._api.close)
-            _leaving.add(leaving)
-            leaving.add_done_callback(_leaving.discard)
-            self._receptions.clear()
-            self._inboxes.clear()
-        if not polls:
-            await asyncio.shield(leaving)
-
-    async def _hand_all_back(self) -> None:
-        await end([self._sweeping])
-        await asyncio.gather(*(reception.close(BrokerClosedError()) for reception in self._receptions.values()))
-        await asyncio.gather(*(self._close_inbox(inbox) for inbox in self._inboxes))
-        await self._holding.close()
-
-    async def _close_inbox(self, inbox: SqsInbox) -> None:
-        with contextlib.suppress(BrokerError):  # others sweep it
-            await inbox.close()
-
-    async def _check(self) -> None:
-        # SQS has no disk of ours that fills; so whoever can ask can send.
-        await self._try()
+    async def _let_go(self) -> None:
+        await self._api.close()
 
     async def _examine(self, longest_run: float | None) -> list[Finding]:
         return await examine(self._api, self._queues, longest_run=longest_run)
@@ -166,12 +122,6 @@ class SqsBroker(LeaseHeldBroker[Holding, DeadLetters]):
         if failed:
             raise BrokerUnavailableError(f"SQS took {len(messages) - failed} of {len(messages)} messages; send again")
 
-    async def _receive(self, queue: str, max_messages: int, max_wait: float) -> list[Delivery]:
-        reception = self._receptions.get(queue)
-        if reception is None:
-            reception = self._receptions[queue] = self._new_reception(queue)
-        return await reception.receive(max_messages, max_wait)
-
     def _new_reception(self, queue: str) -> Reception[Arrived]:
         visibility = visibility_of(self.lock_duration)
         return Reception(
@@ -187,22 +137,16 @@ class SqsBroker(LeaseHeldBroker[Holding, DeadLetters]):
 
     # --- request-reply ---
 
-    async def _open_inbox(self) -> Inbox:
-        inbox = SqsInbox(self._api, require_open=self.require_open)
-        await inbox.open()
-        self._inboxes.append(inbox)
-        if len(self._inboxes) == 1:
-            self._sweeping = asyncio.create_task(sweep(self._api, self._queues, now=time.time()))
-        return inbox
+    def _new_inbox(self) -> SqsInbox:
+        return SqsInbox(self._api, require_open=self.require_open)
 
-    async def _reply(self, address: str, messages: Sequence[Message]) -> None:
-        if not is_inbox(self._location.prefix, address):
-            await self._try()  # raises where nobody can be asked
-            raise InboxGoneError(address)
-        try:
-            url = await self._queues.inbox_url(address)
-            failed = await self._queues.send(url, [entry_of(message) for message in messages])
-        except QueueNotFoundError:
-            raise InboxGoneError(address) from None
-        if failed:
+    async def _sweep(self, now: float) -> None:
+        await sweep(self._api, self._queues, now=now)
+
+    def _is_inbox(self, address: str) -> bool:
+        return is_inbox(self._location.prefix, address)
+
+    async def _answer(self, address: str, messages: Sequence[Message]) -> None:
+        url = await self._queues.inbox_url(address)
+        if await self._queues.send(url, [entry_of(message) for message in messages]):
             raise BrokerUnavailableError(f"SQS took not all of {len(messages)} replies; reply again")

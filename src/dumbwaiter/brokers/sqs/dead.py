@@ -23,7 +23,7 @@ _WAIT = 1
 class DeadLetters(LookedThrough[Arrived]):
     """The dead letters of all queues."""
 
-    def __init__(self, api: Api, queues: Queues, *, spawn: Callable[[Coroutine[Any, Any, object]], None]) -> None:
+    def __init__(self, api: Api, queues: Queues, *, spawn: Callable[[Coroutine[Any, Any, object]], object]) -> None:
         super().__init__(spawn=spawn)
         self._api = api
         self._queues = queues

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import TYPE_CHECKING
+
+import pytest
 
 from dumbwaiter.errors import DeadLetterNotFoundError
 from dumbwaiter.message import Message
@@ -90,6 +93,19 @@ class SettlingRules:
             await broker.abandon([hour], delay=3600.0)
             await harness.expect_nothing(broker, queue)
             await harness.expect_stats(broker, queue, delayed=2)
+
+    async def test_handing_back_never_fails_for_its_delay(self, harness: Harness) -> None:
+        """Whoever computed it may have divided by nothing. What is no delay is none."""
+        async with harness.connect_to_queue() as (broker, queue):
+            for delay in (math.nan, -1.0, 1e12, 1e300, math.inf):
+                await broker.send(queue, [Message()])
+                held = await harness.take(broker, queue)
+                try:
+                    await broker.abandon(held, delay=delay)
+                except (ArithmeticError, ValueError, TypeError, OSError) as error:
+                    pytest.fail(f"abandon with a delay of {delay} raised {error!r}")
+                if not delay > 0:
+                    await broker.complete(await harness.take(broker, queue))
 
     async def test_an_abandoned_message_is_served_by_its_priority(self, harness: Harness) -> None:
         await harness.needs("strict_priority")
