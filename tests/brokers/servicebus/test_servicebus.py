@@ -338,6 +338,22 @@ async def test_a_reply_to_what_is_no_inbox_of_ours_is_sent_nowhere(broker, prefi
     assert (await broker.stats("q")).ready == 0
 
 
+async def test_an_inbox_that_nobody_reads_is_looked_at_now_and_then_or_it_would_be_deleted_as_idle(broker, monkeypatch):
+    """The double deletes none for that; the service counts looks as a use."""
+    monkeypatch.setattr("dumbwaiter.brokers.servicebus.inbox.SIGN_EVERY", 0.1)
+    inbox = await broker.open_inbox()
+    looks, look = [], inbox._tap.look
+
+    async def noted(count):
+        looks.append(count)
+        return await look(count)
+
+    monkeypatch.setattr(inbox._tap, "look", noted)
+    await eventually(lambda: len(looks) > 2)
+    await broker.reply(inbox.address, [Message(id="there")])
+    assert [reply.id for reply in await inbox.receive(max_messages=1, max_wait=10.0)] == ["there"]
+
+
 async def test_an_inbox_that_the_service_has_deleted_is_made_again_while_somebody_reads(broker):
     inbox = await broker.open_inbox()
     await broker.reply(inbox.address, [Message()])

@@ -444,6 +444,19 @@ async def test_an_inbox_whose_owner_died_is_swept_and_no_other(broker, client, m
     await eventually(is_swept, within=10.0)
 
 
+async def test_an_inbox_gives_a_sign_of_life_now_and_then_so_that_nobody_sweeps_it(broker, client, monkeypatch):
+    monkeypatch.setattr(inboxes, "SIGN_EVERY", 0.1)
+    inbox = await broker.open_inbox()
+    url = (await client.get_queue_url(QueueName=inbox.address))["QueueUrl"]
+    await client.tag_queue(QueueUrl=url, Tags={inboxes.SEEN_TAG: "1"})
+
+    async def is_signed() -> bool:
+        seen = (await client.list_queue_tags(QueueUrl=url))["Tags"][inboxes.SEEN_TAG]
+        return not inboxes.is_abandoned(seen, time.time())
+
+    await eventually(is_signed)
+
+
 async def test_an_inbox_is_gone_with_its_owner(broker, client):
     inbox = await broker.open_inbox()
     await inbox.close()
