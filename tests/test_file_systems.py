@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dumbwaiter.file_systems import file_system_of
+from dumbwaiter import file_systems
+from dumbwaiter.file_systems import file_system_of, require_local
 
 MOUNTS = """\
 /dev/vda / ext4 rw,relatime 0 0
@@ -31,3 +32,14 @@ short
 )
 def test_the_innermost_and_latest_mount_decides(folder, kind):
     assert file_system_of(folder, MOUNTS) == kind
+
+
+def test_a_folder_that_other_machines_may_share_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "mounts").write_text(MOUNTS + f"server:/export {tmp_path} nfs4 rw 0 0\n")
+    monkeypatch.setattr(file_systems, "_MOUNTS", tmp_path / "mounts")
+    with pytest.raises(OSError, match=r"network file system \(nfs4\)"):
+        require_local(tmp_path)
+
+
+def test_a_folder_of_this_machine_is_taken(tmp_path):
+    require_local(tmp_path)

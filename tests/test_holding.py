@@ -303,3 +303,16 @@ async def test_a_queue_that_turns_out_to_be_gone_when_the_broker_is_back_is_told
         await outage.pause(error)
     assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR"]
     assert f"the queue '{QUEUE}' is gone" in caplog.records[1].getMessage()
+
+
+async def test_that_the_broker_is_back_is_logged_once(pauses, caplog):
+    caplog.set_level("INFO", logger="dumbwaiter")
+    outage = Outage()
+    outage.over()
+    assert caplog.records == [], "it never was away"
+    for _ in range(3):
+        await outage.pause(BrokerUnavailableError("away"))
+    outage.over()
+    outage.over()
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert caplog.records[1].getMessage() == "the broker is back: it works again after 3 failed call(s)"

@@ -1,6 +1,10 @@
-"""Which file systems several machines may share: there a lock of the kernel's says nothing about the others. Pure."""
+"""Which file systems several machines may share: there a lock of the kernel's says nothing about the others."""
 
 from __future__ import annotations
+
+from pathlib import Path
+
+_MOUNTS = Path("/proc/self/mounts")
 
 NETWORK_FILE_SYSTEMS = frozenset(
     {
@@ -25,3 +29,12 @@ def file_system_of(folder: str, mounts: str) -> str:
         if inside and len(mount_point) >= best:
             best, kind = len(mount_point), fields[2]
     return kind
+
+
+def require_local(folder: Path) -> None:
+    """Raises OSError when *folder* lies on a file system that other machines may share: of their processes nothing is
+    known here.
+    """
+    kind = file_system_of(str(folder.resolve()), _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape"))
+    if kind in NETWORK_FILE_SYSTEMS:
+        raise OSError(f"{folder} lies on a network file system ({kind})")

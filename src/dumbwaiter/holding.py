@@ -165,7 +165,9 @@ class Outage:
         await asyncio.sleep(back_off(self._failures, luck=0.5, longest=LONGEST_PAUSE))
 
     def over(self) -> None:
-        """It worked."""
+        """It worked; after failures that is logged too."""
+        if self._failures:
+            _log.info("the broker is back: it works again after %d failed call(s)", self._failures)
         self._failures = 0
         self._kind = None
 

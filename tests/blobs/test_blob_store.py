@@ -25,6 +25,11 @@ async def test_what_is_put_comes_back_unchanged_and_can_be_replaced(store: BlobS
         assert await store.get("claims/a") == data + b"2"
 
 
+async def test_a_look_at_a_store_that_is_there_writes_nothing(store: BlobStore):
+    await store.check()
+    assert await store.list("") == []
+
+
 async def test_create_lets_the_first_writer_win(store: BlobStore):
     await store.create("results/a", b"first")
     with pytest.raises(BlobExistsError, match="already exists under 'results/a'") as caught:

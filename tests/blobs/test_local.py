@@ -272,3 +272,14 @@ async def test_a_store_that_is_not_used_any_more_lets_its_folder_go(url, tmp_pat
 
 def open_paths() -> list[Path]:
     return [path.readlink() for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+
+
+async def test_a_look_at_a_file_or_at_a_folder_of_another_user_says_what_to_do(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(BlobError, match=r"cannot use the blob store in .*/file: Not a directory; name another"):
+        await open_store(f"file://{tmp_path}/file").check()
+    if os.geteuid() == 0:
+        return  # to whom all folders are open
+    (tmp_path / "closed").mkdir(mode=0)
+    with pytest.raises(BlobError, match="Permission denied; name another folder, or give this user access to it"):
+        await open_store(f"file://{tmp_path}/closed").check()

@@ -27,3 +27,20 @@ async def test_a_store_that_fails_is_named_without_its_password(monkeypatch):
     with pytest.raises((BlobError, ConfigError)) as caught:
         await open_store("s3://user:s3cret@bucket/x?token=s3cret").get("a")
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "step"),
+    [
+        ("s3://", "write s3://bucket/prefix"),
+        ("az://", "write az://container/prefix"),
+        ("az://kitchen", "set AZURE_STORAGE_ACCOUNT_NAME"),
+        ("attic", "if a folder is meant, write file:attic"),
+        ("/var/attic", "if a folder is meant, write file:/var/attic"),
+    ],
+)
+async def test_a_url_that_lacks_something_is_refused_with_what_to_write(monkeypatch, url, step):
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
+    with pytest.raises(ConfigError) as caught:
+        open_store(url)
+    assert step in str(caught.value)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from dumbwaiter.blobs import open_store
-from dumbwaiter.errors import BlobError, BlobNotFoundError
+from dumbwaiter.errors import BlobError
 
 pytestmark = pytest.mark.anyio
 
@@ -115,15 +115,60 @@ async def test_wrong_credentials_are_a_failure_of_every_verb_and_nothing_is_miss
     await verbs_fail(open_store(url), "403")
 
 
+@pytest.mark.parametrize("server", ["seaweedfs", "ministack", "azurite"], indirect=True)
+async def test_a_bucket_that_is_not_there_is_no_store_in_which_nothing_is(server):
+    url = f"{server.scheme}://no-such-bucket-here/x"
+    looks = {
+        "check": lambda remote: remote.check(),
+        "get": lambda remote: remote.get("a"),
+        "stream": lambda remote: anext(remote.stream("a")),
+        "exists": lambda remote: remote.exists("a"),
+        "size": lambda remote: remote.size("a"),
+        "list": lambda remote: remote.list(""),
+        "scan": lambda remote: anext(remote.scan("")),
+        "delete": lambda remote: remote.delete("a"),
+        "copy": lambda remote: remote.copy("a", "b"),
+    }
+    for verb, look in looks.items():
+        with pytest.raises(BlobError, match=r"there is no such (bucket|container) \(\w+\); make it, or mend") as caught:
+            await look(open_store(url))
+        assert type(caught.value) is BlobError, verb
+        assert len(str(caught.value)) < 200, verb
+
+
 # SeaweedFS makes a bucket that is missing, for its administrators.
 @pytest.mark.parametrize("server", ["ministack", "azurite"], indirect=True)
-async def test_a_bucket_that_is_not_there_is_no_empty_store(server):
+async def test_a_bucket_that_is_not_there_cannot_be_written_to(server):
     remote = open_store(f"{server.scheme}://no-such-bucket-here/x")
-    with pytest.raises(BlobError, match="cannot list blobs"):
-        await remote.list("")
-    with pytest.raises(BlobError, match="cannot write blob 'a'") as caught:
-        await remote.put_stream("a", random(1))
-    assert not isinstance(caught.value, BlobNotFoundError)
+    for write in (remote.put("a", b"1"), remote.create("a", b"1"), remote.put_stream("a", random(1))):
+        with pytest.raises(BlobError, match=r"cannot write blob 'a' .*: there is no such (bucket|container)") as caught:
+            await write
+        assert type(caught.value) is BlobError
+
+
+@pytest.mark.parametrize("server", ["seaweedfs", "azurite"], indirect=True)
+async def test_a_refusal_is_told_without_the_xml_around_it(server, url, monkeypatch):
+    for name, value in server.wrong_credentials.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(BlobError, match=r": 403 Forbidden: \w+: ") as caught:
+        await open_store(url).check()
+    assert "<" not in str(caught.value)
+    assert "RequestId" not in str(caught.value)
+
+
+async def test_a_look_at_a_server_that_is_down_fails_within_seconds(server, remote):
+    server.stop()
+    async with asyncio.timeout(20):
+        with pytest.raises(BlobError, match="cannot use the blob store"):
+            await remote.check()
+
+
+@pytest.mark.parametrize("server", ["seaweedfs", "azurite"], indirect=True)
+async def test_an_address_without_tls_that_is_not_allowed_names_the_variable(server, url, monkeypatch):
+    name = "AZURE_ALLOW_HTTP" if server.scheme == "az" else "AWS_ALLOW_HTTP"
+    monkeypatch.delenv(name)
+    with pytest.raises(BlobError, match=rf"without TLS it is not talked to: set {name}=true, or give it an https://"):
+        await open_store(url).get("a")
 
 
 async def test_a_server_that_is_down_fails_every_verb_and_is_used_again_when_it_is_back(server, remote):

@@ -72,3 +72,18 @@ def test_a_text_without_a_scheme_is_refused_with_those_that_there_are(url):
 def test_a_lock_that_is_no_positive_number_of_seconds_is_refused(url, seconds):
     with pytest.raises(ConfigError, match="lock_duration must be a positive, finite number of seconds"):
         open_broker(url, lock_duration=seconds)
+
+
+@pytest.mark.parametrize(
+    ("url", "meant"),
+    [
+        ("REDIS://host", "redis"),
+        ("reddis://host", "redis"),
+        ("rabbitmq://u:s3cret@host", "amqp"),
+        ("Kafkaa://h", "kafka"),
+    ],
+)
+def test_a_scheme_that_is_nearly_right_is_told_with_the_right_one(url, meant):
+    with pytest.raises(ConfigError, match=f"no broker for .*; did you mean '{meant}'\\?; its scheme must be") as caught:
+        open_broker(url)
+    assert "s3cret" not in str(caught.value)

@@ -82,10 +82,35 @@ def test_a_server_that_answers_what_no_such_product_does_is_an_error_too(tmp_pat
     assert reason in json.loads(capsys.readouterr().out)["error"]
 
 
-@pytest.mark.parametrize("length", ["-5", "0", "nan", "inf"])
+@pytest.mark.parametrize("length", ["-5", "0", "nan", "inf", "soon", "9" * 400])
 def test_the_longest_run_takes_some_seconds(capsys, length):
     assert main(["doctor", "memory:", "--longest-run", length]) == 2
-    assert "write seconds above 0" in capsys.readouterr().err
+    assert "write a time above 0, such as 90s, 10m or 1h" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_who_asks_for_the_longest_run_gets_an_answer(tmp_path, capsys, there):
+    if there:
+        (tmp_path / "queue.db").touch()
+    assert main(["doctor", f"sqlite://{tmp_path}/queue.db", "--longest-run", "1h"]) == 0
+    said = capsys.readouterr().out
+    assert "ok       long runs: the longest run takes 3600 s: its lock of 30 s is renewed meanwhile" in said
+    assert main(["doctor", f"sqlite://{tmp_path}/queue.db"]) == 0
+    assert "long runs" not in capsys.readouterr().out
+
+
+def test_a_broker_that_is_named_twice_is_refused(tmp_path, capsys):
+    assert main(["doctor", f"sqlite://{tmp_path}/queue.db", "--broker", "memory:"]) == 2
+    assert "the broker is named twice, as URL and as --broker" in capsys.readouterr().err
+    assert main(["doctor", "--broker", f"sqlite://{tmp_path}/queue.db"]) == 0
+
+
+@pytest.mark.parametrize("words", [["URL"], ["--broker", "URL"]])
+def test_a_queue_that_is_not_there_is_to_be_looked_for_at_the_same_broker(tmp_path, capsys, words):
+    url = f"sqlite://{tmp_path}/queue.db"
+    (tmp_path / "queue.db").touch()
+    assert main(["doctor", *(url if word == "URL" else word for word in words), "--queue", "infer"]) == 0
+    assert f"-> dumbwaiter queues --broker {url}\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("kind", "level"), [("tmpfs", "danger"), ("ext4", "ok")])

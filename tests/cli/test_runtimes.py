@@ -13,6 +13,7 @@ import pytest
 
 from dumbwaiter.brokers import ADAPTERS
 from dumbwaiter.testing import eventually
+from dumbwaiter.testing.servers.redis import RedisServer, redis_program
 from processes import environment, gone
 
 pytestmark = pytest.mark.anyio
@@ -153,3 +154,13 @@ async def test_whoever_asks_it_to_stop_until_it_is_gone_does_not_kill_it(runtime
 
     await eventually(gone_by_sigterm, within=30.0)
     assert started.process.returncode == 0, started.log
+
+
+async def test_a_worker_says_so_when_its_broker_keeps_nothing_on_disk(runtime, tmp_path):
+    server = RedisServer(redis_program(), tmp_path / "redis", "--appendonly", "no")
+    server.start()
+    try:
+        worker = runtime("worker", "light:Shout", DUMBWAITER_BROKER=server.url)
+        await worker.says("is lost when its server stops, as that is configured; dumbwaiter doctor says what to change")
+    finally:
+        server.stop()

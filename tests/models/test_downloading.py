@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import hashlib
 import io
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import threading
 import traceback
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from hypothesis import strategies as st
 from dumbwaiter import object_stores
 from dumbwaiter.blobs import open_store
 from dumbwaiter.errors import ModelLoadError
+from dumbwaiter.models import downloading
 from dumbwaiter.models.downloading import _boot
 from dumbwaiter.models.progress import Progress, bar
 from dumbwaiter.models.weights import local_weights
@@ -33,7 +36,11 @@ NBYTES = 24 * 1024 * 1024
 
 
 class SlowStore(ThreadingHTTPServer):
-    """An object by GET, with ranges; it stops after *pause_after* bytes of an answer until *goes_on*."""
+    """An object by GET, with ranges; it stops after *pause_after* bytes of an answer until *goes_on*.
+
+    *of_ranges*: status, headers, first byte and end of what it answers to any range, where that is not as it should be.
+    *is_replaced_then*: after such an answer; and it knows no conditions.
+    """
 
     daemon_threads = True
 
@@ -43,6 +50,8 @@ class SlowStore(ThreadingHTTPServer):
         self.pause_after = None
         self.goes_on = threading.Event()
         self.sent = []
+        self.of_ranges = None
+        self.is_replaced_then = False
 
     def replace(self):
         self.body = os.urandom(NBYTES)
@@ -51,12 +60,15 @@ class SlowStore(ThreadingHTTPServer):
 class _SlowRequest(BaseHTTPRequestHandler):
     def do_GET(self):
         body, tag = self.server.body, f'"{hashlib.md5(self.server.body).hexdigest()}"'
-        if self.headers.get("if-match") not in {None, tag}:
+        if self.headers.get("if-match") not in {None, tag} and not self.server.is_replaced_then:
             self.send_response(412)
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("range", ""))
+        if asked and self.server.of_ranges is not None:
+            self.answer_strangely(body, tag)
+            return
         start = int(asked[1]) if asked else 0
         self.send_response(206 if asked else 200)
         if asked:
@@ -74,6 +86,19 @@ class _SlowRequest(BaseHTTPRequestHandler):
             self.server.sent.append(start)
         except OSError:
             pass  # whoever asked has died
+
+    def answer_strangely(self, body, tag):
+        status, headers, start, end = self.server.of_ranges
+        part = body[start:end]
+        if self.server.is_replaced_then:
+            self.server.replace()
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(part)), "ETag": tag}.items():
+            self.send_header(name, value)
+        self.send_header("Last-Modified", "Wed, 01 Jan 2025 00:00:00 GMT")
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            self.wfile.write(part)
 
     def log_message(self, *args):
         pass
@@ -146,6 +171,55 @@ async def test_who_comes_after_a_process_that_was_killed_reads_on_where_it_stopp
     assert slow.sent[-1] == there > 0
     assert f"going on after {there:,} bytes that are there" in said
     assert kept(tmp_path, ".tmp-*") == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "of_ranges",
+    [
+        (200, {}, 0, NBYTES),
+        (206, {}, 5, NBYTES),
+        (206, {"Content-Range": f"bytes 0-4/{NBYTES}"}, 0, 5),
+        (206, {"Content-Range": "some"}, 0, 5),
+        (416, {}, 0, 0),
+    ],
+    ids=["all-of-it", "an-unnamed-part", "another-part", "an-unreadable-part", "refused"],
+)
+async def test_from_a_store_that_gives_no_parts_all_of_it_is_fetched_again(slow, fetching, tmp_path, of_ranges):
+    await kill_in_the_middle(slow, fetching, tmp_path)
+    slow.of_ranges = of_ranges
+    process = fetching()
+    out, said = await asyncio.to_thread(process.communicate)
+    assert content(out) == slow.body
+    assert "its store gives no part of it; fetching all of it again" in said
+    assert kept(tmp_path, ".tmp-*") == []
+
+
+@pytest.mark.anyio
+async def test_a_store_that_fails_meanwhile_costs_nothing_of_the_part(slow, fetching, tmp_path, monkeypatch):
+    await kill_in_the_middle(slow, fetching, tmp_path)
+    there = unfinished_nbytes(tmp_path)
+    slow.of_ranges = (500, {}, 0, 0)
+    monkeypatch.setattr(downloading, "connect", partial(object_stores.connect, retry_for=0.1))
+    with pytest.raises(ModelLoadError, match="500 Internal Server Error"):
+        await asyncio.to_thread(local_weights, "s3://kitchen/net.bin", project=tmp_path)
+    assert unfinished_nbytes(tmp_path) == there
+    slow.of_ranges = None
+    assert local_weights("s3://kitchen/net.bin", project=tmp_path).read_bytes() == slow.body
+    assert slow.sent[-1] == there
+
+
+@pytest.mark.anyio
+async def test_an_object_that_is_replaced_before_all_of_it_is_fetched_again_is_not_mixed(slow, fetching, tmp_path):
+    """Such a store may not know conditions either."""
+    await kill_in_the_middle(slow, fetching, tmp_path)
+    slow.of_ranges = (200, {}, 0, NBYTES)
+    slow.is_replaced_then = True
+    out, _ = await asyncio.to_thread(fetching().communicate)
+    assert "it was replaced in this moment; start again" in out
+    slow.of_ranges = None
+    out, _ = await asyncio.to_thread(fetching().communicate)
+    assert content(out) == slow.body
 
 
 @pytest.mark.anyio

@@ -14,6 +14,7 @@ from dumbwaiter.brokers.contract import Claim
 from dumbwaiter.takeover.journal import VERSION, Change, Entry, Journal, JournalUnreadableError, Page, _frame, read
 
 BOOT = "this boot"
+FILE = "this file"
 EVER = 1e9
 
 
@@ -22,7 +23,7 @@ class File:
 
     def __init__(self) -> None:
         self.content = b""
-        self.journal = Journal(BOOT)
+        self.journal = Journal(BOOT, FILE)
         self.writes: list[tuple[int, bytes]] = []
 
     def hold(self, *keys: str, until: float = EVER) -> None:
@@ -44,7 +45,7 @@ def after_write(content: bytes, start: int, piece: bytes) -> bytes:
 
 
 def held_in(content: bytes) -> dict[str, float]:
-    return {entry.token.removeprefix("token of "): entry.until for entry in read(content, boot=BOOT)}
+    return {entry.token.removeprefix("token of "): entry.until for entry in read(content, boot=BOOT, file=FILE)}
 
 
 def test_what_is_held_is_read_and_what_is_dropped_is_not():
@@ -55,7 +56,7 @@ def test_what_is_held_is_read_and_what_is_dropped_is_not():
     file.hold("d")
     file.write()
     assert file.held == {"a": EVER, "c": EVER, "d": EVER}
-    (entry, *_) = read(file.content, boot=BOOT)
+    (entry, *_) = read(file.content, boot=BOOT, file=FILE)
     assert (entry.queue, entry.token) == ("queue", "token of a")
 
 
@@ -114,14 +115,22 @@ def test_a_journal_of_another_boot_is_none():
     file.hold("a")
     file.write()
     with pytest.raises(JournalUnreadableError, match="before this machine was started, or by another machine"):
-        read(file.content, boot="another boot")
+        read(file.content, boot="another boot", file=FILE)
+
+
+def test_a_journal_that_was_copied_to_another_file_is_none():
+    file = File()
+    file.hold("a")
+    file.write()
+    with pytest.raises(JournalUnreadableError, match="a copy of another file, whose holder may be alive"):
+        read(file.content, boot=BOOT, file="another file")
 
 
 def test_a_journal_of_another_version_is_none_whatever_its_form():
     payload = msgspec.msgpack.encode([VERSION + 1, {"held": "in another way"}])
     content = len(payload).to_bytes(4, "little") + zlib.crc32(payload).to_bytes(4, "little") + payload
     with pytest.raises(JournalUnreadableError, match=rf"version {VERSION + 1}.*writes version {VERSION}"):
-        read(content, boot=BOOT)
+        read(content, boot=BOOT, file=FILE)
 
 
 @pytest.mark.parametrize(
@@ -129,29 +138,31 @@ def test_a_journal_of_another_version_is_none_whatever_its_form():
     [
         b"",
         b"\xc1",
-        *map(msgspec.msgpack.encode, ([], [VERSION], "text", [VERSION, BOOT, 1, [[1, "queue", "token", "soon"]]])),
+        *map(
+            msgspec.msgpack.encode, ([], [VERSION], "text", [VERSION, BOOT, FILE, 1, [[1, "queue", "token", "soon"]]])
+        ),
     ],
 )
 def test_a_page_that_is_none_is_refused_although_its_checksum_is_right(payload):
     content = len(payload).to_bytes(4, "little") + zlib.crc32(payload).to_bytes(4, "little") + payload
     with pytest.raises(JournalUnreadableError, match="damaged"):
-        read(content, boot=BOOT)
+        read(content, boot=BOOT, file=FILE)
 
 
 def test_a_time_that_is_none_is_passed_over():
     held = [Entry(number, "queue", "a", until) for number, until in enumerate((float("nan"), 1.0))]
-    assert held_in(_frame(Page(VERSION, BOOT, 1, held))) == {"a": 1.0}
+    assert held_in(_frame(Page(VERSION, BOOT, FILE, 1, held))) == {"a": 1.0}
 
 
 def test_changes_of_an_older_page_are_not_read():
-    page, stale = _frame(Page(VERSION, BOOT, 2, [])), _frame(Change(1, [Entry(1, "queue", "old", EVER)], []))
+    page, stale = _frame(Page(VERSION, BOOT, FILE, 2, [])), _frame(Change(1, [Entry(1, "queue", "old", EVER)], []))
     assert held_in(page + stale) == {}
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_at_all_are_a_journal_or_refused(content):
     with contextlib.suppress(JournalUnreadableError):
-        read(content, boot=BOOT)
+        read(content, boot=BOOT, file=FILE)
 
 
 STEPS = st.lists(st.tuples(st.sampled_from(["hold", "drop", "write"]), st.integers(0, 8)), max_size=60)

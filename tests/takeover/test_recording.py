@@ -44,7 +44,7 @@ class Desk:
     def __init__(self, inner, slot):
         self.inner = inner
         self.slot = slot
-        self.recorder = Recorder(slot, Journal(BOOT))
+        self.recorder = Recorder(slot, Journal(BOOT, slot.file))
         self.broker = RecordingBroker(inner, self.recorder)
 
     async def take(self, count):
@@ -56,7 +56,9 @@ class Desk:
     def written(self):
         """Lock token and end of what lies in the file."""
         content = self.slot.read(100_000)
-        return {entry.token: entry.until for entry in (read(content, boot=BOOT) if content else [])}
+        return {
+            entry.token: entry.until for entry in (read(content, boot=BOOT, file=self.slot.file) if content else [])
+        }
 
 
 @pytest.fixture
@@ -102,7 +104,7 @@ async def test_one_claim_to_all_is_written_before_the_first_receive_and_nothing_
     assert desk.slot.writes == 1
     await desk.broker.create_queue("other")
     await desk.broker.receive("other", max_messages=1, max_wait=0.0)
-    assert len(read(desk.slot.read(1000), boot=BOOT)) == 2
+    assert len(read(desk.slot.read(1000), boot=BOOT, file=desk.slot.file)) == 2
 
 
 async def test_a_receive_in_vain_writes_nothing(desk):

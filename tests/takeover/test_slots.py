@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from dumbwaiter import file_systems
 from dumbwaiter.takeover import slots
-from dumbwaiter.takeover.slots import take_free, this_boot
+from dumbwaiter.takeover.slots import take_free
 from dumbwaiter.testing import eventually
 
 pytestmark = pytest.mark.anyio
@@ -157,6 +161,18 @@ async def test_a_forked_child_does_not_keep_the_slot_of_its_parent(tmp_path):
         os.waitpid(child, 0)  # noqa: ASYNC222 - it was killed
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_nor_one_that_nobody_refers_to(tmp_path):
+    take_free(tmp_path)
+    gc.collect()
+    child = os.fork()
+    if child == 0:
+        os._exit(str(tmp_path / "slot-0") in {os.path.realpath(fd) for fd in Path("/proc/self/fd").iterdir()})
+    _, status = os.waitpid(child, 0)
+    close([slot for slot in slots._open if slot.path.parent == tmp_path])
+    assert os.waitstatus_to_exitcode(status) == 0, "the child has its file open"
+
+
 def test_a_link_or_a_folder_in_the_place_of_a_slot_is_passed_over(tmp_path):
     (tmp_path / "slot-0").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "slot-1").mkdir()
@@ -165,6 +181,17 @@ def test_a_link_or_a_folder_in_the_place_of_a_slot_is_passed_over(tmp_path):
     assert names(taken) == ["slot-2"]
     assert not (tmp_path / "elsewhere").exists()
     close(taken)
+
+
+def test_a_slot_knows_its_file_wherever_that_is_moved_and_no_copy_of_it(tmp_path):
+    (slot,) = take_free(tmp_path / "slots")
+    shutil.copytree(tmp_path / "slots", tmp_path / "copy", copy_function=shutil.copy2)
+    (tmp_path / "slots").rename(tmp_path / "moved")
+    slot.close()
+    (moved,), (copy,) = take_free(tmp_path / "moved"), take_free(tmp_path / "copy")
+    assert moved.file == slot.file
+    assert copy.file != slot.file
+    close([moved, copy])
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o777, 0o1777])
@@ -194,7 +221,7 @@ def test_a_slot_that_others_may_write_to_is_passed_over_and_that_is_said(tmp_pat
 def test_a_folder_that_other_machines_may_share_is_refused(tmp_path, monkeypatch):
     mounts = tmp_path / "mounts"
     mounts.write_text(f"/dev/vda / ext4 rw 0 0\nserver:/export {tmp_path} nfs4 rw 0 0\n")
-    monkeypatch.setattr(slots, "_MOUNTS", mounts)
+    monkeypatch.setattr(file_systems, "_MOUNTS", mounts)
     with pytest.raises(OSError, match=r"network file system \(nfs4\)"):
         take_free(tmp_path / "slots")
 
@@ -211,8 +238,3 @@ def test_there_is_an_end_to_slots(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="all 2 slots"):
         take_free(tmp_path)
     close(taken)
-
-
-def test_a_boot_has_one_name():
-    assert this_boot() == this_boot()
-    assert len(this_boot()) > 30

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import signal
 import subprocess
 import sys
@@ -125,6 +126,30 @@ async def test_a_second_consumer_takes_nothing_back_from_a_living_one(machine):
         async with taking_over(opened, machine.slots, QUEUE):
             assert await locked(opened) == 1
         assert living.poll() is None
+
+
+async def test_a_copy_of_the_folder_takes_nothing_from_a_living_one(machine, caplog, tmp_path):
+    """The lock of the kernel's stays with the file, and what was written down in it goes along."""
+    async with machine.broker() as opened:
+        await send(opened, 1)
+        living = machine.holder(1)
+        shutil.copytree(machine.slots, tmp_path / "copy")
+        async with taking_over(opened, tmp_path / "copy", QUEUE):
+            assert await locked(opened) == 1
+        assert living.poll() is None
+        assert "slot-0 is passed over, and what it names waits for its lock to end: it is a copy" in caplog.text
+        machine.kill(living)
+        async with taking_over(opened, machine.slots, QUEUE):
+            assert await locked(opened) == 0
+
+
+async def test_a_folder_that_was_moved_is_as_good_as_before(machine):
+    async with machine.broker() as opened:
+        sent = await send(opened, 1)
+        machine.kill(machine.holder(1))
+        machine.slots = machine.slots.rename(machine.slots.with_name("moved"))
+        async with taking_over(opened, machine.slots, QUEUE) as broker:
+            assert await take(broker, 1) == dict.fromkeys(sent, 2)
 
 
 async def test_several_that_were_killed_are_all_replaced_by_one(machine):

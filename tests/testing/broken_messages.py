@@ -57,6 +57,24 @@ class TurnsAbsentAttributesIntoEmptyText(Sending):
         return replace(message, subject=message.subject or "")
 
 
+ANY_CONTENT_TYPE = "test_any_content_type_arrives_unchanged_and_harms_no_other_message_of_its_batch"
+
+
+@breaks(ANY_CONTENT_TYPE)
+class DropsContentTypesThatAreNotAscii(Sending):
+    def change(self, message):
+        is_odd = not (message.content_type or "").isascii()
+        return replace(message, content_type=None) if is_odd else message
+
+
+@breaks(ANY_CONTENT_TYPE)
+class MakesOneMessageOfABatchWithAnOddContentType(MemoryBroker):
+    async def send(self, queue, messages, *, delay=0.0):
+        if not all((one.content_type or "").isascii() for one in messages):
+            messages = [replace(messages[0], body=b"".join(one.body for one in messages))]
+        await super().send(queue, messages, delay=delay)
+
+
 @breaks("test_an_empty_batch_is_a_no_op_for_every_verb")
 class SendsAnEmptyBatchAsAnEmptyMessage(MemoryBroker):
     async def send(self, queue, messages, *, delay=0.0):

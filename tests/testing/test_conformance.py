@@ -23,6 +23,7 @@ RULES = {
     "a message arrives unchanged, with a body that is not UTF-8 and all attributes": {
         "test_a_message_arrives_unchanged_with_a_non_utf8_body_and_all_attributes",
         "test_a_message_without_attributes_arrives_unchanged_with_an_empty_body",
+        "test_any_content_type_arrives_unchanged_and_harms_no_other_message_of_its_batch",
     },
     "an empty batch is no error": {"test_an_empty_batch_is_a_no_op_for_every_verb"},
     "a batch arrives whole": {
@@ -159,6 +160,7 @@ RULES = {
         "test_every_verb_raises_while_the_server_is_down",
         "test_a_receive_that_waits_while_the_server_dies_raises_or_gets_what_comes_later",
     },
+    "[a closed broker leaves nothing open]": {"test_brokers_that_were_closed_leave_no_descriptor_open"},
     "a closed broker raises": {
         "test_every_verb_of_a_closed_broker_raises",
         "test_closing_twice_is_no_error",
@@ -186,6 +188,7 @@ RULES = {
         "test_a_delay_that_ends_wakes_a_waiting_receiver",
     },
     "[a delay that the product cannot keep is none]": {"test_a_delay_that_the_product_cannot_keep_is_none"},
+    "[what is no delay is none]": {"test_handing_back_never_fails_for_its_delay"},
     "[deduplication]": {
         "test_a_second_send_of_the_same_message_id_is_dropped",
         "test_a_second_send_of_an_id_that_is_dead_by_now_is_dropped",

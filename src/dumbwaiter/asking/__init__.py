@@ -2,7 +2,7 @@
 
 One Asker has one inbox and one task that reads it; answers are matched by correlation id. Messages sent in the same
 turn of the event loop travel in one ``send``, and while a ``send`` is on its way the next ones gather behind it.
-Nothing here retries a request: an error reaches whoever asked.
+The Asker does not send a request again: an error reaches whoever asked, who may do so, as while_away() does.
 """
 
 from dumbwaiter.asking.asker import CLAIM_THRESHOLD, Asker
@@ -12,6 +12,7 @@ from dumbwaiter.asking.outbox import MAX_SEND
 from dumbwaiter.asking.patience import Patience
 from dumbwaiter.asking.pending import Pending
 from dumbwaiter.asking.polling import Polling
+from dumbwaiter.asking.repeating import while_away
 from dumbwaiter.asking.results import await_result
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "await_result",
     "cancel",
     "follow_to_end",
+    "while_away",
 ]

@@ -27,7 +27,9 @@ def open_store(url: str) -> BlobStore:
         from dumbwaiter.blobs.objects import ObjectBlobStore  # noqa: PLC0415 - obstore is slow to import
 
         return ObjectBlobStore(url)
-    raise ConfigError(f"no blob store for {shown(url)!r}: its scheme must be one of az:, file:, gs:, memory:, s3:")
+    hint = f"; if a folder is meant, write file:{url}" if url and not colon else ""
+    schemes = "its scheme must be one of az:, file:, gs:, memory:, s3:"
+    raise ConfigError(f"no blob store for {shown(url)!r}: {schemes}{hint}")
 
 
 def _folder_of(url: str, rest: str) -> Path:

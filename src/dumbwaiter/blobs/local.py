@@ -39,6 +39,9 @@ class LocalBlobStore(BlobStore):
         self._folder = folder
         self._root = Root(folder)
 
+    async def check(self) -> None:
+        await asyncio.to_thread(self._look)
+
     async def put(self, key: str, data: bytes, *, durable: bool = True) -> None:
         await asyncio.to_thread(self._put, key, data, durable)
 
@@ -93,6 +96,15 @@ class LocalBlobStore(BlobStore):
 
     async def remove_leftovers(self, *, before: float) -> int:
         return await asyncio.to_thread(self._remove_leftovers, before)
+
+    def _look(self) -> None:
+        try:
+            self._root.check()
+            with contextlib.suppress(FileNotFoundError):
+                os.scandir(self._folder).close()
+        except OSError as error:
+            said = f"{error.strerror or error}; name another folder, or give this user access to it"
+            raise BlobError(f"cannot use the blob store in {self._folder}: {said}") from error
 
     def _put(self, key: str, data: bytes, durable: bool) -> None:
         with self._naming("write", key), self._unfinished(key) as unfinished:

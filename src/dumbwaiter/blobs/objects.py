@@ -20,7 +20,7 @@ from dumbwaiter.blobs.chunks import gathered
 from dumbwaiter.blobs.keys import check_key, check_prefix
 from dumbwaiter.blobs.store import CHUNK_NBYTES, PAGE, BlobEntry, BlobStore
 from dumbwaiter.errors import BlobError, BlobExistsError, BlobNotFoundError
-from dumbwaiter.object_stores import connect, reason
+from dumbwaiter.object_stores import BUCKETS, NO_BUCKET, NO_OBJECT, connect, error_code, reason
 from dumbwaiter.urls import shown
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ _NO_CREATE = (
     "{store} cannot let the first writer of an object win, and so would change answers that were given: {why}; "
     "use another service or a newer version of it (for S3, leave AWS_CONDITIONAL_PUT unset)"
 )
+#: Of check(): so long a request that failed is asked again (seconds), and so long one may take.
+_CHECK_AGAIN_FOR, _CHECK_WITHIN = 5.0, "10s"
 _in_memory: dict[str, MemoryStore] = {}
 _in_memory_lock = threading.Lock()
 
@@ -56,6 +58,14 @@ class ObjectBlobStore(BlobStore):
         self._store = _open(url)
         self._lets_the_first_win = isinstance(self._store, MemoryStore)
         self._proving = threading.Lock()
+        self._has_bucket = isinstance(self._store, MemoryStore)
+
+    async def check(self) -> None:
+        store = _open(self.url, retry_for=_CHECK_AGAIN_FOR, within=_CHECK_WITHIN)
+        try:
+            await _in_thread(partial(self._look, store))
+        except (BaseError, OSError, _NoBucketError) as error:
+            raise BlobError(f"cannot use the blob store {shown(self.url)}: {self._why(error)}") from error
 
     async def put(self, key: str, data: bytes, *, durable: bool = True) -> None:  # noqa: ARG002 - see the class
         with self._naming("write", key):
@@ -67,7 +77,7 @@ class ObjectBlobStore(BlobStore):
 
     async def get(self, key: str) -> bytes:
         with self._naming("read", key):
-            return await _in_thread(lambda: bytes(obstore.get(self._store, key).bytes()))
+            return await _in_thread(self._finding(lambda: bytes(obstore.get(self._store, key).bytes())))
 
     async def put_stream(self, key: str, chunks: AsyncIterator[bytes], *, durable: bool = True) -> int:  # noqa: ARG002
         with self._naming("write", key):
@@ -86,7 +96,7 @@ class ObjectBlobStore(BlobStore):
 
     async def stream(self, key: str, *, chunk_nbytes: int = CHUNK_NBYTES) -> AsyncIterator[bytes]:
         with self._naming("read", key):
-            found = await _in_thread(lambda: obstore.get(self._store, key))
+            found = await _in_thread(self._finding(lambda: obstore.get(self._store, key)))
             chunks = iter(found.stream(min_chunk_size=chunk_nbytes))
         while True:
             with self._naming("read", key):
@@ -105,7 +115,7 @@ class ObjectBlobStore(BlobStore):
 
     async def size(self, key: str) -> int:
         with self._naming("read", key):
-            return await _in_thread(lambda: obstore.head(self._store, key)["size"])
+            return await _in_thread(self._finding(lambda: obstore.head(self._store, key)["size"]))
 
     async def list(self, prefix: str) -> list[str]:
         check_prefix(prefix)
@@ -126,12 +136,12 @@ class ObjectBlobStore(BlobStore):
 
     async def delete(self, key: str) -> None:
         with self._naming("delete", key), contextlib.suppress(FileNotFoundError):
-            await _in_thread(lambda: obstore.delete(self._store, key))
+            await _in_thread(self._finding(lambda: obstore.delete(self._store, key)))
 
     async def copy(self, source: str, target: str) -> None:
         check_key(target)
         with self._naming("read", source):
-            await _in_thread(lambda: obstore.copy(self._store, source, target))
+            await _in_thread(self._finding(lambda: obstore.copy(self._store, source, target)))
 
     async def sign(self, method: Literal["GET", "PUT"], key: str, *, expires_in: float) -> str | None:
         store = self._store
@@ -163,12 +173,40 @@ class ObjectBlobStore(BlobStore):
         with contextlib.suppress(BaseError, OSError):  # swept with the claims then
             obstore.delete(self._store, key)
 
+    def _finding(self, call: Callable[[], T]) -> Callable[[], T]:
+        """*call*, whose FileNotFoundError means the object: that the bucket is missing is raised as another error."""
+
+        def found() -> T:
+            try:
+                return call()
+            except FileNotFoundError as error:
+                code = error_code(error)
+                if code in NO_BUCKET:
+                    raise _NoBucketError(str(error)) from error
+                # Once, because whoever waits for a result looks often, and buckets hardly ever go.
+                if code not in NO_OBJECT and not self._has_bucket:
+                    self._look(self._store)
+                raise
+
+        return found
+
+    def _look(self, store: ObjectStore) -> None:
+        """Ask *store* for one object; raises what it says against it."""
+        next(obstore.list(store, chunk_size=1), None)
+        self._has_bucket = True
+
+    def _why(self, error: Exception) -> str:
+        code = error_code(error)
+        if code not in NO_BUCKET:
+            return reason(error)
+        return f"there is no such {BUCKETS[self.url.partition(':')[0]]} ({code}); make it, or mend its name"
+
     @contextlib.contextmanager
     def _listing(self, prefix: str) -> Iterator[None]:
         try:
             yield
-        except (BaseError, OSError) as error:
-            raise BlobError(f"cannot list blobs below {prefix!r} in {shown(self.url)}: {reason(error)}") from error
+        except (BaseError, OSError, _NoBucketError) as error:
+            raise BlobError(f"cannot list blobs below {prefix!r} in {shown(self.url)}: {self._why(error)}") from error
 
     @contextlib.contextmanager
     def _naming(self, verb: str, key: str) -> Iterator[None]:
@@ -176,25 +214,29 @@ class ObjectBlobStore(BlobStore):
         try:
             yield
         except FileNotFoundError as error:
-            # A missing bucket is "not found" too, but to say "no such blob" then would hide it.
+            # A missing bucket is "not found" too: of what is written nothing else can be missing.
             if verb != "read":
-                raise BlobError(f"cannot {verb} blob {key!r} in {shown(self.url)}: {reason(error)}") from error
+                raise BlobError(f"cannot {verb} blob {key!r} in {shown(self.url)}: {self._why(error)}") from error
             raise BlobNotFoundError(key) from None
         except AlreadyExistsError:
             raise BlobExistsError(key) from None
         except NotImplementedError as error:
             raise BlobError(_NO_CREATE.format(store=shown(self.url), why=reason(error))) from error
-        except (BaseError, OSError) as error:
-            raise BlobError(f"cannot {verb} blob {key!r} in {shown(self.url)}: {reason(error)}") from error
+        except (BaseError, OSError, _NoBucketError) as error:
+            raise BlobError(f"cannot {verb} blob {key!r} in {shown(self.url)}: {self._why(error)}") from error
+
+
+class _NoBucketError(Exception):
+    """What a service said of a bucket that is not there. It is no OSError: of those "not found" means an object."""
 
 
 async def _in_thread(call: Callable[[], T]) -> T:
     return await asyncio.get_running_loop().run_in_executor(_threads, call)
 
 
-def _open(url: str) -> ObjectStore:
+def _open(url: str, **times: Any) -> ObjectStore:
     scheme, _, rest = url.partition(":")
     if scheme == "memory":
         with _in_memory_lock:
             return _in_memory.setdefault(rest.strip("/"), MemoryStore())
-    return connect(url)
+    return connect(url, **times)

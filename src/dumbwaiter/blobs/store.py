@@ -37,6 +37,13 @@ class BlobStore(ABC):
     url: str
 
     @abstractmethod
+    async def check(self) -> None:
+        """Look whether the store is there and lets itself be read; nothing is written. For whoever starts to use it.
+
+        Raises BlobError within some seconds, when a service is down or hangs too.
+        """
+
+    @abstractmethod
     async def put(self, key: str, data: bytes, *, durable: bool = True) -> None:
         """Write an object, replacing what is there. With *durable* it survives a power cut once this returns."""
 

@@ -33,6 +33,9 @@ ADAPTERS = {
     **dict.fromkeys(("pulsar", "pulsar+ssl"), "dumbwaiter.brokers.pulsar:PulsarBroker"),
 }
 
+#: What people write for a scheme -> the scheme.
+SYNONYMS = {"rabbitmq": "amqp", "rabbitmqs": "amqps", "valkeys": "rediss"}
+
 #: Package of a client library -> the extra that installs it.
 CLIENTS = {
     "redis": "redis",
@@ -101,9 +104,20 @@ def _adapter_for(url: str) -> type[Broker]:
 
     adapter = adapter_of(scheme) if colon and scheme else None
     if adapter is None:
-        known = ", ".join(f"{name}:" for name in sorted({*ADAPTERS, *schemes()}))
-        raise ConfigError(f"no broker for {shown(url)!r}: its scheme must be one of {known}")
+        names = sorted({*ADAPTERS, *schemes()})
+        hint, known = _meant(scheme, names) if colon else "", ", ".join(f"{name}:" for name in names)
+        raise ConfigError(
+            f"no broker for {shown(url)!r}{f'{hint};' if hint else ':'} its scheme must be one of {known}"
+        )
     return adapter
+
+
+def _meant(scheme: str, known: list[str]) -> str:
+    from dumbwaiter.spelling import did_you_mean  # noqa: PLC0415 - only on the way to an error
+
+    small = scheme.lower()
+    meant = small if small in known else SYNONYMS.get(small)
+    return f"; did you mean {meant!r}?" if meant else did_you_mean(small, known)
 
 
 def _imported(module: str) -> ModuleType:

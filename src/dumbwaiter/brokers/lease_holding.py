@@ -187,7 +187,8 @@ class LeaseHolding(ABC, Generic[H]):
 
     @abstractmethod
     async def _hand_back(self, leases: list[Lease[H]], delay: float, *, counted: bool) -> list[Delivery]:
-        """Make the messages ready after *delay*. Returns and raises as _remove() does.
+        """Make the messages ready after *delay*. Returns and raises as _remove() does; but where somebody else may hold
+        a message by then, and the product would take a word of ours on it, that is not held again.
 
         Of a lease that is not _is_read() there is nothing to copy: only the product itself can hand that back.
         """

@@ -83,6 +83,9 @@ async def _with_known(broker: Broker, error: QueueNotFoundError, settings: Setti
     elif known:
         hint = f"there are: {', '.join(known)}{did_you_mean(error.queue, known)}"
     else:
-        where = "go to the project's folder, name its --broker, or start a worker first"
+        # Only a file is found by the folder in which one stands.
+        is_file = settings.broker.startswith("sqlite:")
+        where = "go to the project's folder, name its --broker" if is_file else "look at the --broker and its ?prefix="
+        where = f"{where}, or start a worker first"
         hint = f"there are none yet on {shown(settings.broker)}; {where}"
     return click.ClickException(f"no queue named {error.queue!r}; {hint}")

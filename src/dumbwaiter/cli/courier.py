@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dumbwaiter.blobs import open_store
 from dumbwaiter.brokers import open_broker
 from dumbwaiter.cli.event_loop import run_for_long
 from dumbwaiter.cli.options import Command, current_settings, setting, settings_options
-from dumbwaiter.cli.runtimes import Tell, status_fd_option
+from dumbwaiter.cli.runtimes import Tell, checked_store, status_fd_option
 from dumbwaiter.cli.status_pipe import Report, StatusPipe
 from dumbwaiter.cli.stopping import deaf_afterwards
 from dumbwaiter.message import WEBHOOKS_QUEUE
@@ -64,8 +63,9 @@ async def _courier(settings: Settings, tell: Tell) -> int:
         open_broker(settings.broker, lock_duration=settings.lock_duration) as opened,
         taking_over(opened, Path(settings.slots), WEBHOOKS_QUEUE) as broker,
     ):
+        store = await checked_store(settings)
         with deaf_afterwards(signal.SIGINT, signal.SIGTERM):
-            return await run_courier_with(settings, broker, open_store(settings.blobs), tell, None)
+            return await run_courier_with(settings, broker, store, tell, None)
 
 
 async def run_courier_with(

@@ -12,8 +12,9 @@ import click
 from dumbwaiter.blobs import open_store
 from dumbwaiter.brokers import open_broker, shown
 from dumbwaiter.brokers.findings import Finding, of_contract, worst
-from dumbwaiter.cli.options import Command, current_settings, json_option, settings_options
+from dumbwaiter.cli.options import Command, current_settings, given_flags, json_option, settings_options
 from dumbwaiter.cli.output import print_json
+from dumbwaiter.config import parse_duration
 from dumbwaiter.errors import BlobError, ConfigError, DumbwaiterError
 from dumbwaiter.printable import printable
 from dumbwaiter.queue_names import queue_names
@@ -32,20 +33,26 @@ class NotExaminedError(click.ClickException):
     exit_code = 3
 
 
-def _longest_run(ctx: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
-    if value is not None and not 0 < value < math.inf:
-        raise click.BadParameter(f"{value} is no length of a run; write seconds above 0", ctx, parameter)
-    return value
+def _longest_run(ctx: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    if value is None:
+        return None
+    try:
+        seconds = parse_duration(value)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        reason = f"{value!r} is no length of a run; write a time above 0, such as 90s, 10m or 1h"
+        raise click.BadParameter(reason, ctx, parameter)
+    return seconds
 
 
 @click.command(cls=Command)
 @click.argument("url", required=False)
 @click.option(
     "--longest-run",
-    type=float,
     callback=_longest_run,
-    metavar="SECONDS",
-    help="How long the longest run of a model takes.",
+    metavar="TIME",
+    help="How long the longest run of a model takes: 90s, 10m or 1h.",
 )
 @click.option(
     "--queue",
@@ -64,12 +71,14 @@ def doctor(url: str | None, longest_run: float | None, queues: tuple[str, ...], 
 
     Examples:
       dumbwaiter doctor
-      dumbwaiter doctor redis://queue.example.com:6379/0 --longest-run 600
+      dumbwaiter doctor redis://queue.example.com:6379/0 --longest-run 10m
       dumbwaiter doctor amqp://127.0.0.1:5672 --queue infer
       dumbwaiter doctor --json nats://127.0.0.1:4222
 
     """
     settings = current_settings()
+    if url is not None and any(name == "--broker" for name, _, _ in given_flags()):
+        raise click.UsageError("the broker is named twice, as URL and as --broker; leave one of them out")
     url = url or settings.broker
     try:
         findings = _findings(url, settings, longest_run, queues)
@@ -104,12 +113,22 @@ def _findings(url: str, settings: Settings, longest_run: float | None, queues: S
 async def _examine(url: str, settings: Settings, longest_run: float | None, queues: Sequence[str]) -> list[Finding]:
     broker = open_broker(url, lock_duration=settings.lock_duration)
     if (unopened := broker.examine_unopened()) is not None:
-        return [*of_contract(broker), *unopened]
+        return _with_longest_run([*of_contract(broker), *unopened], longest_run, broker.lock_duration)
     async with asyncio.timeout(PATIENCE), broker:
-        findings = [*of_contract(broker), *[_no_queue(queue) for queue in queues if not await broker.has_queue(queue)]]
+        missing = [queue for queue in queues if not await broker.has_queue(queue)]
+        findings = [*of_contract(broker), *(_no_queue(queue, broker) for queue in missing)]
         if not broker.capabilities.lists_queues:
             findings += await _look_up(broker, settings)
-        return [*findings, *await broker.examine(longest_run=longest_run)]
+        findings += await broker.examine(longest_run=longest_run)
+        return _with_longest_run(findings, longest_run, broker.lock_duration)
+
+
+def _with_longest_run(findings: list[Finding], longest_run: float | None, lock: float) -> list[Finding]:
+    """*findings*, and that a run of that length is well, where it was asked and the broker has no limit to tell of."""
+    if longest_run is None or any("longest run" in finding.text for finding in findings):
+        return findings
+    text = f"the longest run takes {longest_run:g} s: its lock of {lock:g} s is renewed meanwhile, as often as needed"
+    return [*findings, Finding(level="ok", subject="long runs", text=text)]
 
 
 async def _look_up(broker: Broker, settings: Settings) -> list[Finding]:
@@ -122,9 +141,13 @@ async def _look_up(broker: Broker, settings: Settings) -> list[Finding]:
     return []
 
 
-def _no_queue(queue: str) -> Finding:
+def _no_queue(queue: str, broker: Broker) -> Finding:
     text = "is not there, so it was not looked at; the worker of its model makes it"
-    return Finding(level="note", subject=f"queue {queue}", text=text, remedy="dumbwaiter queues")
+    remedy = "start that worker, or look at the name and at the ?prefix= of the URL"
+    if broker.capabilities.lists_queues:
+        place = shown(broker.url) if shown(broker.url) == broker.url else "URL"
+        remedy = f"dumbwaiter queues --broker {place}"
+    return Finding(level="note", subject=f"queue {queue}", text=text, remedy=remedy)
 
 
 def _print(finding: Finding) -> None:

@@ -22,6 +22,7 @@ from dumbwaiter.cli.targets import settings_and_models, spec_of
 from dumbwaiter.config import Settings
 from dumbwaiter.observe import configure_logging
 from dumbwaiter.takeover import taking_over
+from dumbwaiter.urls import shown
 
 if TYPE_CHECKING:
     from dumbwaiter.blobs import BlobStore
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from dumbwaiter.models.contract import ModelSpec
 
 Tell = Callable[[Report], None]
+_log = logging.getLogger(__name__)
 status_fd_option = click.option("--status-fd", type=int, default=None, hidden=True)
 host_option = setting("--host", "gateway", "host", text="Address to listen on (default 127.0.0.1).", metavar="ADDRESS")
 port_option = setting("--port", "gateway", "port", text="Port (default 8080); 0 takes any free one.", metavar="N")
@@ -120,8 +122,9 @@ def _show_tracebacks() -> Tell:
 
 async def _gateway(settings: Settings, tell: Tell) -> int:
     async with open_broker(settings.broker, lock_duration=settings.lock_duration) as broker:
+        store = await checked_store(settings)
         with deaf_afterwards(signal.SIGINT, signal.SIGTERM):
-            return await run_gateway_with(settings, broker, open_store(settings.blobs), tell, None)
+            return await run_gateway_with(settings, broker, store, tell, None)
 
 
 async def _worker(settings: Settings, spec: ModelSpec, tell: Tell) -> int:
@@ -129,8 +132,22 @@ async def _worker(settings: Settings, spec: ModelSpec, tell: Tell) -> int:
         open_broker(settings.broker, lock_duration=settings.lock_duration) as opened,
         taking_over(opened, Path(settings.slots), spec.name) as broker,
     ):
+        store = await checked_store(settings)
+        if not broker.capabilities.durable:
+            _log.warning(
+                "what waits on %s is lost when its server stops, as that is configured; "
+                "dumbwaiter doctor says what to change",
+                shown(settings.broker),
+            )
         with deaf_afterwards(signal.SIGINT, signal.SIGTERM):
-            return await run_worker_with(settings, spec, broker, open_store(settings.blobs), tell, None)
+            return await run_worker_with(settings, spec, broker, store, tell, None)
+
+
+async def checked_store(settings: Settings) -> BlobStore:
+    """The blob store, after a look at it: what is wrong with it ends a runtime that starts. Raises BlobError."""
+    store = open_store(settings.blobs)
+    await store.check()
+    return store
 
 
 async def run_gateway_with(

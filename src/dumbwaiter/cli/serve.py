@@ -74,6 +74,7 @@ def serve(models: tuple[str, ...], weights: tuple[str, ...], as_json: bool) -> i
 
 async def _try(settings: Settings, broker: Broker, store: BlobStore) -> None:
     """What is wrong is told here, once, and not by each process at each of its tries."""
+    await store.check()
     options, outbound = settings.gateway, settings.outbound
     might_be_wrong = (options.certfile, options.keyfile, outbound.allowed_hosts, outbound.allowed_networks)
     if any(might_be_wrong) or options.needs_keys:

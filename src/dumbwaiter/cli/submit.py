@@ -6,14 +6,16 @@ import asyncio
 import itertools
 import shlex
 import sys
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from dumbwaiter.answers import failure_of, timings_of
+from dumbwaiter.asking import while_away
 from dumbwaiter.cli.asking import Asking, asking, gateway_options, is_through_gateway, same_way
 from dumbwaiter.cli.inputs import Input, inputs_of
 from dumbwaiter.cli.options import Command, json_option, settings_options
@@ -27,6 +29,7 @@ from dumbwaiter.cli.putting import (
     print_beside_name,
     refuse_bytes,
 )
+from dumbwaiter.cli.submit_window import in_order
 from dumbwaiter.cli.watching import unless_failing, with_reason
 from dumbwaiter.client import Cancellation
 from dumbwaiter.config import parse_duration
@@ -40,14 +43,12 @@ from dumbwaiter.errors import (
 )
 from dumbwaiter.prediction import status_of
 from dumbwaiter.printable import printable
-from dumbwaiter.tasks import end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from dumbwaiter.message import Message
 
-_IN_FLIGHT = 32
 _NOTHING_KNOWN = "nothing is known of {}: if it waits it will not run; if you mistyped it, cancel the right one"
 _SHOWN_IDS = 3
 
@@ -238,7 +239,8 @@ async def _leave(asked: _Asked) -> int:
     async with asking() as (client, _):
         for given in asked.inputs:
             message = given.message(asked.model, content_type=asked.content_type, patience=None)
-            handle = await client.submit_message(asked.model, message, keep=True)
+            send = partial(client.submit_message, asked.model, message, keep=True)
+            handle = await while_away(send, asked.wait, id_=message.id)
             asked.under_way[handle.id] = None
             if asked.as_json:
                 print_json_line({"input": given.name, "id": handle.id})
@@ -277,7 +279,7 @@ async def _ask(asked: _Asked, put: Put) -> int:
             return await _ask_one(asked, opened, given)
 
         with _progress(len(asked.inputs)) as advance:
-            async for given, task in _in_order(asked.inputs, ask):
+            async for given, task in in_order(asked.inputs, ask):
                 worst = max(worst, _show_outcome(given.name, task, as_json=asked.as_json, put=put))
                 advance()
     return worst
@@ -294,20 +296,6 @@ async def _ask_one(asked: _Asked, opened: Asking, given: Input) -> Message:
         if opened.store is None:
             raise
         raise await with_reason(opened.store, asked.model, error) from None
-
-
-async def _in_order(inputs: Sequence[Input], ask: Any) -> AsyncIterator[tuple[Input, asyncio.Task[Message]]]:
-    """Each input with its finished task, in order; a bounded number of them is under way."""
-    tasks: dict[int, asyncio.Task[Message]] = {}
-    try:
-        for number, given in enumerate(inputs):
-            for ahead in range(number, min(number + _IN_FLIGHT, len(inputs))):
-                if ahead not in tasks:
-                    tasks[ahead] = asyncio.create_task(ask(inputs[ahead]))
-            await asyncio.wait({tasks[number]})
-            yield given, tasks[number]
-    finally:
-        await end(tasks.values())
 
 
 async def _fetch(id_: str, wait: float) -> Message:

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from dumbwaiter.answers import failure_of, raise_for_failure
-from dumbwaiter.asking import CLAIM_THRESHOLD, Patience
+from dumbwaiter.asking import CLAIM_THRESHOLD, Patience, while_away
 from dumbwaiter.client.door import Cancellation, Event, PredictionStatus
 from dumbwaiter.client.doors import door_to
 from dumbwaiter.client.mapping import each_of, next_of, outcome_of
@@ -106,7 +106,8 @@ class AsyncClient:
     close. *tenant* is for whom the requests are.
 
     Over a broker: *blobs* is the URL of the blob store, or the store itself; needed for bodies above *claim_threshold*
-    bytes where the broker does not take them, and for kept results.
+    bytes where the broker does not take them, and for kept results. While the broker is unavailable a request is sent
+    again, with the same id, until its timeout has passed; submit() has none, and raises BrokerUnavailableError at once.
 
     Through a gateway: *api_key* (by default that of the variable DUMBWAITER_API_KEY) and *headers* go with every
     request. One that got no answer, because the connection broke or the gateway said 429, 502 or 503, is sent again up
@@ -231,7 +232,10 @@ class AsyncClient:
 
     async def stream_message(self, model: str, message: Message, *, timeout: float = 60.0) -> AsyncGenerator[Event]:
         """As stream(), for a message made by hand, with nothing decoded."""
-        id_ = (await self._door.submit(_model(model), message, keep=True)).id
+        submitted = await while_away(
+            lambda: self._door.submit(_model(model), message, keep=True), timeout, id_=message.id
+        )
+        id_ = submitted.id
         self._streams.add(id_)
         outputs = Outputs()
         try:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Iterator
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from dumbwaiter.answers import failure_of
-from dumbwaiter.asking import Asker, Polling, await_result, cancel, follow_to_end
+from dumbwaiter.asking import Asker, Patience, Polling, await_result, cancel, follow_to_end, while_away
 from dumbwaiter.blobs import BlobStore, events, open_store
 from dumbwaiter.blobs.results import has_result, load_result
 from dumbwaiter.brokers import open_broker, shown
@@ -34,6 +34,7 @@ class BrokerDoor(Door):
         self._given = broker
         self._store = open_store(blobs) if isinstance(blobs, str) else blobs
         self._claim_threshold = claim_threshold
+        self._is_checked = False
         self._broker: Broker | None = None
         self._asker: Asker | None = None
         self._stack = contextlib.AsyncExitStack()
@@ -54,15 +55,20 @@ class BrokerDoor(Door):
         await self._stack.aclose()
 
     async def ask(self, model: str, message: Message, *, timeout: float) -> Message:
+        patience = Patience(timeout)
+
+        def send() -> Awaitable[Message]:
+            return self._open_asker().ask(model, message, timeout=patience)
+
         with self._naming_broker():
-            return await self._open_asker().ask(model, message, timeout=timeout)
+            return await while_away(send, patience, id_=message.id)
 
     async def submit(self, model: str, message: Message, *, keep: bool) -> Submitted:
         asker = self._open_asker()
         with self._naming_broker():
             if not keep:
                 return Submitted(message.id, await asker.begin(model, message, confirm=True))
-            self._open_store()
+            await self._check_store()
             await asker.send(model, message)
             return Submitted(message.id, None)
 
@@ -109,6 +115,12 @@ class BrokerDoor(Door):
             "uploads go through a gateway; give this client a gateway's URL. Over a broker a large input is "
             "sent like any other: it lies in the blob store while its message waits"
         )
+
+    async def _check_store(self) -> None:
+        """Whoever is told of a result that will be kept must not find that it never could be: looked at once."""
+        if not self._is_checked:
+            await self._open_store().check()
+            self._is_checked = True
 
     async def _knows(self, store: BlobStore, id_: str) -> bool:
         """Whether the request *id_* has begun to run, or waits in a queue whose broker can tell."""

@@ -85,6 +85,8 @@ class Door(ABC):
     async def ask(self, model: str, message: Message, *, timeout: float) -> Message:
         """The answer to *message*, an output or a failure, within *timeout* seconds.
 
+        What is away for a moment is asked again meanwhile, for the same request.
+
         Raises PredictionTimeoutError, QueueNotFoundError, BlobError, BrokerUnavailableError or GatewayError.
         """
 

@@ -2,7 +2,8 @@
 
 Whoever comes first holds a lock of the kernel's, which dies with its process, and the others wait for it. What is still
 being fetched lies under another name, so that a file under its own name is whole; who comes after a process that died
-reads on where it stopped, unless the machine was started anew since: then nobody knows what reached the disk.
+reads on where it stopped, unless the machine was started anew since: then nobody knows what reached the disk. Where the
+store gives no parts of objects it takes all of it anew.
 """
 
 from __future__ import annotations
@@ -31,7 +32,13 @@ if TYPE_CHECKING:
 
 UNFINISHED = ".tmp-"
 _PIN = re.compile(r"sha256=([0-9a-f]{64})", re.IGNORECASE)
+#: How obstore says that an answer is not the part that was asked for; by its type it is any other error.
+_NO_PART = re.compile(
+    r"Generic \w+ error: (Received non-partial response|Content-Range header|Requested \d+\.\.\d+, got|"
+    r"Failed to parse value for CONTENT_RANGE)|status code: 416 "
+)
 _CHUNK_NBYTES = 1024 * 1024
+_REPLACED = "it was replaced in this moment; start again"
 _NAME_NBYTES = 100
 """A file system takes 255 bytes, and a digest stands before the name."""
 
@@ -175,7 +182,12 @@ def _receive(store: ObjectStore, name: str, found: GetResult, file: Any, progres
     if have:
         progress.say(f"going on after {have:,} bytes that are there")
     if have < size:
-        chunks = found if not have else _get(store, name, {"range": {"offset": have}, "if_match": e_tag})
+        chunks = _rest(store, name, have, e_tag) if have else found
+        if chunks is None:
+            progress.say("its store gives no part of it; fetching all of it again")
+            chunks = _whole(store, name, e_tag)
+            file.truncate(0)
+            digest, have = hashlib.sha256(), 0
         with progress.after(have):
             for chunk in chunks.stream(min_chunk_size=_CHUNK_NBYTES):
                 file.write(chunk)
@@ -185,6 +197,26 @@ def _receive(store: ObjectStore, name: str, found: GetResult, file: Any, progres
     return digest.hexdigest()
 
 
+def _rest(store: ObjectStore, name: str, have: int, e_tag: str | None) -> GetResult | None:
+    """What comes after the first *have* bytes; None where the store gives no parts of it."""
+    from obstore.exceptions import BaseError  # noqa: PLC0415 - only where weights are remote
+
+    try:
+        return _get(store, name, {"range": {"offset": have}, "if_match": e_tag})
+    except BaseError as error:
+        if _NO_PART.search(str(error)) is None:
+            raise
+        return None
+
+
+def _whole(store: ObjectStore, name: str, e_tag: str | None) -> GetResult:
+    """All of it, anew: the first answer has waited while the part was read, and its connection may be gone."""
+    whole = _get(store, name, {"if_match": e_tag})
+    if whole.meta["e_tag"] != e_tag:  # who does not know ranges may not know conditions either
+        raise ChangedError(_REPLACED)
+    return whole
+
+
 def _get(store: ObjectStore, name: str, options: Any = None) -> GetResult:
     import obstore  # noqa: PLC0415 - only where weights are remote
     from obstore.exceptions import PreconditionError  # noqa: PLC0415
@@ -192,7 +224,7 @@ def _get(store: ObjectStore, name: str, options: Any = None) -> GetResult:
     try:
         return obstore.get(store, name, options=options)
     except PreconditionError:
-        raise ChangedError("it was replaced in this moment; start again") from None
+        raise ChangedError(_REPLACED) from None
 
 
 def _boot() -> str:

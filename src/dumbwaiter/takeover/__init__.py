@@ -12,11 +12,12 @@ import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from dumbwaiter.boot import this_boot
 from dumbwaiter.brokers.contract import Broker, Claim
 from dumbwaiter.errors import BrokerError
 from dumbwaiter.takeover.journal import LARGEST_NBYTES, Journal, JournalUnreadableError, read
 from dumbwaiter.takeover.recording import Recorder, RecordingBroker, boot_clock_ahead
-from dumbwaiter.takeover.slots import Slot, take_free, this_boot
+from dumbwaiter.takeover.slots import Slot, take_free
 from dumbwaiter.urls import without_user
 
 __all__ = ["taking_over"]
@@ -46,7 +47,7 @@ async def taking_over(broker: Broker, slots: Path, queue: str) -> AsyncIterator[
         )
         yield broker
         return
-    recorder = Recorder(own, Journal(boot))
+    recorder = Recorder(own, Journal(boot, own.file))
     try:
         try:
             await _hand_back(broker, [own, *others], boot)
@@ -86,7 +87,7 @@ def _struck_out(slot: Slot, boot: str) -> list[Claim]:
     try:
         content = slot.read(LARGEST_NBYTES)
         slot.empty()
-        entries = read(content, boot=boot) if content else []
+        entries = read(content, boot=boot, file=slot.file) if content else []
     except (OSError, JournalUnreadableError) as error:
         _log.warning("%s is passed over, and what it names waits for its lock to end: %s", slot.path, error)
         return []

@@ -17,7 +17,7 @@ import msgspec
 
 from dumbwaiter.brokers.contract import Claim
 
-VERSION = 1
+VERSION = 2
 LARGEST_NBYTES = 8 * 1024 * 1024
 """More than this is read from no file."""
 _LEAST_NBYTES = 64 * 1024
@@ -25,7 +25,7 @@ _FRAME = struct.Struct("<II")
 
 
 class JournalUnreadableError(Exception):
-    """What lies in the file is no journal of this version and of this boot of the machine."""
+    """What lies in the file is no journal of this version and of this boot of the machine, or was written elsewhere."""
 
 
 class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -38,10 +38,13 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Page(msgspec.Struct, array_like=True, frozen=True):
-    """All that is held. *boot* names the run of the machine whose clock is meant."""
+    """All that is held. *boot* names the run of the machine whose clock is meant, and *file* the one written to: in a
+    copy of that nobody can tell whether whoever wrote it is dead.
+    """
 
     version: int
     boot: str
+    file: str
     generation: int
     held: list[Entry]
 
@@ -63,8 +66,9 @@ _read_version = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 class Journal:
     """What is held, and how the file comes to say so. Deliveries are named by their *key*."""
 
-    def __init__(self, boot: str) -> None:
+    def __init__(self, boot: str, file: str) -> None:
         self._boot = boot
+        self._file = file
         self._held: dict[str, Entry] = {}
         self._changed: list[Entry] = []
         self._dropped: list[int] = []
@@ -100,7 +104,7 @@ class Journal:
         if self._end >= self._largest or len(self._held) <= len(self._changed) + len(self._dropped):
             self._generation += 1
             self._held = {key: entry for key, entry in self._held.items() if entry.until > now}
-            page = Page(VERSION, self._boot, self._generation, list(self._held.values()))
+            page = Page(VERSION, self._boot, self._file, self._generation, list(self._held.values()))
             start, frame = 0, _frame(page)
             self._largest = max(_LEAST_NBYTES, 2 * len(frame))
         else:
@@ -110,8 +114,8 @@ class Journal:
         return start, frame
 
 
-def read(content: bytes, *, boot: str) -> list[Entry]:
-    """What was held when *content* was last written to. Raises JournalUnreadableError."""
+def read(content: bytes, *, boot: str, file: str) -> list[Entry]:
+    """What was held when *content* was last written to, which lies in *file*. Raises JournalUnreadableError."""
     payload, position = _payload_at(content, 0)
     if payload is None:
         raise JournalUnreadableError("its first page is damaged")
@@ -124,6 +128,8 @@ def read(content: bytes, *, boot: str) -> list[Entry]:
         raise JournalUnreadableError(f"its first page is damaged: {error}") from None
     if page.boot != boot:
         raise JournalUnreadableError("it was written before this machine was started, or by another machine")
+    if page.file != file:
+        raise JournalUnreadableError("it is a copy of another file, whose holder may be alive")
     held = {entry.number: entry for entry in page.held}
     while (change := _change_at(content, position)) is not None and change[0].generation == page.generation:
         held.update((entry.number, entry) for entry in change[0].held)

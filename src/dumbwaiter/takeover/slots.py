@@ -12,26 +12,28 @@ import fcntl
 import logging
 import os
 import re
-import weakref
 from pathlib import Path
 
-from dumbwaiter.boot import boot_id
-from dumbwaiter.file_systems import NETWORK_FILE_SYSTEMS, file_system_of
+from dumbwaiter.file_systems import require_local
+from dumbwaiter.folders import require_own
 
 MOST_SLOTS = 1000
 """No more than this many processes of a machine have a slot in one folder."""
 _log = logging.getLogger(__name__)
 _NAME = re.compile(r"slot-(0|[1-9][0-9]{0,3})")
-_MOUNTS = Path("/proc/self/mounts")
-_TIME_NAMESPACE = Path("/proc/self/ns/time")
 
 
 class Slot:
-    """The slot in the file at *path*, held by this process until close(). What can fail raises OSError."""
+    """The slot in the file at *path*, held by this process until close(). What can fail raises OSError.
+
+    *file* names that file, wherever it is moved on its file system, and none that is a copy of it.
+    """
 
     def __init__(self, path: Path, fd: int) -> None:
         self.path = path
         self._fd = fd
+        found = os.fstat(fd)
+        self.file = f"{found.st_dev}:{found.st_ino}"
         _open.add(self)
 
     def read(self, most: int) -> bytes:
@@ -53,13 +55,14 @@ class Slot:
     def close(self) -> None:
         """Let the slot go. Closing twice is no error."""
         fd, self._fd = self._fd, -1
+        _open.discard(self)
         if fd >= 0:
             os.close(fd)
 
 
 #: A lock of the kernel's is also held by whoever inherits the open file: a child must not keep its parent's slots.
-#: Programs that are executed lose them anyway.
-_open: weakref.WeakSet[Slot] = weakref.WeakSet()
+#: Programs that are executed lose them anyway. One that nobody refers to is still held.
+_open: set[Slot] = set()
 
 
 def _close_all() -> None:
@@ -77,10 +80,8 @@ def take_free(folder: Path) -> list[Slot]:
     on a file system that other machines may share: of their processes nothing is known here.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _require_own(folder, folder.stat())
-    kind = file_system_of(str(folder.resolve()), _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape"))
-    if kind in NETWORK_FILE_SYSTEMS:
-        raise OSError(f"{folder} lies on a network file system ({kind})")
+    require_own(folder, folder.stat())
+    require_local(folder)
     numbers = sorted(int(match[1]) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name)))
     free = [slot for number in numbers if (slot := _taken(folder / f"slot-{number}")) is not None]
     if free:
@@ -107,27 +108,9 @@ def _take(path: Path) -> Slot:
     """The slot at *path*, which is made where it is missing. Raises BlockingIOError while another process holds it."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        _require_own(path, os.fstat(fd))
+        require_own(path, os.fstat(fd))
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BaseException:
         os.close(fd)
         raise
     return Slot(path, fd)
-
-
-def _require_own(path: Path, found: os.stat_result) -> None:
-    """Raises PermissionError unless *path* is this user's, and no other may write there: what others write down in it
-    would be handed back in the name of this process.
-    """
-    if found.st_uid != os.geteuid():
-        raise PermissionError(f"{path} belongs to user {found.st_uid}, and not to this one ({os.geteuid()})")
-    if found.st_mode & 0o022:
-        raise PermissionError(f"others may write to {path}; forbid it: chmod go-w {path}")
-
-
-def this_boot() -> str:
-    """Names the run of the machine, and the clock of boots that this process sees. Raises OSError."""
-    clock = ""
-    with contextlib.suppress(OSError):  # a kernel without time namespaces
-        clock = str(_TIME_NAMESPACE.stat().st_ino)
-    return f"{boot_id()}/{clock}"

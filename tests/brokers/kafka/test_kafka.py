@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka import Producer
 
 from dumbwaiter.brokers import open_broker
-from dumbwaiter.brokers.kafka import replica
+from dumbwaiter.brokers.kafka import reader, replica
 from dumbwaiter.brokers.kafka.events import Postpone, Seen, encode
 from dumbwaiter.brokers.kafka.wire import record_nbytes
 from dumbwaiter.errors import BrokerError, BrokerUnavailableError, InboxGoneError, LockLostError, MessageTooLargeError
@@ -291,3 +291,89 @@ async def test_the_age_of_the_oldest_message_is_that_of_the_one_that_waits(tansu
         age = (await broker.stats("old")).oldest_age
         assert age is not None
         assert 0.0 <= age <= time.monotonic() - first + 5.0
+
+
+# --- clocks ---
+
+
+@pytest.mark.parametrize("step", [30.0, 3600.0, -3600.0])
+async def test_a_clock_of_ours_that_is_set_ends_no_lock_of_others_and_keeps_nobody_waiting(tansu, monkeypatch, step):
+    queue = f"step-{secrets.token_hex(4)}"
+    async with broker_at(tansu.url(), 6.0) as holder, broker_at(tansu.url(), 6.0) as other:
+        await holder.create_queue(queue)
+        await holder.send(queue, [Message()])
+        held = await holder.receive(queue, max_messages=1, max_wait=10.0)
+        assert await other.receive(queue, max_messages=1, max_wait=0.0) == []
+        ledger = (await other._queue(queue)).replica
+        time_ns = time.time_ns
+        monkeypatch.setattr(time, "time_ns", lambda: time_ns() + int(step * 1e9))
+        before = ledger._next
+        async with asyncio.timeout(10.0):
+            assert await other.receive(queue, max_messages=1, max_wait=0.5) == []
+        for broker in (other, holder):
+            stats = await broker.stats(queue)
+            assert (stats.ready, stats.locked) == (0, 1)
+        assert ledger._next - before < 10
+        await holder.complete(held)
+
+
+async def test_patience_ends_though_others_are_faster_each_time(tansu, monkeypatch):
+    async with broker_at(tansu.url()) as broker:
+        await broker.create_queue("faster")
+        ledger = (await broker._queue("faster")).replica
+        monkeypatch.setattr(type(ledger.ledger), "has_ready", lambda *_: True)
+        async with asyncio.timeout(10.0):
+            assert await broker.receive("faster", max_messages=1, max_wait=0.1) == []
+            assert await broker.receive("faster", max_messages=1, max_wait=0.0) == []
+
+
+async def test_whoever_has_no_patience_gets_what_others_produced_also_when_a_take_was_in_vain(tansu, monkeypatch):
+    async with broker_at(tansu.url()) as broker:
+        await broker.create_queue("unseen")
+        ledger = (await broker._queue("unseen")).replica
+        await asyncio.to_thread(produce, tansu, "dumbwaiter.unseen", b"unseen")
+        monkeypatch.setattr(type(ledger.ledger), "has_ready", lambda *_: True)
+        (delivery,) = await broker.receive("unseen", max_messages=1, max_wait=0.0)
+        assert delivery.message.body == b"unseen"
+
+
+async def test_a_clock_of_ours_that_was_wrong_already_when_we_came_costs_one_take(tansu, monkeypatch):
+    async with broker_at(tansu.url()) as holder, broker_at(tansu.url()) as late:
+        await holder.create_queue("wrong")
+        await holder.send("wrong", [Message()])
+        held = await holder.receive("wrong", max_messages=1, max_wait=10.0)
+        ledger = (await holder._queue("wrong")).replica
+        before = ledger._next
+        time_ns = time.time_ns
+        monkeypatch.setattr(time, "time_ns", lambda: time_ns() + 3600 * 10**9)
+        for _ in range(3):
+            assert await late.receive("wrong", max_messages=1, max_wait=0.3) == []
+        stats = await late.stats("wrong")
+        assert (stats.ready, stats.locked) == (0, 1)
+        await holder.complete(held)
+        assert ledger._next - before == 2
+
+
+async def test_whoever_comes_to_a_queue_where_nothing_happened_for_long_knows_what_is_due(tansu):
+    async with broker_at(tansu.url()) as broker:
+        await broker.create_queue("due")
+        await broker.send("due", [Message()], delay=1.0)
+    await asyncio.sleep(1.1)  # until it is due
+    async with broker_at(tansu.url()) as late:
+        assert (await late.stats("due")).ready == 1
+        assert len(await late.receive("due", max_messages=1, max_wait=0.0)) == 1
+
+
+async def test_closing_while_a_read_runs_leaves_no_error_in_the_loop(tansu, monkeypatch):
+    monkeypatch.setattr(reader, "_IDLE", 0.3)
+    errors = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    async with broker_at(tansu.url()) as broker:
+        await broker.create_queue("closing")
+        await broker.send("closing", [Message()])
+        reading = asyncio.create_task(broker._reader.read([("dumbwaiter.closing", 0, 0)]))
+        await asyncio.sleep(0)
+        assert broker._reader._running is not None
+    await reading
+    await asyncio.sleep(2 * reader._IDLE)  # timers go off in their order
+    assert errors == []

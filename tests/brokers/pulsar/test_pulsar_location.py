@@ -14,13 +14,14 @@ def test_a_host_is_enough():
     assert (location.token, location.admin, location.username) == (None, None, None)
 
 
-def test_path_and_options_say_the_rest():
+def test_path_and_options_say_the_rest(certificate):
+    file, key = map(str, certificate)
     url = "pulsar+ssl://host:7000/vision/staging?prefix=a_b&token=s3cret&admin=https://host:8443/&verify=false"
-    location = location_of(f"{url}&ca_certs=/ca.pem&cert=/c.pem&key=/k.pem")
+    location = location_of(f"{url}&ca_certs={file}&cert={file}&key={key}")
     assert location.service_url == "pulsar+ssl://host:7000"
     assert (location.tenant, location.namespace, location.prefix) == ("vision", "staging", "a_b")
     assert (location.token, location.admin, location.verify) == ("s3cret", "https://host:8443", False)
-    assert (location.ca_certs, location.cert, location.key) == ("/ca.pem", "/c.pem", "/k.pem")
+    assert (location.ca_certs, location.cert, location.key) == (file, file, key)
 
 
 def test_an_address_of_the_sixth_version_keeps_its_brackets():

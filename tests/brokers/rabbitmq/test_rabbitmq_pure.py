@@ -22,13 +22,13 @@ from dumbwaiter.message import Message
 NOW = 1_764_000_000.0
 
 
-def test_an_address_says_all_that_there_is_to_say():
-    place = location_of(
-        "amqps://us%40er:p%2Fw@broker.example.com/a%2Fb?prefix=mine&heartbeat=30&verify=false&ca_certs=c"
-    )
+def test_an_address_says_all_that_there_is_to_say(certificate):
+    file = str(certificate[0])
+    options = f"prefix=mine&heartbeat=30&verify=false&ca_certs={file}"
+    place = location_of(f"amqps://us%40er:p%2Fw@broker.example.com/a%2Fb?{options}")
     assert (place.username, place.password, place.virtual_host) == ("us@er", "p/w", "a/b")
     assert (place.host, place.port, place.is_encrypted) == ("broker.example.com", 5671, True)
-    assert (place.prefix, place.heartbeat, place.verify, place.ca_certs) == ("mine", 30, False, "c")
+    assert (place.prefix, place.heartbeat, place.verify, place.ca_certs) == ("mine", 30, False, file)
 
 
 def test_an_address_need_say_little():

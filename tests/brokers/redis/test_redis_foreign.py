@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from servers import RedisServer, redis_program
+from servers import NatsServer, RedisServer, redis_program
 
 from dumbwaiter.brokers import open_broker
 from dumbwaiter.brokers.redis.keys import GROUP, MOST_ATTRIBUTES, WAKE_GROUP
+from dumbwaiter.cli import main
 from dumbwaiter.errors import BadInputError, BrokerUnavailableError
 from dumbwaiter.message import Message
 from dumbwaiter.testing import eventually
@@ -202,3 +203,52 @@ async def test_a_server_whose_memory_is_full_says_what_to_do_and_doctor_tells(sm
 async def test_tls_on_a_port_without_it_is_told_as_such(server):
     with pytest.raises(BrokerUnavailableError, match=r"by TLS: .*; write redis:// if it has no TLS"):
         await open_broker(server.url.replace("redis://", "rediss://")).open()
+
+
+# --- another server at the address, and accounts that do not fit ---
+
+
+@pytest.fixture(scope="module")
+def nats_server(tmp_path_factory):
+    server = NatsServer(tmp_path_factory.mktemp("nats"))
+    server.start()
+    yield server
+    server.stop()
+
+
+async def test_a_server_that_is_not_redis_is_told_as_such(nats_server):
+    with pytest.raises(BrokerUnavailableError, match=r"what listens at .* is not Redis or Valkey") as caught:
+        await open_broker(nats_server.url.replace("nats://", "redis://")).open()
+    assert "start it" not in str(caught.value)
+    with pytest.raises(BrokerUnavailableError, match=r"by TLS: .*; write redis:// if it has no TLS"):
+        await open_broker(nats_server.url.replace("nats://", "rediss://")).open()
+
+
+@pytest.fixture(scope="module")
+def closed_server(tmp_path_factory):
+    server = RedisServer(redis_program(), tmp_path_factory.mktemp("closed"), "--requirepass", "s3cret")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.mark.parametrize(
+    ("user", "step"),
+    [("", "write them into the URL"), (":wrong@", "look at those in the URL"), ("me:wrong@", "look at those in the")],
+)
+async def test_who_wrote_user_and_password_is_not_told_to_write_them(closed_server, user, step):
+    with pytest.raises(BrokerUnavailableError, match=f"refuses user or password: .*; {step}"):
+        await open_broker(closed_server.url.replace("//", f"//{user}")).open()
+
+
+async def test_a_password_that_the_server_does_not_want_is_told_as_such(server):
+    with pytest.raises(BrokerUnavailableError, match="this server wants none: leave them out"):
+        await open_broker(server.url.replace("//", "//:secret@")).open()
+
+
+async def test_who_asks_a_server_for_a_queue_that_is_not_there_is_not_sent_to_a_folder(server, queue, capsys):
+    url = f"{server.url}?prefix={queue}"
+    assert await asyncio.to_thread(main, ["queues", "nowhere", "--broker", url]) == 1
+    said = capsys.readouterr().err
+    assert "look at the --broker and its ?prefix=, or start a worker first" in said
+    assert "folder" not in said

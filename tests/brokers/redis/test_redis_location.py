@@ -9,11 +9,12 @@ from dumbwaiter.brokers.redis.location import location_of
 from dumbwaiter.errors import ConfigError
 
 
-def test_a_url_with_everything():
-    found = location_of("rediss://us%40er:p%2Fw@redis.example:7000/3?prefix=team&ca_certs=/etc/ca.pem&verify=false")
+def test_a_url_with_everything(certificate):
+    file = str(certificate[0])
+    found = location_of(f"rediss://us%40er:p%2Fw@redis.example:7000/3?prefix=team&ca_certs={file}&verify=false")
     assert (found.host, found.port, found.database) == ("redis.example", 7000, 3)
     assert (found.username, found.password) == ("us@er", "p/w")
-    assert (found.is_encrypted, found.prefix, found.ca_certs, found.verify) == (True, "team", "/etc/ca.pem", False)
+    assert (found.is_encrypted, found.prefix, found.ca_certs, found.verify) == (True, "team", file, False)
 
 
 @pytest.mark.parametrize("url", ["redis://", "valkey://127.0.0.1", "redis://127.0.0.1:6379/", "redis://127.0.0.1/0"])

@@ -17,6 +17,7 @@ from azure.servicebus.exceptions import (
     MessageSizeExceededError,
     MessagingEntityNotFoundError,
     ServiceBusAuthenticationError,
+    ServiceBusError,
 )
 from proton import Message
 
@@ -152,8 +153,9 @@ def test_durations_are_read():
 def test_a_batch_is_told_from_a_message_whose_body_begins_like_one():
     inner = [Message(body=bytes([i]), id=str(i)).encode() for i in range(2)]
     assert parts(Message(body=inner[0], inferred=True).encode()) == [inner[0]]
-    plain = Message(body=b"\x00\x53\x75 but no message", inferred=True).encode()
-    assert parts(plain) == [plain]
+    for body in (b"\x00\x53\x75 but no message", b"\x00\x53", b""):
+        plain = Message(body=body, inferred=True).encode()
+        assert parts(plain) == [plain]
     with pytest.raises(ValueError, match="not a message"):
         parts(b"nonsense")
 
@@ -240,6 +242,23 @@ async def test_too_large_a_message_is_refused(server, queue):
     async with client_of(server) as client, client.get_queue_sender(queue, keep_alive=0) as sender:
         with pytest.raises(MessageSizeExceededError):
             await sender.send_messages(ServiceBusMessage(bytes(262_144)))
+
+
+@pytest.mark.parametrize("odd_at", [0, 1])
+async def test_a_batch_with_a_message_that_cannot_be_read_is_refused(server, queue, odd_at):
+    messages = [ServiceBusMessage(b"good"), ServiceBusMessage(b"good")]
+    messages.insert(odd_at, ServiceBusMessage(b"odd", content_type="image/\xe9"))
+    async with client_of(server) as client:
+        sender = client.get_queue_sender(queue, keep_alive=0)
+        receiver = client.get_queue_receiver(queue, keep_alive=0)
+        async with sender, receiver:
+            for unreadable in (messages, messages[odd_at]):
+                with pytest.raises(ServiceBusError, match="not a message"):
+                    await sender.send_messages(unreadable)
+            await sender.send_messages([ServiceBusMessage(b"next")])
+            (came,) = await receiver.receive_messages(5, max_wait_time=5)
+            assert b"".join(came.body) == b"next"
+            await receiver.complete_message(came)
 
 
 async def test_messages_are_scheduled_cancelled_and_peeked(server, queue):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from dumbwaiter.brokers import open_broker
 from dumbwaiter.brokers.servicebus.location import PREMIUM_SIZE, STANDARD_SIZE, VARIABLE, location_of
-from dumbwaiter.errors import ConfigError
+from dumbwaiter.errors import BrokerUnavailableError, ConfigError
 
 HOST = "kitchen.servicebus.windows.net"
 STRING = f"Endpoint=sb://{HOST}/;SharedAccessKeyName=root;SharedAccessKey=a+b/c=;"
@@ -66,3 +69,11 @@ def test_what_cannot_be_meant_is_named(url, environment, fault):
     with pytest.raises(ConfigError, match=fault) as error:
         location_of(url, environment)
     assert "a+b/c=" not in str(error.value)
+
+
+@pytest.mark.anyio
+async def test_a_namespace_that_cannot_be_reached_is_told_with_what_to_look_at():
+    async with asyncio.timeout(30.0):
+        with pytest.raises(BrokerUnavailableError, match=r"; look at the name of the namespace in the URL") as caught:
+            await open_broker("servicebus://k:s3cret@127.0.0.1:1?emulator=true&management_port=1").open()
+    assert not {"ssl:default", "s3cret"} & set(str(caught.value).split())

@@ -6,6 +6,7 @@ import datetime as dt
 import uuid
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 from azure.servicebus.amqp import AmqpMessageBodyType
 
@@ -59,8 +60,15 @@ def test_attributes_are_application_properties_and_the_id_is_the_message_id():
     assert b"".join(sent.body) == b"\xff"
 
 
-def test_what_was_written_is_read_unchanged():
-    message = message_with_everything()
+def test_a_content_type_that_is_not_ascii_is_an_application_property_for_amqps_own_is_a_symbol():
+    sent = outgoing(Message(content_type="image/t\xe9"))
+    assert sent.content_type is None
+    assert sent.application_properties[f"{PREFIX}datacontenttype"] == "image/t\xe9"
+
+
+@pytest.mark.parametrize("content_type", ["image/jpeg", "image/t\xe9", None])
+def test_what_was_written_is_read_unchanged(content_type):
+    message = msgspec.structs.replace(message_with_everything(), content_type=content_type)
     sent = outgoing(message, count=2)
     properties = {name.encode(): value for name, value in sent.application_properties.items()}
     raw = received(

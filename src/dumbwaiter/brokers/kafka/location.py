@@ -1,4 +1,7 @@
-"""Where the brokers are and what a URL says of them. Pure."""
+"""Where the brokers are and what a URL says of them.
+
+Pure, but for a look at the files of certificates that a URL names.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from dumbwaiter.brokers.tls import require_tls_files
 from dumbwaiter.brokers.url_options import read_options
 from dumbwaiter.errors import ConfigError
 from dumbwaiter.urls import shown
@@ -88,6 +92,7 @@ def location_of(url: str) -> Location:
     for name, value in options.items():
         if not value:
             raise ConfigError(f"option {name!r} in {shown(url)!r} has no value")
+    require_tls_files(options, url, trusted="tls_ca", own=("tls_cert", "tls_key"), or_folder=True)
     return Location(
         servers=",".join(_server(url, host) for host in hosts.split(",")),
         shown=shown(url),

@@ -62,10 +62,10 @@ class Reader:
 
     async def close(self) -> None:
         """End; whoever waits gets an error."""
-        if self._idle is not None:
-            self._idle.cancel()
-        if self._running is not None:
+        while self._running is not None:
             await asyncio.wait([self._running])
+        if self._idle is not None:  # set by the end of what ran
+            self._idle.cancel()
         if self._reading is not None:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._reading.close)
         self._thread.shutdown(wait=False)

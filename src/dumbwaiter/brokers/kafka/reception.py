@@ -14,7 +14,7 @@ from typing import Any
 from dumbwaiter.brokers.kafka.ledger import Taken
 from dumbwaiter.brokers.kafka.replica import Replica
 from dumbwaiter.brokers.receivers import Receivers
-from dumbwaiter.errors import BrokerError, BrokerUnavailableError
+from dumbwaiter.errors import BrokerError
 from dumbwaiter.message import Delivery
 from dumbwaiter.tasks import end
 
@@ -45,6 +45,7 @@ class Reception:
         self._give_back = give_back
         self._serving: asyncio.Task[None] | None = None
         self._looked_at = 0.0
+        self._was_in_vain = False
         replica.listeners.append(self._news.set)
 
     async def receive(self, limit: int, max_wait: float) -> list[Delivery]:
@@ -75,14 +76,17 @@ class Reception:
                 except BrokerError as error:
                     self._receivers.fail(error)
                 except Exception as error:  # a fault of ours must not leave anybody waiting for ever
-                    self._receivers.fail(BrokerUnavailableError(f"receiving failed: {type(error).__name__}: {error}"))
+                    self._receivers.fail(error)
                     raise
         finally:
             self._serving = None
 
     async def _turn(self) -> None:
-        if self._is_any_ready():
-            await self._take()
+        # Others may be faster each time: whose patience is over gets a look then, which may be in vain.
+        if self._is_any_ready() and not (self._was_in_vain and self._receivers.is_hurried):
+            if not await self._take():
+                # Others were faster; or what is over by our reckoning is not yet over by the broker's clock.
+                await asyncio.sleep(_AGAIN_AFTER)
         elif self._receivers.is_hurried or time.monotonic() - self._looked_at >= LOOK_EVERY:
             await self._look()
         else:
@@ -93,21 +97,23 @@ class Reception:
 
     async def _look(self) -> None:
         self._receivers.begin_look()
+        self._was_in_vain = False
         await self._replica.catch_up()
         self._looked_at = time.monotonic()
-        if not self._is_any_ready():
+        if not self._is_any_ready() or not await self._take():
             self._receivers.found_nothing()
 
-    async def _take(self) -> None:
+    async def _take(self) -> bool:
+        """Whether there was any."""
         until = time.monotonic() + self._lock_duration
         taken = await self._replica.take(self._receivers.wanted, self._length)
+        self._was_in_vain = not taken
         if not taken:
-            # Others were faster; or what is over by our clock is not yet over by the broker's.
-            await asyncio.sleep(_AGAIN_AFTER)
-            return
+            return False
         left = self._receivers.hand_out(await self._accept(self._replica, taken, until))
         if left:
             self._give_back(left)
+        return True
 
     async def _wait(self) -> None:
         """Until something may have changed."""

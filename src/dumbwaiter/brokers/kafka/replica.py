@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
 from confluent_kafka import TopicPartition
 
+from dumbwaiter.brokers.kafka.clock import LedgerClock
 from dumbwaiter.brokers.kafka.events import (
     Abandon,
     Bury,
@@ -80,7 +82,9 @@ class Replica:
         self._partitions: list[tuple[int, int]] = []
         self._lows: dict[tuple[int, int], int] = {}
         self._ahead: dict[tuple[int, int], int] = {}
-        self._skew: float | None = None
+        self._clock = LedgerClock(guess=now_ms(), here=_here())
+        self._begun: dict[str, int] = {}
+        self._is_live = False
 
     # --- open and close ---
 
@@ -98,6 +102,7 @@ class Replica:
         self._begin(firsts[self.topics[LEDGER], 0])
         self._tail.follow(self.topics[LEDGER], 0, self._next, self._feed)
         await self.catch_up()
+        self._is_live = True
 
     def close(self, error: BrokerError) -> None:
         """Follow no more; whoever waits gets *error*."""
@@ -145,8 +150,8 @@ class Replica:
 
     @property
     def now(self) -> int:
-        """What the broker's clock says now, as far as can be told; no later."""
-        return now_ms() + int(self._skew or 0)
+        """What the broker's clock says now, as far as can be told, in milliseconds since the Unix epoch."""
+        return self._clock.now(_here())
 
     @property
     def known(self) -> Ledger:
@@ -183,12 +188,14 @@ class Replica:
         op = event.op
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting[op] = future
+        self._begun[op] = _here()
         try:
             written = self._link.begin([self._record(event)])
             written.future.add_done_callback(lambda done: _pass_on(done, future))
             return await within(2 * ANSWER_WITHIN, future, otherwise=self._lag)
         finally:
             self._waiting.pop(op, None)
+            self._begun.pop(op, None)
 
     def _record(self, event: Event) -> Record:
         return Record(self.topics[LEDGER], encode(event), [], partition=0)
@@ -207,9 +214,8 @@ class Replica:
             if offset != self._next:
                 self._begin(offset)
             self._next = offset + 1
-            skew = written - now_ms()
-            self._skew = skew if self._skew is None else max(skew, self._skew)
             event = decode(record.value())
+            self._note_time(written, event)
             if isinstance(event, Snapshot):
                 self._find(event, offset)
             if self.ledger is None:
@@ -222,6 +228,15 @@ class Replica:
         self._reached = [(end, future) for end, future in self._reached if not future.done()]
         for listener in self.listeners:
             listener()
+
+    def _note_time(self, written: int, event: Event | None) -> None:
+        here, begun = _here(), self._begun.get(getattr(event, "op", ""))
+        if begun is not None:
+            self._clock.note_ours(written, begun, here)
+        elif self._is_live:
+            self._clock.note(written, here)
+        else:
+            self._clock.note_old(written, here)
 
     def _find(self, event: Snapshot, offset: int) -> None:
         self._since_snapshot = 0
@@ -279,6 +294,11 @@ class Replica:
             text += " from its beginning, and holds no snapshot: were records of it deleted? Delete its topics"
         self._link.suspect()
         return BrokerUnavailableError(text)
+
+
+def _here() -> int:
+    """Milliseconds by a clock that nobody sets."""
+    return time.monotonic_ns() // 1_000_000
 
 
 def _pass_on(written: asyncio.Future[Any], waiting: asyncio.Future[Outcome]) -> None:

@@ -44,6 +44,7 @@ _LAST_WORD = 0.05
 _SERVICE = "/google.pubsub.v1."
 _LOST = "PERMANENT_FAILURE_INVALID_ACK_ID"
 _DETAILS = "grpc-status-details-bin"
+_STEP = "look at ?endpoint= and ?emulator= in the URL and at the network, or start the emulator"
 
 #: A verb -> its service and method, the type of its answer, and which of a request's fields names what it is about.
 _VERBS = {
@@ -194,7 +195,7 @@ class Api:
         except grpc.aio.UsageError:
             raise BrokerClosedError from None
         except grpc.aio.BaseError as error:
-            raise BrokerUnavailableError(f"cannot reach {self.location.shown}: {error}") from error
+            raise BrokerUnavailableError(f"cannot reach {self.location.shown}: {error}; {_STEP}") from error
 
     def _of_answer(self, verb: str, queue: str | None, error: grpc.aio.AioRpcError) -> BrokerError:
         code, text, where = error.code(), error.details() or "", self.location.shown
@@ -203,9 +204,9 @@ class Api:
         if code is grpc.StatusCode.ALREADY_EXISTS:
             return ExistsError(text)
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return TimedOutError(f"{where} does not answer {verb} in time")
+            return TimedOutError(f"{where} does not answer {verb} in time; {_STEP}")
         if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
-            return BrokerUnavailableError(f"cannot reach {where}: {text or code.name}")
+            return BrokerUnavailableError(f"cannot reach {where}: {text or code.name}; {_STEP}")
         return _refused(where, verb, code, text)
 
 

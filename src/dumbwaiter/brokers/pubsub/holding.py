@@ -1,7 +1,8 @@
 """Deliveries of one broker object: held, renewed, settled and handed back.
 
 Pub/Sub refuses the ack ids of deliveries whose lock is over, but not always at once. So one is used only while the lock
-that it came with surely stands: what is asked for later is refused here.
+that it came with surely stands: what is asked for later is refused here. Of a message that was handed back without an
+answer no copy is made until Pub/Sub says that it is still ours.
 
 What Pub/Sub cannot do to a message is done by a copy: it is published, and then the original is acknowledged. A crash
 between the two leaves both, which is a message delivered twice.
@@ -50,13 +51,15 @@ class Held(msgspec.Struct, gc=False):
     """How a delivery is settled: in which *lane* of its queue, and by which *ack_id*.
 
     *is_miscounted*: Pub/Sub's own count of its deliveries does not say how often it was served. *is_copied*: its copy
-    has been published already, and only the acknowledgement failed.
+    has been published already, and only the acknowledgement failed. *may_be_back*: Pub/Sub was told to hand it back,
+    and nobody knows whether it did.
     """
 
     lane: int
     ack_id: str
     is_miscounted: bool = False
     is_copied: bool = False
+    may_be_back: bool = False
 
 
 class Holding(LeaseHolding[Held]):
@@ -163,8 +166,10 @@ class Holding(LeaseHolding[Held]):
             return burial_of(lease.delivery.message, note)
 
         with self._restoring(leases):
-            await self._copy(leases, burial, to=lambda _: DEAD)
-        return await self._acknowledge(leases)
+            gone = await self._lock([lease for lease in leases if lease.held.may_be_back], self._visibility)
+            ours = [lease for lease in leases if lease not in gone]
+            await self._copy(ours, burial, to=lambda _: DEAD)
+        return [lease.delivery for lease in gone] + await self._acknowledge(ours)
 
     async def _keep_up(self, leases: list[Lease[Held]]) -> list[Lease[Held]]:
         asked_at = time.monotonic()
@@ -220,13 +225,15 @@ class Holding(LeaseHolding[Held]):
             with self._restoring(copied):
                 await self._copy(copied, copy, to=lambda lease: lease.held.lane)
             lost = await self._acknowledge(copied)
+            for lease in plain:
+                lease.held.may_be_back = True
             gone = await self._lock(plain, min(math.ceil(delay), LONGEST_DELAY))
         return lost + [lease.delivery for lease in gone]
 
     def _is_plain(self, lease: Lease[Held], delay: float, *, counted: bool) -> bool:
         """Whether Pub/Sub can hand it back itself; or must, for there may be nothing to copy, or no room for a copy."""
         held, delivery = lease.held, lease.delivery
-        if lease.is_unsure or not self._is_read(lease):
+        if lease.is_unsure or held.may_be_back or not self._is_read(lease):
             return True
         if counted and delay <= LONGEST_DELAY and not held.is_miscounted and not held.is_copied:
             return True

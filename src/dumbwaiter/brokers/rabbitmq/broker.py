@@ -156,7 +156,7 @@ class RabbitmqBroker(ServedBroker):
                 raise ConfigError(self._told_of_other_kind(name, refusal))
         if is_new:
             await self._receiving.settle_names(names.throwaway_name(self._prefix, secrets.token_hex(8)))
-        self._of(queue)
+        self._of(queue).checked.update((HIGH, LOW, NORMAL))
 
     async def _has_queue(self, queue: str) -> bool:
         if not is_queue_name(queue):

@@ -14,13 +14,17 @@ from aiormq.exceptions import (
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
     DeliveryError,
+    IncompatibleProtocolError,
     ProbableAuthenticationError,
     PublishError,
 )
 
-from dumbwaiter.errors import BrokerUnavailableError
+from dumbwaiter.brokers.tls import is_of_tls, tls_step
+from dumbwaiter.errors import BrokerError, BrokerUnavailableError
 
 LIBRARY_ERRORS = (AMQPError, ChannelInvalidStateError, OSError, EOFError, TimeoutError)
+LEAST_TEXT_AS_LENGTH = 0x20_00_00_00
+"""Printable text, read as the length of a frame in bytes, is at least this; no server is set to frames of 512 MiB."""
 
 
 class MissingQueueError(Exception):
@@ -33,6 +37,10 @@ class MissingQueueError(Exception):
 
 class PreconditionError(BrokerUnavailableError):
     """The server has a queue of that name with other arguments, or wants no message of that size."""
+
+
+class OtherKindError(BrokerError):
+    """The server has a queue of that name, and it is no quorum queue of ours."""
 
 
 class RefusedError(BrokerUnavailableError):
@@ -79,19 +87,32 @@ def _lost(where: str) -> BrokerUnavailableError:
 
 def unavailable(error: BaseException, where: str) -> BrokerUnavailableError:
     """What keeps the server at *where* from working."""
+    said = _said(error)
     if isinstance(error, (AuthenticationError, ProbableAuthenticationError)):
-        return BrokerUnavailableError(f"{where} refuses user or password: {_said(error)}; write them into the URL")
+        step = "look at those in the URL; without any it is guest, who may come from the server's own machine only"
+        return BrokerUnavailableError(f"{where} refuses user or password: {said}; {step}")
     if isinstance(error, ChannelAccessRefused):
         return BrokerUnavailableError(
-            f"{where} refuses: {_said(error)}; give this user the rights that docs/brokers/rabbitmq.md names"
+            f"{where} refuses: {said}; give this user the rights that docs/brokers/rabbitmq.md names"
         )
     if isinstance(error, TimeoutError):
         return BrokerUnavailableError(
-            f"{where} does not answer; look whether it is very busy, or out of memory or disk space "
-            "(rabbitmq-diagnostics alarms)"
+            f"{where} does not answer; look whether what listens there is RabbitMQ, and whether it is very busy, or "
+            "out of memory or disk space (rabbitmq-diagnostics alarms)"
         )
-    return BrokerUnavailableError(f"cannot work with {where}: {_said(error)}; start it, or look at its address and log")
+    if is_of_tls(said):
+        return BrokerUnavailableError(f"cannot reach {where} by TLS: {said}{tls_step(said, plain='amqp')}")
+    if _is_foreign(error):
+        return BrokerUnavailableError(f"what listens at {where} is not RabbitMQ: {said}; look at the address")
+    return BrokerUnavailableError(f"cannot work with {where}: {said}; start it, or look at its address and log")
+
+
+def _is_foreign(error: BaseException) -> bool:
+    """Whether what answered does not speak AMQP 0-9-1."""
+    cause = error.__cause__
+    is_text = isinstance(cause, asyncio.IncompleteReadError) and (cause.expected or 0) >= LEAST_TEXT_AS_LENGTH
+    return is_text or isinstance(error, IncompatibleProtocolError)
 
 
 def _said(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+    return str(error).rstrip(".") or type(error).__name__

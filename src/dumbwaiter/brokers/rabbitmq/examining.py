@@ -31,7 +31,8 @@ def of_queues(conflicts: Mapping[str, str], looked_at: int) -> Finding:
             level="note",
             subject="durability",
             text="no queue was looked at: RabbitMQ lists none over AMQP, and no model with a card has one here",
-            remedy="dumbwaiter doctor URL --queue NAME, or name the --blobs where the workers write their cards",
+            remedy="name one that is there (dumbwaiter doctor URL --queue NAME), or the --blobs where the workers "
+            "write their cards",
         )
     return Finding(
         level="ok",
@@ -58,7 +59,7 @@ def of_server(properties: Mapping[str, Any]) -> list[Finding]:
 def of_heartbeat(heartbeat: int, lock_duration: float) -> Finding:
     """How long a message stays with a worker that says nothing any more, and is connected still."""
     text = (
-        f"a worker that is killed loses its messages at once, but one that is frozen, or cut off without a word, keeps "
+        f"a worker that is killed frees its messages at once, but one that is frozen, or cut off without a word, keeps "
         f"them for up to {HEARTBEATS_MISSED * heartbeat} s"
     )
     if lock_duration >= HEARTBEATS_MISSED * heartbeat:
@@ -79,6 +80,8 @@ def of_locks(longest_run: float | None) -> Finding:
         f"the server takes back what is held for longer than its consumer_timeout, however often it is renewed; {known}"
     )
     if longest_run is None or longest_run < DEFAULT_CONSUMER_TIMEOUT / 2:
+        if longest_run is not None:
+            text = f"{text}; the longest run of {longest_run:g} s is well below that"
         return Finding(level="note", subject="consumer_timeout", text=text, remedy="rabbitmq-diagnostics environment")
     milliseconds = round(max(4 * longest_run, 2 * DEFAULT_CONSUMER_TIMEOUT) * 1000)
     return Finding(

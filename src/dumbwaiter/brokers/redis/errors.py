@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ssl
 
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, InvalidResponse, RedisError, ResponseError
 
+from dumbwaiter.brokers.tls import is_of_tls, tls_step
 from dumbwaiter.errors import BrokerUnavailableError
 
 
@@ -33,17 +34,35 @@ def of_reply(error: ResponseError, where: str) -> Exception:
 def of_connection(error: BaseException, where: str, *, with_tls: bool = False) -> BrokerUnavailableError:
     """What the connection to *where* failed with; *with_tls* while one with TLS is made."""
     said = str(error).rstrip(".")
-    if with_tls and isinstance(error, TimeoutError | ssl.SSLError):
-        said = said if isinstance(error, ssl.SSLError) else "it does not answer as a server with TLS does"
-        is_plain = "write redis:// if it has no TLS, or look whether it is stopped or very busy"
-        return BrokerUnavailableError(f"cannot reach {where} by TLS: {said}; {is_plain}")
+    of_tls = _of_tls(error, said, with_tls=with_tls)
+    if of_tls is not None:
+        return BrokerUnavailableError(f"cannot reach {where} by TLS: {of_tls}")
+    if isinstance(error, InvalidResponse):
+        return BrokerUnavailableError(f"what listens at {where} is not Redis or Valkey: {said}; look at the address")
     if isinstance(error, AuthenticationError):
-        return BrokerUnavailableError(f"{where} refuses user or password: {said}; write them into the URL")
+        return BrokerUnavailableError(f"{where} refuses user or password: {said}; {_account_step(said)}")
     if isinstance(error, ResponseError) or said in _NO_DATABASE:
         return RefusedError(f"{where} refuses: {said}{_remedy(said)}")
     if isinstance(error, TimeoutError) and not isinstance(error, RedisError):
         return BrokerUnavailableError(f"{where} does not answer; look whether it is stopped or very busy")
     return BrokerUnavailableError(f"cannot reach {where}: {said}; start it, or look at its address")
+
+
+def _of_tls(error: BaseException, said: str, *, with_tls: bool) -> str | None:
+    if with_tls and isinstance(error, TimeoutError):
+        is_plain = "write redis:// if it has no TLS, or look whether it is stopped or very busy"
+        return f"it does not answer as a server with TLS does; {is_plain}"
+    if isinstance(error, ssl.SSLError) or is_of_tls(said):
+        return f"{said}{tls_step(said, plain='redis')}"
+    return None
+
+
+def _account_step(said: str) -> str:
+    if "Authentication required" in said:
+        return "write them into the URL: redis://user:password@host"
+    if "without any password configured" in said:
+        return "this server wants none: leave them out of the URL, or set requirepass there"
+    return "look at those in the URL"
 
 
 _NO_DATABASE = ("Invalid Database", "DB index is out of range")

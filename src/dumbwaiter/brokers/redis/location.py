@@ -1,4 +1,7 @@
-"""Where the server is and how to talk to it, by the broker's URL. Pure."""
+"""Where the server is and how to talk to it, by the broker's URL.
+
+Pure, but for a look at the files of certificates that a URL names.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from dumbwaiter.brokers.tls import require_tls_files
 from dumbwaiter.brokers.url_options import read_flag, read_options, split_address
 from dumbwaiter.errors import ConfigError
 from dumbwaiter.urls import shown
@@ -52,6 +56,7 @@ def location_of(url: str) -> Location:
     is_encrypted = parts.scheme == "rediss"
     if not is_encrypted and (wrong := [name for name in ("ca_certs", "verify") if name in options]):
         raise ConfigError(f"{wrong[0]} in {shown(url)!r} needs TLS; write rediss:// for it")
+    require_tls_files(options, url, trusted="ca_certs")
     return Location(
         host=parts.hostname or "127.0.0.1",
         port=DEFAULT_PORT if parts.port is None else parts.port,

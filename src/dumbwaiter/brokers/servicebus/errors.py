@@ -27,6 +27,9 @@ _RIGHT = (
 )
 
 
+_STEP = "look at the name of the namespace in the URL and at the network, or start the emulator"
+
+
 class NoEntityError(Exception):
     """Service Bus has no queue of this name."""
 
@@ -70,10 +73,12 @@ def translated(where: str, doing: str) -> Iterator[None]:
         raise kind(f"{where} answered {doing} with {error.status_code}: {_said(error)}{step}") from error
     except Exception as error:  # the client raises ValueError and others too when a connection breaks
         if isinstance(error, TimeoutError) and not str(error):
-            raise BrokerUnavailableError(f"{where} did not answer {doing} in time") from error
-        raise BrokerUnavailableError(f"cannot reach {where} for {doing}: {_said(error)}") from error
+            raise BrokerUnavailableError(f"{where} did not answer {doing} in time; {_STEP}") from error
+        raise BrokerUnavailableError(f"cannot reach {where} for {doing}: {_said(error)}; {_STEP}") from error
 
 
 def _said(error: Exception) -> str:
     text = error.message if isinstance(error, AzureError) else str(error)
-    return " ".join(str(text or type(error).__name__).split())[:300]
+    words = " ".join(str(text or type(error).__name__).split())
+    # So aiohttp says with which TLS it tried: "Cannot connect to host HOST:443 ssl:default [why]".
+    return words.replace(" ssl:default", "")[:300].rstrip(".")

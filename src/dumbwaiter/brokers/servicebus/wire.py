@@ -1,8 +1,8 @@
 """Messages as Service Bus takes them: binary-mode CloudEvents over AMQP. Pure.
 
-Attributes are application properties ``cloudEvents:<name>``, datacontenttype is the content type, and the id is the
-message id too. What other producers send is read as it is: AMQP's own properties, and application properties as
-extensions. Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/amqp-protocol-binding.md
+Attributes are application properties ``cloudEvents:<name>``, datacontenttype is the content type (unless it is not
+ASCII), and the id is the message id too. What other producers send is read as it is: AMQP's own properties, and
+application properties as extensions. Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/amqp-protocol-binding.md
 """
 
 from __future__ import annotations
@@ -62,7 +62,10 @@ def outgoing(message: Message, *, count: int = 0, due: float | None = None, is_c
     A copy has a message id of its own, for a queue that detects duplicates would drop it.
     """
     attributes = to_attributes(message)
-    content_type = attributes.pop("datacontenttype", None)
+    # It is a symbol of AMQP: one that is not ASCII would make all that share the batch unreadable.
+    content_type = None
+    if message.content_type is not None and message.content_type.isascii():
+        content_type = attributes.pop("datacontenttype")
     properties: dict[str | bytes, Any] = {PREFIX + name: value for name, value in attributes.items()}
     if count:
         properties[COUNT] = count

@@ -11,8 +11,17 @@ from typing import Any
 import msgspec
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
+from aiohttp import ClientConnectorError
 from aiohttp import ClientError as HttpError
-from botocore.exceptions import BotoCoreError, ClientError, ConnectionClosedError, NoCredentialsError, NoRegionError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionClosedError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    NoRegionError,
+)
 from botocore.loaders import create_loader
 
 from dumbwaiter.brokers.sqs.location import Location
@@ -42,6 +51,10 @@ class RefusedError(BrokerUnavailableError):
     def __init__(self, message: str, code: str) -> None:
         self.code = code
         super().__init__(message)
+
+
+class UnaskedError(BrokerUnavailableError):
+    """No connection was made, so nothing was done for sure."""
 
 
 class RightMissingError(RefusedError):
@@ -106,6 +119,7 @@ class Api:
         client = self._client
         if client is None:
             raise BrokerClosedError
+        was_sent = False
         try:
             async with asyncio.timeout(within):
                 try:
@@ -114,6 +128,7 @@ class Api:
                     # It may have been idle for too long. But a long poll that broke off is a loss of connection.
                     if parameters.get("WaitTimeSeconds"):
                         raise
+                    was_sent = True
                     answer = await getattr(client, verb)(**parameters)
         except ClientError as error:
             raise self._of_answer(verb, queue, error) from None
@@ -123,17 +138,19 @@ class Api:
                 "AWS_PROFILE, or give the machine a role"
             ) from None
         except (BotoCoreError, HttpError, TimeoutError, OSError) as error:
-            reason = str(error) or f"no answer within {within:g} s"
-            step = (
-                "look at the region in the URL" if self.location.endpoint is None else "start it, or look at endpoint="
-            )
-            raise BrokerUnavailableError(f"cannot reach {self.location.shown}: {reason}; {step}") from error
+            raise self._unreachable(error, within, was_sent=was_sent) from error
         except (AttributeError, KeyError, TypeError, ValueError) as error:  # the client stumbled over the answer
             raise self._strange(verb) from error
         name, kind = _ANSWERS.get(verb, ("ResponseMetadata", dict))
         if not isinstance(answer, dict) or not isinstance(answer.get(name), kind):
             raise self._strange(verb)
         return answer
+
+    def _unreachable(self, error: Exception, within: float, *, was_sent: bool) -> BrokerUnavailableError:
+        reason = str(error) or f"no answer within {within:g} s"
+        step = "look at the region in the URL" if self.location.endpoint is None else "start it, or look at endpoint="
+        kind = UnaskedError if _never_connected(error) and not was_sent else BrokerUnavailableError
+        return kind(f"cannot reach {self.location.shown}: {reason}; {step}")
 
     def _strange(self, verb: str) -> BrokerUnavailableError:
         where = self.location.shown
@@ -150,7 +167,7 @@ class Api:
     ) -> list[Failed | None]:
         """Do *verb* with all *entries*, in as many requests as that takes: what became of each.
 
-        When a request fails, all that it holds has failed; the first such error is raised when that is so for all.
+        When a request fails, all that it holds has failed; an error of one is raised when that is so for all.
         """
         chunks = _chunks([nbytes_of(entry) for entry in entries], self.location.max_message_size)
         gate = asyncio.Semaphore(_AT_ONCE)
@@ -165,7 +182,7 @@ class Api:
         errors = [answer for answer in answers if isinstance(answer, BaseException)]
         for error in errors:
             if not isinstance(error, BrokerError) or len(errors) == len(answers):
-                raise error
+                raise worst_of(errors, len(answers))
         for chunk, answer in zip(chunks, answers, strict=True):
             if isinstance(answer, BaseException):
                 for i in chunk:
@@ -208,6 +225,20 @@ def _outcomes(chunk: range, answer: Mapping[str, Any]) -> list[tuple[int, Failed
         else:
             outcomes.append((i, None if str(i) in done else _UNANSWERED))
     return outcomes
+
+
+def worst_of(errors: Sequence[BaseException], count: int) -> BaseException:
+    """Which of *errors* tells what became of *count* requests: UnaskedError only where none of them may be done."""
+    for error in errors:
+        if not isinstance(error, UnaskedError):
+            return error
+    return errors[0] if len(errors) == count else BrokerUnavailableError(str(errors[0]))
+
+
+def _never_connected(error: Exception) -> bool:
+    if isinstance(error, EndpointConnectionError):  # also what breaks off later is called so
+        return isinstance(error.kwargs.get("error"), ClientConnectorError)
+    return isinstance(error, ConnectTimeoutError)
 
 
 def raise_unavailable(failed: Sequence[Failed | None]) -> None:

@@ -1,7 +1,8 @@
 """Deliveries of one broker object: held, renewed, settled and handed back.
 
 SQS takes a receipt handle also when somebody else holds the message by then. So a handle is used only while the lock
-that it came with surely stands: what is asked for later is refused here.
+that it came with surely stands: what is asked for later is refused here, and so is all that is asked for after SQS may
+have handed the message back, whether it said so or not.
 
 What SQS cannot do to a message is done by a copy: it is sent, and then the original is deleted. A crash between the two
 leaves both, which is a message delivered twice.
@@ -24,7 +25,7 @@ from dumbwaiter.brokers.contract import Claim
 from dumbwaiter.brokers.lease_holding import LeaseHolding
 from dumbwaiter.brokers.leases import Lease
 from dumbwaiter.brokers.served import Received
-from dumbwaiter.brokers.sqs.api import Api, Failed
+from dumbwaiter.brokers.sqs.api import Api, Failed, UnaskedError, worst_of
 from dumbwaiter.brokers.sqs.names import DEAD
 from dumbwaiter.brokers.sqs.queues import Queues
 from dumbwaiter.brokers.sqs.wire import Arrived, Note, burial_of, entry_nbytes, entry_of, message_of, readable
@@ -221,8 +222,19 @@ class Holding(LeaseHolding[Held]):
                 for url in {lease.held.url for lease in copied}:
                     await self._copy([lease for lease in copied if lease.held.url == url], again, to=url)
             lost = await self._delete(copied)
-            gone = await self._change_visibility(plain, min(math.ceil(delay), LONGEST_LOCK // 2))
+        gone = await self._set_free(plain, min(math.ceil(delay), LONGEST_LOCK // 2))
         return lost + [lease.delivery for lease in gone]
+
+    async def _set_free(self, leases: list[Lease[Held]], seconds: int) -> list[Lease[Held]]:
+        """Have SQS hand them back. Those that it may have handed back when this fails are not held again: it would take
+        their handles from us still when somebody else holds them. If it has not done it, their locks run out.
+        """
+        try:
+            return await self._change_visibility(leases, seconds)
+        except UnaskedError:
+            for lease in leases:
+                self._hold_again(lease)
+            raise
 
     def _is_plain(self, lease: Lease[Held], delay: float, *, counted: bool) -> bool:
         """Whether SQS can hand it back itself; or must, for there may be nothing to copy, or no room for a copy."""
@@ -263,7 +275,10 @@ class Holding(LeaseHolding[Held]):
             entries = [{"ReceiptHandle": lease.held.handle, **more} for lease in ours]
             return await self._api.batch(verb, url, entries, queue=ours[0].delivery.queue)
 
-        outcomes = await asyncio.gather(*(do(url, ours) for url, ours in by_url.items()))
+        answers = await asyncio.gather(*(do(url, ours) for url, ours in by_url.items()), return_exceptions=True)
+        if errors := [answer for answer in answers if isinstance(answer, BaseException)]:
+            raise worst_of(errors, len(answers))
+        outcomes = [answer for answer in answers if not isinstance(answer, BaseException)]
         of_each = zip(itertools.chain(*by_url.values()), itertools.chain(*outcomes), strict=True)
         lost: list[Lease[Held]] = []
         for lease, failed in of_each:

@@ -12,6 +12,14 @@ from dumbwaiter.message import Message
 from dumbwaiter.testing.conformance.harness import Harness
 
 MIB = 1024 * 1024
+ODD_CONTENT_TYPES = (
+    "image/t\xe9",
+    "☕/☕; cup=☕",
+    "text/plain; title=\"a; b, c='d'\"",
+    f"x/{'y' * 300}",
+    "no type at all %41",
+)
+"""Content types that no register knows: what a caller's header was read as."""
 
 
 def message_with_everything() -> Message:
@@ -62,6 +70,21 @@ class SendingRules:
         async with harness.connect_to_queue() as (broker, queue):
             await broker.send(queue, [sent])
             assert (await harness.take_one(broker, queue)).message == sent
+
+    async def test_any_content_type_arrives_unchanged_and_harms_no_other_message_of_its_batch(
+        self, harness: Harness
+    ) -> None:
+        """Callers name it in an HTTP header, which may be any bytes: one caller's must not cost another's message."""
+        types = ["text/plain", *ODD_CONTENT_TYPES, "text/plain"]
+        messages = [Message(body=str(i).encode(), content_type=one) for i, one in enumerate(types)]
+        async with harness.connect_to_queue() as (broker, queue):
+            await broker.send(queue, messages)
+            deliveries = await harness.take(broker, queue, len(messages))
+            arrived = {delivery.message.id: delivery.message for delivery in deliveries}
+            assert [arrived[one.id].content_type for one in messages] == types
+            assert [arrived[one.id].body for one in messages] == [one.body for one in messages]
+            await broker.complete(deliveries)
+            await harness.expect_stats(broker, queue)
 
     async def test_an_empty_batch_is_a_no_op_for_every_verb(self, harness: Harness) -> None:
         async with harness.connect_to_queue() as (broker, queue):

@@ -16,6 +16,7 @@ from dumbwaiter.testing.servers.servicebus.kept import Kept
 HEADER, DELIVERY_ANNOTATIONS, ANNOTATIONS, PROPERTIES, APPLICATION_PROPERTIES, DATA = range(0x70, 0x76)
 FOOTER = 0x78
 _SECTION = b"\x00\x53"
+_DESCRIPTORS = [bytes([one]) for one in range(HEADER, FOOTER + 1)]
 SCHEDULED = "x-opt-scheduled-enqueue-time"
 
 
@@ -50,24 +51,31 @@ def sections(raw: bytes) -> list[Section]:
 
 
 def parts(raw: bytes) -> list[bytes]:
-    """The messages in *raw*: a batch holds several, each in a data section of its own.
+    """The messages in *raw*: a batch holds several, each in a data section of its own. Raises ValueError when *raw* or
+    a message in it cannot be read.
 
     A batch has a message format of its own, which Proton does not show to whoever receives. So it is told by its data.
     """
     bodies = [bytes(one.value) for one in sections(raw) if one.descriptor == DATA]
-    if bodies and all(_looks_like_a_message(body) for body in bodies):
-        return bodies
-    return [raw]
-
-
-def _looks_like_a_message(body: bytes) -> bool:
-    if not body.startswith(_SECTION) or not HEADER <= body[2] <= FOOTER:
-        return False
-    try:
+    if not bodies or not all(_has_the_form_of_a_message(body) for body in bodies):
+        return [raw]
+    for body in bodies:
         sections(body)
-    except ValueError:
-        return False
-    return True
+    return bodies
+
+
+def _has_the_form_of_a_message(body: bytes) -> bool:
+    """Whether it is made of sections, whatever is in them."""
+    data, rest = Data(), body
+    while rest:
+        if not rest.startswith(_SECTION) or rest[2:3] not in _DESCRIPTORS:
+            return False
+        data.clear()
+        try:
+            rest = rest[data.decode(rest) :]
+        except Exception:  # proton has errors of its own, and Python's
+            return False
+    return bool(body)
 
 
 def due_of(raw: bytes) -> float:
