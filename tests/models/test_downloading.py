@@ -357,7 +357,7 @@ def test_what_is_secret_in_a_uri_is_told_to_nobody(tmp_path, monkeypatch, capfd,
     for name, value in {"AWS_ENDPOINT": "http://127.0.0.1:9", "AWS_ALLOW_HTTP": "true", "AWS_REGION": "local"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
-    monkeypatch.setattr(object_stores, "RETRY_FOR", 0.1)
+    monkeypatch.setattr(downloading, "connect", partial(object_stores.connect, retry_for=0.1))
     with pytest.raises(ModelLoadError) as caught:
         local_weights(uri, project=tmp_path)
     told = [str(caught.value), *capfd.readouterr(), *traceback.format_exception(caught.value)]
