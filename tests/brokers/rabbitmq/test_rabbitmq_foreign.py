@@ -14,6 +14,7 @@ from dumbwaiter.brokers.rabbitmq.names import QUORUM
 from dumbwaiter.cli import main
 from dumbwaiter.errors import BrokerError, BrokerUnavailableError, ConfigError, QueueNotFoundError
 from dumbwaiter.message import Message
+from dumbwaiter.testing import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -95,6 +96,12 @@ async def test_each_lane_is_looked_at_before_the_first_message_goes_there(broker
 async def test_a_quorum_queue_of_that_name_is_sent_to_whoever_has_made_it(broker, channel):
     await channel.declare_queue(f"{broker._prefix}.mine", durable=True, arguments=dict(QUORUM))
     await broker.send("mine", [Message()])
+
+    async def has_come():
+        there = await channel.declare_queue(f"{broker._prefix}.mine", passive=True)
+        return there.declaration_result.message_count == 1
+
+    await eventually(has_come)
 
 
 async def test_commands_tell_of_a_queue_of_another_kind(broker, channel, capsys, monkeypatch, tmp_path):
