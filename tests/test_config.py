@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,6 +15,7 @@ from dumbwaiter.config import (
     Flag,
     ModelSettings,
     Settings,
+    ledgers_folder,
     load_settings,
     parse_duration,
     parse_size,
@@ -294,3 +298,72 @@ def test_what_is_no_origin_is_refused_naming_its_place(tmp_path, wrong):
     file = write(tmp_path, f'[gateway]\ncors_origins = ["https://a.example", "{wrong}"]')
     said = complaint()
     assert said.startswith(f"{file}:2: gateway.cors_origins: {wrong!r} is no origin; write https://app.example.com")
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        *("auto", "none", "cuda", "cuda:1", "cuda:GPU-8f6a", "cuda:MIG-1/2", "host", "host:8GiB", "fake:8GiB?path=x"),
+        "fake:1GB?context=300MiB&path=/x&cache=false",
+    ],
+)
+def test_a_model_may_name_any_device(device):
+    assert load({"DUMBWAITER_MODELS__CATS__DEVICE": device}).models["cats"].device == device
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("gpu", "'gpu' names no device; write auto, none, cuda, cuda:1, "),
+        ("cdua:1", "'cdua:1' names no device; did you mean 'cuda'?; write auto, "),
+        ("cuda:one", "'cuda:one' names no device; write auto, "),
+        ("cuda:", "'cuda:' names no device; write auto, "),
+        ("auto:1", "'auto:1' names no device; write auto, "),
+        ("fake:8GiB", "'fake:8GiB' names no device; write auto, "),
+        ("host:8 apples", "'host:8 apples': expected a size such as 512, 100kB or 32MiB, not '8 apples'"),
+        ("host:0", "'host:0': expected a size above 0, such as 3GiB, not 0"),
+        ("fake:0?path=x", "'fake:0?path=x': expected a size above 0"),
+    ],
+)
+def test_what_is_no_device_is_refused_naming_its_place_and_what_to_write(tmp_path, wrong, words):
+    file = write(tmp_path, f'[models.cats]\ntarget = "a:B"\ndevice = "{wrong}"')
+    assert complaint().startswith(f"{file}:3: models.cats.device: {words}")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("footprint = 0", "models.a.footprint: expected a size above 0, such as 3GiB, not 0"),
+        ("footprint = -1", "models.a.footprint: expected a size above 0, such as 3GiB, not -1"),
+        ("footprint = '3 elephants'", "models.a.footprint: expected a size such as 512, "),
+        ("weight = 0", "models.a.weight: expected a number, above 0 and at most 1000, not 0"),
+        ("weight = nan", "models.a.weight: expected a number, above 0 and at most 1000, not nan"),
+        ("weight = inf", "models.a.weight: expected a number, above 0 and at most 1000, not inf"),
+        ("park_after = 'never'", "models.a.park_after: expected a duration such as "),
+    ],
+)
+def test_a_wrong_share_of_a_device_says_what_it_may_be(tmp_path, text, words):
+    file = write(tmp_path, f"[models.a]\n{text}\n")
+    assert complaint().startswith(f"{file}:2: {words}")
+
+
+def test_a_models_share_of_its_device_is_read_with_its_units(tmp_path):
+    write(tmp_path, '[models.a]\nfootprint = "3GiB"\nweight = 2\npark_after = "1h"\n[models.b]\npark_after = 0\n')
+    a, b = load().models["a"], load().models["b"]
+    assert (a.footprint, a.weight, a.park_after) == (3 * 2**30, 2.0, 3600.0)
+    assert (b.footprint, b.weight, b.park_after) == (None, 1.0, 0.0)
+
+
+def test_footprints_lie_beside_the_project_and_ledgers_where_the_settings_say(tmp_path):
+    assert load().footprints == f"{tmp_path}/.dumbwaiter/footprints"
+    write(tmp_path, 'ledgers = "shared"\nfootprints = "measured"\n')
+    settings = load()
+    assert (ledgers_folder(settings), settings.footprints) == (tmp_path / "shared", f"{tmp_path}/measured")
+
+
+def test_without_a_word_ledgers_lie_in_memory_where_all_workers_of_this_user_find_them(tmp_path):
+    name = f"dumbwaiter-{os.geteuid()}"
+    assert ledgers_folder(Settings(), in_memory=tmp_path) == tmp_path / name
+    elsewhere = ledgers_folder(Settings(), in_memory=tmp_path / "nowhere")
+    assert elsewhere == Path(tempfile.gettempdir()) / name
+    assert not (tmp_path / name).exists()

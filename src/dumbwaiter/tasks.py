@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, NoReturn
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, NoReturn, TypeVar
+
+T = TypeVar("T")
 
 
 async def end(tasks: Iterable[asyncio.Future[Any] | None]) -> None:
@@ -13,6 +15,19 @@ async def end(tasks: Iterable[asyncio.Future[Any] | None]) -> None:
     for task in ending:
         task.cancel()
     await asyncio.gather(*ending, return_exceptions=True)
+
+
+async def unless(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """What *work* returns; None if *event* is set before it has ended: then it is cancelled."""
+    working, watching = asyncio.create_task(work), asyncio.create_task(event.wait())
+    try:
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            working.cancel()
+            await asyncio.wait({working})  # it may end with something all the same
+        return None if working.cancelled() else working.result()
+    finally:
+        await end((working, watching))
 
 
 async def every(seconds: float, work: Callable[[], Awaitable[object]]) -> NoReturn:

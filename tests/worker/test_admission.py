@@ -39,7 +39,7 @@ class Counting(Admission):
         self.out = 0
         self.sizes: list[int] = []
 
-    async def acquire(self, want: int) -> Grant:
+    async def acquire(self, want: int, *, polls: bool = False) -> Grant:
         await self.open.wait()
         size = min(want, self.at_once)
         self.out += size

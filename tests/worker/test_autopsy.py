@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dumbwaiter.worker.autopsy import explain, oom_kill_count
+from dumbwaiter.worker.autopsy import EXIT_STICKY, explain, oom_kill_count
 
 
 def test_a_signal_is_named() -> None:
@@ -31,6 +31,14 @@ def test_a_hang_is_called_a_hang_whatever_signal_ended_it() -> None:
     assert cause.code == "runner-hung"
     assert "3.2 s" in cause.message or "3.3 s" in cause.message
     assert "File x" in cause.detail
+
+
+def test_a_runner_that_ended_itself_names_its_device_as_the_cause() -> None:
+    cause = explain(EXIT_STICKY, oom_before=0, oom_after=0, hung_for=None, stacks="")
+    assert cause.code == "device-error"
+    assert "error of the device" in cause.message
+    assert explain(1, oom_before=0, oom_after=0, hung_for=None, stacks="").code == "runner-crashed"
+    assert explain(EXIT_STICKY, oom_before=0, oom_after=0, hung_for=3.0, stacks="").code == "runner-hung"
 
 
 @pytest.mark.parametrize(

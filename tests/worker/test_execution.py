@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 import pytest
 import torch
 
+from dumbwaiter.devices import fake
+from dumbwaiter.devices.opening import open_allocator
 from dumbwaiter.errors import BadInputError, PermanentError, TransientError
-from dumbwaiter.worker.execution import describe_fault, run_batch
+from dumbwaiter.worker.device_memory import ContextDeadError, DeviceMemory
+from dumbwaiter.worker.execution import NotRun, describe_fault, run_batch
 
 
 class OutOfMemoryError(RuntimeError):
     """Named as torch names its own."""
+
+
+def from_cause(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
 
 
 class ScriptedModel:
@@ -95,6 +103,7 @@ def test_out_of_memory_halves_the_batch_until_it_fits() -> None:
         (OSError(errno.ENOENT, "no file"), "unknown", "model-error"),
         (OutOfMemoryError("CUDA out of memory"), "transient", "out-of-memory"),
         (MemoryError(), "transient", "out-of-memory"),
+        (from_cause(ValueError("it failed"), OutOfMemoryError("CUDA out of memory")), "transient", "out-of-memory"),
         (ValueError("what?"), "unknown", "model-error"),
         (RuntimeError("CUDA error: device-side assert triggered"), "unknown", "model-error"),
         (
@@ -121,6 +130,54 @@ def test_out_of_host_memory_in_torch_halves_the_batch_too() -> None:
     model = ScriptedModel(predict)
     assert run_all(model, [1, 2, 3]) == [1, 2, 3]
     assert model.sizes == [3, 2, 1, 1, 1]
+
+
+# --- on a shared device ---
+
+
+@pytest.fixture
+def run_on_device(tmp_path) -> Iterator[Callable[..., list[Any]]]:
+    """run_batch() on a fake device of 4 KiB."""
+    allocator = open_allocator(f"fake:4KiB?path={tmp_path}/card")
+    allocator.open_context()
+    yield lambda model, inputs: run_batch(model, inputs, lambda _: None, memory=DeviceMemory(allocator, model))
+    fake.close_here()
+
+
+def taking_a_kib_each(inputs: Sequence[Any]) -> list[Any]:
+    with fake.use(1024 * len(inputs)):
+        return [one * 10 for one in inputs]
+
+
+def test_out_of_a_shared_devices_memory_only_the_first_half_is_run(run_on_device) -> None:
+    model = ScriptedModel(taking_a_kib_each)
+    outputs = run_on_device(model, list(range(15)))
+    assert model.sizes == [15, 8, 4]
+    assert outputs[:4] == [0, 10, 20, 30]
+    assert [type(one) for one in outputs[4:]] == [NotRun] * 11
+
+
+def test_out_of_the_hosts_memory_all_halves_are_run_there_too(run_on_device) -> None:
+    def predict(inputs: Sequence[Any]) -> list[Any]:
+        if len(inputs) > 2:
+            raise MemoryError
+        return list(inputs)
+
+    model = ScriptedModel(predict)
+    assert run_on_device(model, list(range(4))) == list(range(4))
+    assert model.sizes == [4, 2, 2]
+
+
+def test_a_bad_member_fails_alone_there_too(run_on_device) -> None:
+    outputs = run_on_device(ScriptedModel(fail_on(2)), [1, 2, 3])
+    assert (outputs[0], type(outputs[1]), outputs[2]) == (10, ValueError, 30)
+
+
+def test_on_a_dead_device_nobody_else_is_tried(run_on_device) -> None:
+    model = ScriptedModel(lambda _: fake.break_context())
+    with pytest.raises(ContextDeadError):
+        run_on_device(model, [1, 2, 3])
+    assert model.sizes == [3]
 
 
 def test_the_message_is_the_error_and_not_a_note_added_to_it() -> None:

@@ -14,7 +14,7 @@ from dumbwaiter.errors import BadInputError
 from dumbwaiter.testing import eventually
 from dumbwaiter.worker.intake import Intake
 from dumbwaiter.worker.interrupting import Interrupted, Interrupter
-from dumbwaiter.worker.pipe import Cancel, Drain, Drop, Item, Predict, RunnerEnd, frame
+from dumbwaiter.worker.pipe import Cancel, Drain, Drop, Item, Move, Predict, RunnerEnd, frame
 from dumbwaiter.worker.recorder import FlightRecorder
 
 pytestmark = pytest.mark.anyio
@@ -66,7 +66,7 @@ class Desk:
         )
         self.intake.start()
 
-    def send(self, message: Predict | Drop | Drain | Cancel, *bodies: bytes) -> None:
+    def send(self, message: Predict | Drop | Drain | Cancel | Move, *bodies: bytes) -> None:
         self._ours.sendall(b"".join(bytes(part) for part in frame(message, bodies)))
 
     def predict(self, **bodies: bytes) -> None:
@@ -177,6 +177,21 @@ async def test_inputs_are_taken_by_place_and_the_others_keep_their_order(desk: D
         taken = desk.intake.take([1, 3])
     assert [one.item.slot for one in taken] == [1, 3]
     assert desk.ready() == [0, 2, 4]
+
+
+async def test_orders_wait_in_turn_for_the_main_thread(desk: Desk) -> None:
+    desk.send(Move("empty"))
+    desk.send(Move("park"))
+    await eventually(lambda: list(desk.intake.orders) == ["empty", "park"])
+
+
+async def test_how_many_may_run_at_once_is_what_was_said_last(desk: Desk) -> None:
+    item = Item(1, None, 4, None, 0.0, alone=False)
+    assert desk.intake.most is None
+    desk.send(Predict([item], most=3), b"soup")
+    await eventually(lambda: desk.intake.most == 3)
+    desk.send(Predict([item]), b"soup")
+    await eventually(lambda: desk.intake.most is None)
 
 
 async def test_the_end_of_the_pipe_is_told(desk: Desk) -> None:

@@ -8,8 +8,24 @@ import threading
 
 import pytest
 
+from dumbwaiter.devices import admission
 from dumbwaiter.models.contract import ModelSpec
-from dumbwaiter.worker.pipe import ConsumerEnd, Done, Item, Load, Predict, Result, RunnerEnd, split
+from dumbwaiter.policies.footprints import Footprint, Measured, Observation
+from dumbwaiter.worker.pipe import (
+    ConsumerEnd,
+    Done,
+    FromRunner,
+    Item,
+    Load,
+    Move,
+    Moved,
+    Predict,
+    Ready,
+    Result,
+    RunnerEnd,
+    ToRunner,
+    split,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -68,6 +84,45 @@ async def test_the_runner_sees_the_end_of_the_pipe() -> None:
     with pytest.raises(EOFError):
         await asyncio.to_thread(runner.receive)
     theirs.close()
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        Load(ModelSpec(name="echo", target="network:Echo"), "cuda:GPU-1", probes=True),
+        Predict([], most=3),
+        Move("park"),
+    ],
+)
+async def test_orders_for_a_shared_device_arrive_unchanged(frame: ToRunner) -> None:
+    ours, theirs = socket.socketpair()
+    consumer = await ConsumerEnd.over(ours)
+    await consumer.send(frame)
+    assert RunnerEnd(theirs).receive()[0] == frame
+    consumer.close()
+    theirs.close()
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        Ready(4, {}, 1.5, Footprint(weights=3, parked=0, batches={"2^3": {1: Measured(7, 0.1, 5.0)}})),
+        Ready(4, {}, 1.5),
+        Done([], 4, 0.1, [Observation("2^3", 1, 7, 0.1, is_exact=True)], out_of_memory=True),
+        Moved(reserved=7, seconds=0.1, is_done=False),
+    ],
+)
+async def test_what_became_of_a_shared_devices_memory_arrives_unchanged(frame: FromRunner) -> None:
+    ours, theirs = socket.socketpair()
+    consumer = await ConsumerEnd.over(ours)
+    RunnerEnd(theirs).send(frame)
+    assert (await consumer.receive())[0] == frame
+    consumer.close()
+    theirs.close()
+
+
+def test_a_moved_frame_is_what_the_admission_is_told() -> None:
+    assert isinstance(Moved(reserved=7, seconds=0.1), admission.Moved)
 
 
 async def test_the_consumer_sees_a_frame_cut_short_as_the_end() -> None:

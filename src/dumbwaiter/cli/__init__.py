@@ -29,6 +29,7 @@ COMMANDS = {
     "cancel": ("dumbwaiter.cli.submit:cancel", "Cancel kept requests by their ids."),
     "queues": ("dumbwaiter.cli.queues:queues", "Show what waits, runs and failed in each queue."),
     "dead-letters": ("dumbwaiter.cli.dead_letters:dead_letters", "List, show, redrive or purge failed messages."),
+    "devices": ("dumbwaiter.cli.devices:devices", "Show whose models share a GPU's memory, and who waits for it."),
     "doctor": ("dumbwaiter.cli.doctor:doctor", "Say what a broker guarantees, and what to change."),
     "keys": ("dumbwaiter.cli.keys:keys", "Make, list, rotate and revoke the API keys of callers."),
     "version": ("dumbwaiter.cli.version:version", "Print the version."),

@@ -18,7 +18,7 @@ from dumbwaiter.cli.options import Command, current_settings, setting, settings_
 from dumbwaiter.cli.ports import url_of, usable_port
 from dumbwaiter.cli.status_pipe import Report, StatusPipe
 from dumbwaiter.cli.stopping import deaf_afterwards
-from dumbwaiter.cli.targets import settings_and_models, spec_of
+from dumbwaiter.cli.targets import settings_and_models, spec_of, terms_of
 from dumbwaiter.config import Settings
 from dumbwaiter.observe import configure_logging
 from dumbwaiter.takeover import taking_over
@@ -38,6 +38,13 @@ port_option = setting("--port", "gateway", "port", text="Port (default 8080); 0 
 grace_option = setting("--grace", "worker", "grace", text="Time from SIGTERM to the end (default 25s).", metavar="TIME")
 weights_option = click.option(
     "--weights", multiple=True, metavar="[NAME=]URI", help="File or URI that the model's class is given."
+)
+device_option = click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    metavar="[NAME=]DEVICE",
+    help="Whose memory it shares with other models: cuda:1, host:8GiB, none, or auto: the first GPU, if there is one.",
 )
 
 
@@ -78,10 +85,11 @@ def gateway(status_fd: int | None) -> int:
 @click.command(cls=Command)
 @click.argument("model", metavar="[NAME=]MODULE:CLASS")
 @weights_option
+@device_option
 @grace_option
 @settings_options
 @status_fd_option
-def worker(model: str, weights: tuple[str, ...], status_fd: int | None) -> int:
+def worker(model: str, weights: tuple[str, ...], devices: tuple[str, ...], status_fd: int | None) -> int:
     """Run one worker: it loads the model in a process of its own and pulls from the model's queue.
 
     The queue is named NAME; NAME is by default that of the class, in lower case. Any number of workers may share a
@@ -89,11 +97,11 @@ def worker(model: str, weights: tuple[str, ...], status_fd: int | None) -> int:
 
     Examples:
       dumbwaiter worker network:Infer --weights weights.safetensors
-      dumbwaiter worker cats=examples/classifier/network.py:Infer
+      dumbwaiter worker cats=examples/classifier/network.py:Infer --device cuda:1
 
     """
     pipe = StatusPipe(status_fd)
-    settings, (chosen,) = settings_and_models([model], weights)
+    settings, (chosen,) = settings_and_models([model], weights, devices)
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     if status_fd is not None and settings.log_format != "json":
         hide_load_failures()
@@ -175,11 +183,21 @@ async def run_worker_with(
     hurry: asyncio.Event | None = None,
 ) -> int:
     """Run a worker until *stop* (None: SIGTERM or SIGINT); *tell* hears of each of its states."""
-    from dumbwaiter.worker.run import run_worker  # noqa: PLC0415 - a gateway need not import it
+    from dumbwaiter.devices.sharing import open_admission  # noqa: PLC0415 - a gateway need not import it
+    from dumbwaiter.worker.run import run_worker  # noqa: PLC0415 - as above
 
     def heard(status: WorkerStatus) -> None:
         tell(Report(state=status.state, reason=status.reason, signature=status.signature))
 
-    return await run_worker(
-        broker, store, spec, settings.worker, outbound=settings.outbound, on_status=heard, stop=stop, hurry=hurry
-    )
+    async with open_admission(terms_of(spec, settings)) as admission:
+        return await run_worker(
+            broker,
+            store,
+            spec,
+            settings.worker,
+            outbound=settings.outbound,
+            admission=admission,
+            on_status=heard,
+            stop=stop,
+            hurry=hurry,
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -15,12 +15,20 @@ from dumbwaiter.cli.event_loop import run_for_long
 from dumbwaiter.cli.one_process import OneProcess
 from dumbwaiter.cli.options import Command, given_config, given_flags, json_option, settings_options
 from dumbwaiter.cli.ports import usable_port
-from dumbwaiter.cli.runtimes import grace_option, hide_load_failures, host_option, port_option, weights_option
+from dumbwaiter.cli.runtimes import (
+    device_option,
+    grace_option,
+    hide_load_failures,
+    host_option,
+    port_option,
+    weights_option,
+)
 from dumbwaiter.cli.serve_view import ServeView
 from dumbwaiter.cli.stopping import deaf_afterwards
 from dumbwaiter.cli.supervisor import Plan, Supervisor, gateway_grace
 from dumbwaiter.cli.targets import Chosen, settings_and_models, spec_of
 from dumbwaiter.config import Settings
+from dumbwaiter.devices.opening import open_device
 from dumbwaiter.observe import configure_logging
 
 if TYPE_CHECKING:
@@ -31,12 +39,13 @@ if TYPE_CHECKING:
 @click.command(cls=Command)
 @click.argument("models", metavar="[[NAME=]MODULE:CLASS]...", nargs=-1)
 @weights_option
+@device_option
 @host_option
 @port_option
 @grace_option
 @json_option
 @settings_options
-def serve(models: tuple[str, ...], weights: tuple[str, ...], as_json: bool) -> int:
+def serve(models: tuple[str, ...], weights: tuple[str, ...], devices: tuple[str, ...], as_json: bool) -> int:
     """Serve models on this machine: a gateway, a courier, and for each model a worker, kept alive until Ctrl-C.
 
     A model is a class: MODULE:CLASS is imported from the current folder, FILE.py:CLASS from where the file lies. Its
@@ -52,12 +61,13 @@ def serve(models: tuple[str, ...], weights: tuple[str, ...], as_json: bool) -> i
     one project: their workers compete for the same queues, and each needs a port of its own.
 
     """
-    settings, chosen = settings_and_models(models, weights)
+    settings, chosen = settings_and_models(models, weights, devices)
     if not chosen:
         raise click.UsageError("no model to serve; name one, such as: dumbwaiter serve network:Infer")
     specs = [spec_of(model.name, settings) for model in chosen]
     broker, store = open_broker(settings.broker), open_store(settings.blobs)  # neither connects yet
     port = usable_port(settings.gateway.host, settings.gateway.port, share=settings.gateway.share_port)
+    _try_devices({settings.models[model.name].device for model in chosen})
     asyncio.run(_try(settings, broker, store))
     view = ServeView(settings, specs, as_json=as_json)
     with view:
@@ -70,6 +80,12 @@ def serve(models: tuple[str, ...], weights: tuple[str, ...], as_json: bool) -> i
             view.children = one.children
             return run_for_long(_until_signalled(one, view))
         return asyncio.run(_supervise(plans_of(settings, chosen, port), view, settings))
+
+
+def _try_devices(addresses: Iterable[str]) -> None:
+    """As _try(). Raises ConfigError, MissingExtraError and DeviceError."""
+    for address in sorted({*addresses} - {"auto", "none"}):
+        open_device(address).close()
 
 
 async def _try(settings: Settings, broker: Broker, store: BlobStore) -> None:
@@ -123,6 +139,8 @@ def plans_of(settings: Settings, chosen: Sequence[Chosen], port: int) -> list[Pl
         arguments = ["worker", model.argument, "--grace", str(settings.worker.grace), *common]
         if model.weights is not None:
             arguments += ["--weights", f"{model.name}={model.weights}"]
+        if model.device is not None:
+            arguments += ["--device", f"{model.name}={model.device}"]
         for number in range(1, settings.models[model.name].replicas + 1):
             name = model.name if number == 1 else f"{model.name}-{number}"
             plans.append(Plan(name, model.name, arguments))

@@ -10,26 +10,32 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from dumbwaiter.cli.options import current_settings, given_config
-from dumbwaiter.config import Settings, place_in_file
+from dumbwaiter.config import ModelSettings, Settings, ledgers_folder, place_in_file
 from dumbwaiter.errors import ConfigError
 from dumbwaiter.message import SYSTEM_QUEUES, is_queue_name
 from dumbwaiter.spelling import did_you_mean
 
 if TYPE_CHECKING:
+    from dumbwaiter.devices.sharing import Terms
     from dumbwaiter.models.contract import ModelSpec
 
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 class Chosen(NamedTuple):
-    """A model that was asked for: its name, the argument that says so, and the --weights meant for it, if any."""
+    """A model that was asked for: its name, the argument that says so, and the --weights and --device meant for it, if
+    any.
+    """
 
     name: str
     argument: str
     weights: str | None
+    device: str | None = None
 
 
-def settings_and_models(arguments: Sequence[str], weights: Sequence[str] = ()) -> tuple[Settings, list[Chosen]]:
+def settings_and_models(
+    arguments: Sequence[str], weights: Sequence[str] = (), devices: Sequence[str] = ()
+) -> tuple[Settings, list[Chosen]]:
     """The settings with the models of *arguments* in them, and those meant (all configured ones if none is named).
 
     Raises click.UsageError or ConfigError, naming what is wrong.
@@ -47,12 +53,14 @@ def settings_and_models(arguments: Sequence[str], weights: Sequence[str] = ()) -
     configured = current_settings().models
     names = names or {check_name(name): name for name in configured}
     heavy = _weights(weights, list(names))
+    placed = _devices(devices, list(names))
     flags += [("--weights", ("models", name, "weights"), uri) for name, uri in heavy.items()]
+    flags += [("--device", ("models", name, "device"), address) for name, address in placed.items()]
     settings = current_settings(flags)
     for name in names:
         if name not in settings.models or settings.models[name].target is None:
             raise _no_target(name, settings)
-    return settings, [Chosen(name, argument, heavy.get(name)) for name, argument in names.items()]
+    return settings, [Chosen(name, argument, heavy.get(name), placed.get(name)) for name, argument in names.items()]
 
 
 def _no_target(name: str, settings: Settings) -> Exception:
@@ -104,6 +112,21 @@ def _weights(given: Sequence[str], names: Sequence[str]) -> dict[str, str]:
     return weights
 
 
+def _devices(given: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    """The device of each name, from ``NAME=DEVICE``; a bare DEVICE is that of all for which no other one is named."""
+    named: dict[str, str] = {}
+    bare: list[str] = []
+    for text in given:
+        name, equals, address = text.partition("=")
+        if equals and name in names:
+            named[name] = address
+        else:
+            bare.append(text)
+    if len(bare) > 1:
+        raise click.UsageError(f"which models use the device {bare[1]!r}? write --device NAME=DEVICE")
+    return {name: named.get(name, bare[0]) for name in names} if bare else named
+
+
 def spec_of(name: str, settings: Settings) -> ModelSpec:
     """The model's specification for its worker, its target resolved to an importable module and a folder."""
     from dumbwaiter.models.contract import ModelSpec  # noqa: PLC0415 - only for those who run a model
@@ -124,6 +147,26 @@ def spec_of(name: str, settings: Settings) -> ModelSpec:
         max_deliveries=model.max_deliveries,
         decode_threads=model.decode_threads,
         parameters=model.parameters,
+    )
+
+
+def terms_of(spec: ModelSpec, settings: Settings) -> Terms:
+    """On which terms the worker of *spec* shares its device; the defaults where *settings* do not have its model."""
+    from dumbwaiter.devices.sharing import Terms  # noqa: PLC0415 - as above
+
+    model = settings.models.get(spec.name, ModelSettings())
+    return Terms(
+        model=spec.name,
+        device=model.device,
+        ledgers=ledgers_folder(settings),
+        footprints=Path(settings.footprints),
+        weight=model.weight,
+        footprint=model.footprint,
+        park_after=model.park_after,
+        target=spec.target,
+        weights=spec.weights,
+        project=spec.project,
+        parameters=spec.parameters,
     )
 
 

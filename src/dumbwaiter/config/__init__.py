@@ -6,6 +6,7 @@ the current folder. Durations are seconds or text such as "500ms", "30s", "2m"; 
 """
 
 from dumbwaiter.config.checking import anchored
+from dumbwaiter.config.ledgers import ledgers_folder
 from dumbwaiter.config.loading import Flag, load_settings, place_in_file
 from dumbwaiter.config.settings import (
     TABLES,
@@ -30,6 +31,7 @@ __all__ = [
     "WorkerSettings",
     "anchored",
     "is_loopback",
+    "ledgers_folder",
     "load_settings",
     "parse_duration",
     "parse_size",

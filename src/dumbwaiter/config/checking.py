@@ -101,7 +101,7 @@ def _in_words(annotation: Any) -> str:
     meta = metas[0] if metas else msgspec.Meta()
     words = WORDS.get(_unit_of(annotation) or "") or _IN_WORDS.get(get_origin(kind) or kind, str(kind))
     if meta.gt is not None:
-        return f"{words}, above {meta.gt:g}"
+        return f"{words}, above {meta.gt:g}{'' if meta.le is None else f' and at most {meta.le:g}'}"
     if meta.ge is None or (meta.ge == 0 and _unit_of(annotation)):
         return words
     return f"{words} from {meta.ge} {'on' if meta.le is None else f'to {meta.le}'}"
@@ -121,7 +121,10 @@ def _json_or_text(value: Any) -> Any:
         return value
 
 
-_LOCATIONS = {("broker",), ("blobs",), ("slots",), ("gateway", "certfile"), ("gateway", "keyfile")}
+_LOCATIONS = {
+    *(("broker",), ("blobs",), ("slots",), ("ledgers",), ("footprints",)),
+    *(("gateway", "certfile"), ("gateway", "keyfile")),
+}
 
 
 def _with_folder(keys: Keys, value: Any, folder: Path) -> Any:

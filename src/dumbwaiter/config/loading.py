@@ -46,7 +46,7 @@ def load_settings(
     sources.append(_from_environ(environ, names | {flag.keys[1] for flag in flags if flag.keys[0] == "models"}))
     sources.append(_from_flags(flags))
     tree: dict[str, Any] = {"home": str(home)}
-    for key in ("broker", "blobs", "slots"):
+    for key in ("broker", "blobs", "slots", "footprints"):
         tree[key] = anchored(getattr(Settings(), key), home)
     for source in sources:
         for keys, value in source.values.items():

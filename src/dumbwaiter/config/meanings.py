@@ -1,4 +1,4 @@
-"""Settings that must mean something beyond their type: origins, URLs, networks, secrets."""
+"""Settings that must mean something beyond their type: origins, URLs, networks, secrets, devices."""
 
 from __future__ import annotations
 
@@ -9,14 +9,21 @@ from typing import Any
 
 from dumbwaiter.config.lines import Keys
 from dumbwaiter.config.settings import SHORTEST_SIGNING_KEY
+from dumbwaiter.config.units import parse_size
+from dumbwaiter.spelling import did_you_mean
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 _PUBLIC_URL = re.compile(r"https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?(/[^\s?#]*)?", re.IGNORECASE)
+_KINDS = ("auto", "none", "cuda", "host", "fake")
+_DEVICE = re.compile(
+    r"auto|none|cuda(:([0-9]+|(GPU|MIG)-.+))?|host(:(?P<budget>.+))?|fake:(?P<capacity>[^?]+)\?(.+&)?path=[^&]+(&.*)?"
+)
+_DEVICE_FORMS = "auto, none, cuda, cuda:1, cuda:GPU-UUID, cuda:MIG-UUID, host, host:8GiB or fake:8GiB?path=FOLDER"
 
 
 def meant(keys: Keys, value: Any) -> Any:
     """*value* of the setting *keys*, in the form that is compared. Raises ValueError, saying what is wrong with it."""
-    read = _READERS.get(keys)
+    read = _MODEL_READERS.get(keys[2]) if keys[0] == "models" and len(keys) == 3 else _READERS.get(keys)
     return value if read is None or value is None else read(value)
 
 
@@ -67,6 +74,28 @@ def _instead_of(text: str) -> str:
     return f"write {network}, or {text.partition('/')[0]} for this one address"
 
 
+def _device(address: str) -> str:
+    """*address*, if it has the form of one; whether there is such a device is seen when it is opened."""
+    match = _DEVICE.fullmatch(address)
+    if match is None:
+        kind = address.partition(":")[0]
+        near = "" if kind in _KINDS else did_you_mean(kind, _KINDS)
+        raise ValueError(f"{address!r} names no device{near}; write {_DEVICE_FORMS}")
+    if size := match["budget"] or match["capacity"]:
+        try:
+            _positive(parse_size(size))
+        except ValueError as error:
+            raise ValueError(f"{address!r}: {error}") from None
+    return address
+
+
+def _positive(nbytes: int) -> int:
+    if nbytes <= 0:
+        raise ValueError(f"expected a size above 0, such as 3GiB, not {nbytes}")
+    return nbytes
+
+
+_MODEL_READERS: Mapping[str, Callable[[Any], Any]] = {"device": _device, "footprint": _positive}
 _READERS: Mapping[Keys, Callable[[Any], Any]] = {
     ("gateway", "cors_origins"): _origins,
     ("gateway", "public_url"): _public_url,

@@ -120,7 +120,13 @@ class OutboundSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """One model; see models.contract.ModelSpec. *replicas* is how many worker processes ``serve`` starts for it."""
+    """One model; see models.contract.ModelSpec. *replicas* is how many worker processes ``serve`` starts for it.
+
+    *device* is an address for devices.opening, ``none``, or ``auto``: the first visible GPU is shared out among the
+    workers that use it, and without a GPU nothing is. *footprint* is what its weights and a batch's activation take in
+    all, in bytes, instead of being measured. *weight* is its share of the device against that of other models. Once it
+    was idle for *park_after* seconds, its weights leave the device.
+    """
 
     target: str | None = None
     weights: str | None = None
@@ -132,6 +138,10 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_deliveries: Count = 3
     decode_threads: Count = 2
     replicas: Annotated[int, msgspec.Meta(ge=0)] = 1
+    device: str = "auto"
+    footprint: Annotated[int | None, msgspec.Meta(extra={"unit": "size"})] = None
+    weight: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 1.0
+    park_after: Seconds = 300.0
     parameters: dict[str, Any] = {}
 
 
@@ -139,12 +149,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """All settings, with paths made absolute. *home* is the project's folder: that of the file, or the current one.
 
     *slots* is a folder of this machine's, in which workers and couriers write down what they hold, so that the next one
-    can hand it back at once when one is killed.
+    can hand it back at once when one is killed. *ledgers* is the folder in which the workers of this machine, or of all
+    containers of a pod, say what they hold of their devices (None: see ledgers_folder); *footprints* is where what a
+    model was measured to take of a device is kept.
     """
 
     broker: str = "sqlite:.dumbwaiter/queue.db"
     blobs: str = "file:.dumbwaiter/blobs"
     slots: str = ".dumbwaiter/slots"
+    ledgers: str | None = None
+    footprints: str = ".dumbwaiter/footprints"
     lock_duration: Annotated[float, msgspec.Meta(gt=0, extra={"unit": "duration"})] = 30.0
     log_format: Literal["auto", "human", "json"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"

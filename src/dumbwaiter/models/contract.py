@@ -43,6 +43,11 @@ class LoadedModel(Protocol):
     cheap_decode: bool
     """decode() costs microseconds (text, JSON, bytes): not worth a thread hop."""
 
+    @property
+    def can_park(self) -> bool:
+        """Whether park() gives any of the device's memory back, as of now; looking takes some ten milliseconds."""
+        ...
+
     def describe(self) -> Mapping[str, Any]:
         """JSON-ready signature: input and output kinds and schemas, batched or not, accepted content types."""
         ...
@@ -61,4 +66,26 @@ class LoadedModel(Protocol):
 
     def encode(self, output: Any) -> tuple[str, bytes]:
         """Content type and body of one output. Raises PermanentError when it cannot be encoded."""
+        ...
+
+    def park(self) -> None:
+        """Move the weights to host memory; where they cannot be moved, do nothing. Not during predict().
+
+        Only others in this process can use what that frees until the framework's cache is emptied.
+        """
+        ...
+
+    def wake(self) -> None:
+        """Have the weights on the device again; predict() does so too. Costs nothing when they are there.
+
+        Without room for all of them none comes: the framework's out-of-memory error passes through, and a later call
+        may succeed.
+        """
+        ...
+
+    def sample(self, size: int) -> list[Any] | None:
+        """*size* decoded inputs to measure predict() with; None when only real ones will do.
+
+        Raises ModelLoadError when the class has sample inputs of its own, and they cannot be had.
+        """
         ...

@@ -13,6 +13,8 @@ from dumbwaiter.models.arguments import Arguments, SeveralInputs, SingleInput
 from dumbwaiter.models.codecs import encode_output, input_codec
 from dumbwaiter.models.contract import LARGEST_BATCH, LoadedModel, ModelSpec
 from dumbwaiter.models.importing import explain, headline, import_class
+from dumbwaiter.models.parking import Parking, parking_of
+from dumbwaiter.models.sampling import sample_inputs
 from dumbwaiter.models.signature import Parameter, Signature, hints_of, read_signature
 from dumbwaiter.models.weights import resolve_weights
 
@@ -34,7 +36,8 @@ def load_model(spec: ModelSpec, *, on_found: Callable[[], object] | None = None)
         signature = read_signature(cls)
         max_batch = _max_batch(cls, signature, spec)
         inputs = _inputs(cls, signature, spec)
-        return ServedModel(_construct(cls, spec), signature, inputs, max_batch=max_batch)
+        model = _construct(cls, spec)
+        return ServedModel(model, signature, inputs, max_batch=max_batch, parking=_parking(model, spec))
     except MissingExtraError as error:
         raise ModelLoadError(f"cannot load {spec.target!r}: {error}") from error
 
@@ -43,13 +46,20 @@ class ServedModel:
     """The user's object behind its codecs: models.contract.LoadedModel."""
 
     def __init__(
-        self, model: Any, signature: Signature, inputs: SingleInput | SeveralInputs, *, max_batch: int
+        self,
+        model: Any,
+        signature: Signature,
+        inputs: SingleInput | SeveralInputs,
+        *,
+        max_batch: int,
+        parking: Parking | None = None,
     ) -> None:
         self.max_batch = max_batch
         self.cheap_decode = inputs.cheap
         self._model = model
         self._signature = signature
         self._inputs = inputs
+        self._parking = parking_of(model) if parking is None else parking
 
     def describe(self) -> Mapping[str, Any]:
         return {
@@ -68,6 +78,7 @@ class ServedModel:
     def predict(self, inputs: Sequence[Any], on_chunk: Callable[[Any], None] | None = None) -> list[Any]:
         if not inputs:
             return []
+        self.wake()
         if self._signature.batched:
             return _as_many(self._model(list(inputs)), len(inputs))
         if len(inputs) == 1:
@@ -76,6 +87,19 @@ class ServedModel:
 
     def encode(self, output: Any) -> tuple[str, bytes]:
         return encode_output(output, self._signature.output)
+
+    @property
+    def can_park(self) -> bool:
+        return self._parking.can_park
+
+    def park(self) -> None:
+        self._parking.park()
+
+    def wake(self) -> None:
+        self._parking.wake()
+
+    def sample(self, size: int) -> list[Any] | None:
+        return sample_inputs(self._model, self._signature, self._inputs, size)
 
     def _call(self, one: Any, on_chunk: Callable[[Any], None] | None = None) -> Any:
         output = self._model(*one.by_position, **one.by_name) if isinstance(one, Arguments) else self._model(one)
@@ -161,6 +185,13 @@ def _construct(cls: type, spec: ModelSpec) -> Any:
         raise ModelLoadError(
             f"cannot load {spec.target!r}: {cls.__name__}() raised {headline(error)}{hint}\n{explain(error)}"
         ) from error
+
+
+def _parking(model: Any, spec: ModelSpec) -> Parking:
+    try:
+        return parking_of(model)
+    except ModelLoadError as error:
+        raise ModelLoadError(f"cannot load {spec.target!r}: {error}") from None
 
 
 def _first_parameter(cls: type) -> inspect.Parameter | None:

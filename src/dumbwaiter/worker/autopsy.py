@@ -10,12 +10,18 @@ import msgspec
 
 from dumbwaiter.signals import describe_exit
 
+#: With this code a runner exits when nothing that it does on its device can succeed any more.
+EXIT_STICKY = 70
+#: The code of a death by that.
+DEVICE_ERROR = "device-error"
 _SIGKILL_EXIT = -int(signal.SIGKILL)
 _STACKS_NCHARS = 16_000
 
 
 class CauseOfDeath(msgspec.Struct, frozen=True, kw_only=True):
-    """*code* for programs (``runner-crashed``, ``runner-hung``, ``out-of-memory-killed``), the rest for people."""
+    """*code* for programs: ``runner-crashed``, ``runner-hung``, ``out-of-memory-killed`` or ``device-error``; the rest
+    for people.
+    """
 
     code: str
     message: str
@@ -62,6 +68,13 @@ def explain(
             message="the kernel's out-of-memory killer killed the runner (SIGKILL): the input or the model needs more "
             "host memory than there is",
             detail=f"oom_kill count of the control group: {oom_before} before, {oom_after} after\n{detail}",
+        )
+    if returncode == EXIT_STICKY:
+        return CauseOfDeath(
+            code=DEVICE_ERROR,
+            message="the runner ended itself: after an error of the device, nothing on it could succeed in that process"
+            " any more; its log names the error",
+            detail=detail,
         )
     return CauseOfDeath(code="runner-crashed", message=f"the runner {describe_exit(returncode)}", detail=detail)
 

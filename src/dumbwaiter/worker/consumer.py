@@ -15,13 +15,14 @@ from typing import Any
 from dumbwaiter.blobs.store import BlobStore
 from dumbwaiter.brokers.contract import Broker
 from dumbwaiter.config import OutboundSettings, WorkerSettings
-from dumbwaiter.devices.admission import Admission, Unlimited
+from dumbwaiter.devices.admission import Admission, Grant, Unlimited
 from dumbwaiter.errors import BrokerClosedError, BrokerError, BrokerUnavailableError, QueueNotFoundError
 from dumbwaiter.holding import Outage, can_postpone, keep_locks
+from dumbwaiter.message import Delivery
 from dumbwaiter.models.contract import ModelSpec
 from dumbwaiter.policies.batching import pull_size, was_nearly_full
-from dumbwaiter.policies.retrying import Retry, must_be_alone
-from dumbwaiter.tasks import every
+from dumbwaiter.policies.retrying import Retry
+from dumbwaiter.tasks import every, unless
 from dumbwaiter.worker.announcing import Announcer, OnStatus
 from dumbwaiter.worker.fetching import Fetching
 from dumbwaiter.worker.hand import NOWHERE, Hand, Held
@@ -70,17 +71,17 @@ class Consumer:
         self._progress = ProgressWriter(store, notifier)
         self._announcer = Announcer(store, spec.name, on_status=on_status, seconds_each=self._seconds_each)
         self._keeper = RunnerKeeper(
-            *(spec, self._hand, self._settler, options, self._progress),
+            *(spec, self._hand, self._settler, options, self._progress, self._admission),
             changed=self._changed,
             on_found=self._found.set,
             on_state=self._note_state,
             on_measured=self._announcer.note_measured,
         )
+        self._admission.attach(self._keeper.mover, self._has_work)
         self._finder = ResultFinder(store)
         self._fetcher = InputFetcher(outbound)
         self._preparer = Preparer(store, spec, self._finder, self._fetcher)
-        put_off = self._put_off if can_postpone(broker) else None
-        self._fetching = Fetching(self._fetch_and_send, put_off=put_off)
+        self._fetching = Fetching(self._fetch_and_send, put_off=self._put_off if can_postpone(broker) else None)
         self._door = asyncio.Lock()
         self._last_was_full = False
 
@@ -95,6 +96,7 @@ class Consumer:
             asyncio.create_task(keep_locks(self._broker, self._hand, on_lost=self._forget)),
             asyncio.create_task(self._announcer.run()),
             asyncio.create_task(every(_LOOK_EVERY, self._take_out_answered)),
+            asyncio.create_task(self._admission.run()),
         ]
         stopping = asyncio.create_task(stop.wait())
         try:
@@ -115,7 +117,7 @@ class Consumer:
         self, keeping: asyncio.Task[None], chores: Sequence[asyncio.Task[None]], hurry: asyncio.Event | None
     ) -> None:
         """Stop pulling; drain the runner; end it; settle; say goodbye. Locks are renewed until the end."""
-        pulling, renewing, announcing, looking = chores
+        pulling, renewing, announcing, looking, admitting = chores
         await _end(pulling)
         self._hand_back([one for one in await self._fetching.close() if one.waiting])
         self._note_state("draining", "", {})
@@ -128,7 +130,7 @@ class Consumer:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(left):
                 await self._settler.settled()
-        await _end(renewing, announcing, looking)
+        await _end(renewing, announcing, looking, admitting)
         await self._announcer.withdraw()
 
     def _note_state(self, state: str, reason: str, signature: dict[str, Any]) -> None:
@@ -186,18 +188,30 @@ class Consumer:
         return min(size, self._hand.room)
 
     async def _pull_once(self, size: int) -> None:
-        grant = await self._admission.acquire(size)
+        # Busy: only what is there already; a message that comes later belongs to whoever is idle then. And whoever
+        # keeps others from the device does not wait on it.
+        polls = self._hand.in_runner == 0 and not (self._admission.is_shared and self._last_was_full)
+        grant = await self._admission.acquire(size, polls=polls)
         came = 0
         try:
-            # Busy: only what is there already; a message that comes later belongs to whoever is idle then.
-            wait = self._options.receive_wait if self._hand.in_runner == 0 else 0.0
-            deliveries = await self._broker.receive(self._spec.name, max_messages=grant.size, max_wait=wait)
+            deliveries = await self._receive(grant, self._options.receive_wait if polls else 0.0)
             came = len(deliveries)
         finally:
             grant.shrink_to(came)
-        self._last_was_full = was_nearly_full(size, came)
+        self._last_was_full = was_nearly_full(grant.size, came)
         if deliveries:
             await self._give_to_runner(self._hand.take(deliveries, grant))
+
+    async def _receive(self, grant: Grant, max_wait: float) -> list[Delivery]:
+        """What is in the queue, or comes within *max_wait* seconds unless the grant is revoked."""
+        receiving = self._broker.receive(self._spec.name, max_messages=grant.size, max_wait=max_wait)
+        if not self._admission.is_shared or max_wait == 0.0:
+            return await receiving
+        return await unless(grant.is_revoked, receiving) or []
+
+    async def _has_work(self) -> bool:
+        ready = (await self._broker.stats(self._spec.name)).ready
+        return ready is None or ready > 0  # where nobody can tell, a look has to
 
     async def _give_to_runner(self, held: Sequence[Held]) -> None:
         """Those that are ready at once, together; the others as they are looked at, and each as it is fetched."""
@@ -243,6 +257,7 @@ class Consumer:
                 await self._send([held])
             else:
                 held.fetching = True
+                held.let_go()  # that may take long, and the device has better things to do
                 self._fetching.start(held, host)
 
     async def _fetch_and_send(self, held: Held) -> None:
@@ -253,6 +268,8 @@ class Consumer:
         elif held.lost:
             self._hand_back([held])
         else:
+            held.grant = await self._admission.acquire(1)
+            held.grant.shrink_to(1)
             await self._send([held])
 
     def _put_off(self, held: Held, delay: float) -> None:
@@ -262,7 +279,7 @@ class Consumer:
     async def _send(self, held: Sequence[Held]) -> None:
         """To the runner: those that must be alone one by one. Should it die, it is clear then who has done it."""
         async with self._door:
-            company = [one for one in held if not must_be_alone(one.delivery.delivery_count)]
+            company = [one for one in held if not one.alone]
             await self._keeper.send(company)
             for one in held:
                 if one.waiting:

@@ -14,8 +14,10 @@ from dumbwaiter import holding
 from dumbwaiter.answers import is_kept
 from dumbwaiter.devices.admission import Grant
 from dumbwaiter.message import Delivery, Message
+from dumbwaiter.policies.retrying import must_be_alone
 from dumbwaiter.worker.recorder import SLOTS
 
+_MOST_SUSPECTS = 1024
 NOWHERE = -1
 """The slot of a message that is not in the runner."""
 
@@ -32,7 +34,8 @@ class Held(holding.Held):
     """A delivery of a request.
 
     *body* is the message's, or what its claim check stands for, until the runner has it; *nbytes* its size.
-    *waiting* is set until it is given to the runner, or passed by it; *fetching* when its input is fetched beside.
+    *grant* is what it may use the device by; *alone*: it must not share a batch. *waiting* is set until it is given to
+    the runner, or passed by it; *fetching* when its input is fetched beside.
 
     *request* is what the message asks for: the message itself, or what its body says where that is an order of its own.
     *source* is a URL that its input is fetched from. *kept* says whether its answer is stored; *stored* is the answer
@@ -41,6 +44,7 @@ class Held(holding.Held):
     """
 
     __slots__ = (
+        "alone",
         "body",
         "fetching",
         "given_at",
@@ -57,7 +61,7 @@ class Held(holding.Held):
         "waiting",
     )
 
-    def __init__(self, delivery: Delivery, grant: Grant, received_at: float) -> None:
+    def __init__(self, delivery: Delivery, grant: Grant, received_at: float, *, alone: bool) -> None:
         super().__init__(delivery)
         self.request = delivery.message
         self.kept = is_kept(delivery.message)
@@ -68,11 +72,18 @@ class Held(holding.Held):
         self.given_at = 0.0
         self.body = delivery.message.body
         self.nbytes = 0
-        self.grant = grant
+        self.grant: Grant | None = grant
         self.received_at = received_at
         self.slot = NOWHERE
+        self.alone = alone
         self.waiting = True
         self.fetching = False
+
+    def let_go(self) -> None:
+        """It needs the device no more, or not yet: its part of the grant goes back. Twice is no error."""
+        grant, self.grant = self.grant, None
+        if grant is not None:
+            grant.give_back(1)
 
     def is_locked(self, now: float) -> bool:
         """Whether, as far as this process can tell, nobody else can hold the message at *now* (monotonic)."""
@@ -86,6 +97,7 @@ class Hand:
         self._free = list(range(SLOTS - 1, -1, -1))
         self._by_slot: dict[int, Held] = {}
         self._held: dict[int, Held] = {}
+        self._suspects: dict[str, None] = {}
         self.nbytes_in_runner = 0
         self.given_at = 0.0
         """When the runner was last given an input, on the monotonic clock."""
@@ -126,7 +138,7 @@ class Hand:
     def take(self, deliveries: Iterable[Delivery], grant: Grant) -> list[Held]:
         """Take freshly received deliveries in hand: from now on their locks are renewed."""
         now = time.monotonic()
-        taken = [Held(delivery, grant, now) for delivery in deliveries]
+        taken = [Held(delivery, grant, now, alone=self._must_be_alone(delivery)) for delivery in deliveries]
         for held in taken:
             self._held[id(held)] = held
         return taken
@@ -148,7 +160,7 @@ class Hand:
         self._free.append(slot)
         held.slot = NOWHERE
         self.nbytes_in_runner -= held.nbytes
-        held.grant.give_back(1)
+        held.let_go()
         return held
 
     def leave_runner_together(self, slots: Sequence[int]) -> list[Held]:
@@ -160,7 +172,18 @@ class Hand:
     def pass_by_runner(self, held: Held) -> None:
         """*held* is in hand but will not run here: its part of the grant goes back."""
         held.waiting = False
-        held.grant.give_back(1)
+        held.let_go()
+
+    def suspect(self, slot: int) -> Held:
+        """As leave_runner; if the message in *slot* comes here again, it runs alone."""
+        held = self.leave_runner(slot)
+        self._suspects[held.delivery.message.id] = None
+        if len(self._suspects) > _MOST_SUSPECTS:
+            del self._suspects[next(iter(self._suspects))]
+        return held
+
+    def _must_be_alone(self, delivery: Delivery) -> bool:
+        return must_be_alone(delivery.delivery_count) or delivery.message.id in self._suspects
 
     def empty_runner(self) -> list[Held]:
         """The runner is gone: everything that it had."""

@@ -8,10 +8,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from dumbwaiter.devices.admission import What
 from dumbwaiter.models.contract import LoadedModel
 from dumbwaiter.policies.batching import Waiting, decoders_wanted
 from dumbwaiter.worker.interrupting import Interrupter
-from dumbwaiter.worker.pipe import Cancel, Drain, Drop, Item, Predict, RunnerEnd, split
+from dumbwaiter.worker.pipe import Cancel, Drain, Drop, Item, Move, Predict, RunnerEnd, split
 from dumbwaiter.worker.recorder import FlightRecorder, State
 
 OnBadInput = Callable[[Item, BaseException], None]
@@ -33,8 +34,8 @@ class Intake:
     """Reader thread and decode threads; the main thread looks at *ready* and takes from it while holding *changed*.
 
     Of the decode threads one works ahead, and the others only help while the device would have to wait: else they
-    would take the processor from the model. *target* is the batch size to aim at. *interrupter* ends what runs when it
-    is cancelled.
+    would take the processor from the model. *target* is the batch size to aim at, *most* what the consumer allows.
+    *orders* are the Moves that the main thread has to do. *interrupter* ends what runs when it is cancelled.
     """
 
     def __init__(
@@ -61,7 +62,9 @@ class Intake:
         self._undecoded: deque[tuple[Item, memoryview]] = deque()
         self._dropped: set[int] = set()
         self.ready: deque[Decoded] = deque()
+        self.orders: deque[What] = deque()
         self.target = 1
+        self.most: int | None = None
         self.decoding = 0
         self._draining = False
         self.ended = False
@@ -116,20 +119,25 @@ class Intake:
         while True:
             meta, bodies = self._pipe.receive()
             if isinstance(meta, Predict):
-                self._accept(meta.items, bodies)
+                self._accept(meta.items, bodies, meta.most)
             elif isinstance(meta, Drop):
                 self._drop(set(meta.slots))
             elif isinstance(meta, Cancel):
                 self._interrupter.cancel(meta.slots)  # first: what is taken off the pile meanwhile will not start
                 self._drop(set(meta.slots))
             elif isinstance(meta, Drain):
-                self._drain()
+                self.drain()
+            elif isinstance(meta, Move):
+                with self.changed:
+                    self.orders.append(meta.what)
+                    self.changed.notify()
 
-    def _accept(self, items: list[Item], bodies: memoryview) -> None:
+    def _accept(self, items: list[Item], bodies: memoryview, most: int | None) -> None:
         self._note_arrivals(len(items))
         self._interrupter.renew(item.slot for item in items)
         pieces = list(zip(items, split([item.nbytes for item in items], bodies), strict=True))
         with self.changed:
+            self.most = most
             self._dropped.difference_update(item.slot for item in items)  # the slot has a new owner
             self.decoding += len(items)
             if self._threads:
@@ -138,7 +146,8 @@ class Intake:
                 return
         self._hand_over(len(pieces), [done for done in (self._decode(*piece) for piece in pieces) if done])
 
-    def _drain(self) -> None:
+    def drain(self) -> None:
+        """Give back what has not started, and whatever comes yet. For any thread."""
         with self.changed:
             self._draining = True
             self._return_everything()

@@ -11,13 +11,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dumbwaiter.config import WorkerSettings
+from dumbwaiter.devices.admission import Admission, Place
 from dumbwaiter.message import Failure, Timings
 from dumbwaiter.models.contract import ModelSpec
 from dumbwaiter.policies.batching import most_in_hand
-from dumbwaiter.policies.retrying import Fault, back_off, must_be_alone
-from dumbwaiter.worker.autopsy import CauseOfDeath
+from dumbwaiter.policies.retrying import Fault, back_off
+from dumbwaiter.worker.autopsy import DEVICE_ERROR, CauseOfDeath
 from dumbwaiter.worker.hand import Hand, Held
+from dumbwaiter.worker.moving import RunnerMover
 from dumbwaiter.worker.pipe import (
+    OUT_OF_MEMORY,
     Cancel,
     Done,
     Drain,
@@ -25,6 +28,7 @@ from dumbwaiter.worker.pipe import (
     Found,
     Item,
     LoadFailed,
+    Moved,
     Predict,
     Progress,
     Ready,
@@ -41,6 +45,9 @@ _log = logging.getLogger(__name__)
 _loading_log = logging.getLogger("dumbwaiter.worker.loading")
 _LOOK_EVERY, _LOOK_EVERY_IDLE = 0.25, 1.0
 _LAST_WORDS = 0.5
+_TELL_WAIT_EVERY = 1.0
+#: After so many batches in a row that ran out of memory the runner's is taken to be in pieces.
+_MOST_OUT_OF_MEMORY = 2
 _HEALTHY_AFTER = 10.0
 #: How long a batch that nobody wants any more may take to end by itself.
 CANCEL_PATIENCE = 10.0
@@ -50,6 +57,9 @@ _NONSENSE = CauseOfDeath(
     "that are not its own, or forks and goes on in both processes",
 )
 
+_NO_MEMORY = CauseOfDeath(
+    code=OUT_OF_MEMORY, message="the runner was ended: two batches in a row ran out of the device's memory"
+)
 _UNWANTED = CauseOfDeath(code="canceled", message="the runner was killed: nobody wanted what it was running")
 
 OnState = Callable[[str, str, dict[str, Any]], None]
@@ -69,6 +79,7 @@ class RunnerKeeper:
         settler: Settler,
         options: WorkerSettings,
         progress: ProgressWriter,
+        admission: Admission,
         *,
         changed: asyncio.Event,
         on_found: Callable[[], object],
@@ -80,6 +91,7 @@ class RunnerKeeper:
         self._hand = hand
         self._settler = settler
         self._options = options
+        self._admission = admission
         self._on_found = on_found
         self._on_state = on_state
         self._on_measured = on_measured
@@ -92,6 +104,8 @@ class RunnerKeeper:
         self._deaf_since: float | None = None
         self._deaf_for = 0.0
         self._is_unwanted = False
+        self._out_of_memory = 0
+        self.mover = RunnerMover(timeout=spec.timeout)
         self.ready = False
         self.seconds_each = 0.0
         self.helping = 1
@@ -100,24 +114,32 @@ class RunnerKeeper:
     async def run(self) -> None:
         """Run one runner after the other until cancelled, with back-off when they do not live long."""
         while not self._stopping:
-            self._state("loading" if not self._load_failure else "failing", self._load_failure)
-            await self._live_and_die()
+            if not self.mover.is_retired:  # else it is as good as ready: it comes back when there is work
+                self._state("loading" if not self._load_failure else "failing", self._load_failure)
+            try:
+                await self._live_and_die(await self._find_place())
+            finally:
+                self._admission.move_out()
             if self._failures and not self._stopping:
                 await asyncio.sleep(back_off(self._failures, luck=random.random(), first=1.0))  # noqa: S311
 
     async def send(self, held: Sequence[Held]) -> None:
         """Hand inputs to the runner; if it is dying just now, its death settles them."""
-        if not held:
-            return
         runner = self._runner
-        if runner is None or not self.ready:
-            for one in held:
+        has_home = runner is not None and self.ready
+        homeless = [one for one in held if not has_home or one.grant is None or one.grant.is_void]
+        if homeless:
+            for one in homeless:
                 self._hand.pass_by_runner(one)
-            self._settler.hand_back(held)
+            self._settler.hand_back(homeless)
+        here = [one for one in held if one.waiting]
+        if runner is None or not here:
             return
-        bodies = [self._hand.assign(one) for one in held]
+        batches = [one.grant.batch for one in here if one.grant is not None]
+        most = min((batch for batch in batches if batch is not None), default=None)
+        bodies = [self._hand.assign(one) for one in here]
         with contextlib.suppress(OSError):
-            await runner.pipe.send(Predict([_item(one) for one in held]), bodies)
+            await runner.pipe.send(Predict([_item(one) for one in here], most), bodies)
 
     async def forget(self, slots: Sequence[int]) -> None:
         """Tell the runner not to start what is in *slots*: the locks are lost. It returns what it had not started."""
@@ -144,19 +166,34 @@ class RunnerKeeper:
                 async with asyncio.timeout(max(0.0, give_up_at - time.monotonic())):
                     await self.changed.wait()
 
-    async def _live_and_die(self) -> None:
-        self._is_unwanted, self._deaf_for = False, 0.0
-        self._runner = runner = await RunnerProcess.start(self._spec)
+    async def _find_place(self) -> Place:
+        """Wait until the device has room for the model, and say meanwhile what is in its way."""
+        finding = asyncio.create_task(self._admission.make_place())
+        said = ""
+        try:
+            while not (await asyncio.wait({finding}, timeout=_TELL_WAIT_EVERY))[0]:
+                if (reason := self._admission.reason) and not said:
+                    said = reason
+                    self._state("loading", reason)
+            return finding.result()
+        finally:
+            finding.cancel()
+
+    async def _live_and_die(self, place: Place) -> None:
+        self._is_unwanted, self._deaf_for, self._out_of_memory = False, 0.0, 0
+        self._runner = runner = await RunnerProcess.start(self._spec, place)
+        self.mover.serve(runner)
         watchdog = asyncio.create_task(self._watch(runner))
         try:
             await self._listen(runner)
             cause = await runner.died()
             self.ready = False
-            if not self._is_unwanted:
+            if not self._is_unwanted and not self.mover.is_retired:
                 self._blame(runner, cause)
         finally:
             self.ready = False
             watchdog.cancel()
+            self.mover.lose()
             self._settler.hand_back(self._hand.empty_runner())
             self._runner = None
             await asyncio.shield(runner.close())
@@ -201,7 +238,7 @@ class RunnerKeeper:
                 self._deaf_for += time.monotonic() - self._deaf_since
                 self._deaf_since = None
 
-    def _heed(self, meta: Found | Ready | LoadFailed | Done | Returned, bodies: memoryview) -> None:
+    def _heed(self, meta: Found | Ready | LoadFailed | Done | Returned | Moved, bodies: memoryview) -> None:
         if isinstance(meta, Done):
             self._settle(meta, bodies)
         elif isinstance(meta, Returned):
@@ -210,6 +247,8 @@ class RunnerKeeper:
             self._become_ready(meta)
         elif isinstance(meta, Found):
             self._on_found()
+        elif isinstance(meta, Moved):
+            self.mover.heed(meta)
         else:
             self._fail_to_load(meta)
         self.changed.set()
@@ -217,6 +256,7 @@ class RunnerKeeper:
     def _become_ready(self, meta: Ready) -> None:
         self._max_batch, self.helping = meta.max_batch, max(meta.max_batch, self._spec.decode_threads)
         self._load_failure = ""
+        self._admission.settle_in(meta.footprint, meta.max_batch)
         self.ready = True
         _log.info("model %s is ready after %.1f s", self._spec.name, meta.load_seconds)
         self._state("ready", "", meta.signature)
@@ -237,6 +277,8 @@ class RunnerKeeper:
         self.seconds_each = meta.seconds_each or self.seconds_each
         if is_first:
             self._on_measured()
+        self._admission.observe(meta.observations, meta.target, self.seconds_each)
+        self._note_memory(meta)
         outcomes: list[Outcome] = []
         now, wall = time.monotonic(), time.time()
         pieces = split([result.nbytes for result in meta.results], bodies)
@@ -253,6 +295,9 @@ class RunnerKeeper:
                 outcomes.append(success(held, bytes(body), result.content_type, timings))
             else:
                 why = result.fault
+                if why.code == OUT_OF_MEMORY and self._admission.may_grow:
+                    self._settler.hand_back([held])
+                    continue
                 said = Failure(
                     code=why.code, message=why.message, detail=why.detail, attempts=held.delivery.delivery_count
                 )
@@ -262,6 +307,13 @@ class RunnerKeeper:
 
     def _failed(self, held: Held, fault: Fault, said: Failure, timings: Timings) -> Outcome:
         return failure(held, fault, said, max_deliveries=self._spec.max_deliveries, timings=timings)
+
+    def _note_memory(self, meta: Done) -> None:
+        self._out_of_memory = self._out_of_memory + 1 if meta.out_of_memory else 0
+        if self._out_of_memory >= _MOST_OUT_OF_MEMORY and self._runner is not None:
+            _log.warning("model %s ran out of memory twice in a row: starting its runner anew", self._spec.name)
+            self._is_unwanted = True
+            self._runner.condemn(_NO_MEMORY)
 
     def _blame(self, runner: RunnerProcess, cause: CauseOfDeath) -> None:
         """Those that were being decoded or run pay for it; when nobody was, all that were there may have done it."""
@@ -276,6 +328,10 @@ class RunnerKeeper:
                 self._load_failure = cause.message
         if is_news:
             _log.error("%s (model %s); %d message(s) suspected", cause.message, self._spec.name, len(suspects))
+        if cause.code == DEVICE_ERROR and len(suspects) > 1:
+            # One of them did it. Each runs alone next time, and pays for itself.
+            self._settler.hand_back([self._hand.suspect(slot) for slot in suspects])
+            return
         outcomes = []
         for slot in suspects:
             held = self._hand.leave_runner(slot)
@@ -333,6 +389,6 @@ def _item(held: Held) -> Item:
         nbytes=held.nbytes,
         deadline=message.deadline,
         received_at=held.received_at,
-        alone=must_be_alone(held.delivery.delivery_count),
+        alone=held.alone,
         reports=held.kept,
     )

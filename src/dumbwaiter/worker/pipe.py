@@ -13,7 +13,9 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from dumbwaiter.devices import admission
 from dumbwaiter.models.contract import ModelSpec
+from dumbwaiter.policies.footprints import Footprint, Observation
 from dumbwaiter.policies.retrying import Fault as FaultKind
 
 _HEADER = struct.Struct("<IQ")
@@ -22,9 +24,15 @@ _MOST_META_NBYTES = 256 * 1024 * 1024
 
 
 class Load(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """To the runner, first of all: construct this model."""
+    """To the runner, first of all: construct this model.
+
+    *device* is the address of the device that it shares with others, for open_allocator(); None when it shares none.
+    *probes*: nobody else uses that device until Ready is said, so measure there what the model takes.
+    """
 
     spec: ModelSpec
+    device: str | None = None
+    probes: bool = False
 
 
 class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -43,9 +51,13 @@ class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Predict(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """To the runner: inputs, their bodies following in order."""
+    """To the runner: inputs, their bodies following in order.
+
+    From now on it runs *most* inputs at once, those it already has as well; None: as many as it likes.
+    """
 
     items: list[Item]
+    most: int | None = None
 
 
 class Drop(msgspec.Struct, frozen=True, array_like=True, tag=3):
@@ -59,11 +71,12 @@ class Drain(msgspec.Struct, frozen=True, array_like=True, tag=4):
 
 
 class Ready(msgspec.Struct, frozen=True, array_like=True, tag=5):
-    """From the runner: the model stands."""
+    """From the runner: the model stands, and takes *footprint* of the device that it shares; None if it shares none."""
 
     max_batch: int
     signature: dict[str, Any]
     load_seconds: float
+    footprint: Footprint | None = None
 
 
 class LoadFailed(msgspec.Struct, frozen=True, array_like=True, tag=6):
@@ -71,6 +84,10 @@ class LoadFailed(msgspec.Struct, frozen=True, array_like=True, tag=6):
 
     message: str
     detail: str
+
+
+OUT_OF_MEMORY = "out-of-memory"
+"""The code of a fault of an input for which the device had too little memory left."""
 
 
 class Fault(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -95,15 +112,22 @@ class Result(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Done(msgspec.Struct, frozen=True, array_like=True, tag=7):
-    """From the runner: outcomes, bodies following; *target* and *seconds_each* are what batching has learnt."""
+    """From the runner: outcomes, bodies following; *target* and *seconds_each* are what batching has learnt.
+
+    *target* is what is worth aiming at, whatever Predict.most allows just now. *observations*: what batches took of the
+    device that it shares. *out_of_memory*: the device lacked room for a batch, or for the weights that were to be woken
+    for it; what was not run for that reason comes as Returned, after this.
+    """
 
     results: list[Result]
     target: int
     seconds_each: float
+    observations: list[Observation] = []
+    out_of_memory: bool = False
 
 
 class Returned(msgspec.Struct, frozen=True, array_like=True, tag=8):
-    """From the runner, after Drain or Drop: these had not started and will not."""
+    """From the runner, after Drain or Drop, or when the device lacks room: these have not run and will not."""
 
     slots: list[int]
 
@@ -133,8 +157,18 @@ class Found(msgspec.Struct, frozen=True, array_like=True, tag=11):
     """From the runner, before Ready or LoadFailed: there is a class of that name, and it could be imported."""
 
 
-ToRunner: TypeAlias = Load | Predict | Drop | Drain | Cancel
-FromRunner: TypeAlias = Found | Ready | LoadFailed | Done | Returned | Progress
+class Move(msgspec.Struct, frozen=True, array_like=True, tag=12):
+    """To the runner: between two batches, empty its cache on the device, or park or wake its weights."""
+
+    what: admission.What
+
+
+class Moved(admission.Moved, frozen=True, array_like=True, tag=13):
+    """From the runner, one for each Move, in order. A runner that shares no device moves nothing."""
+
+
+ToRunner: TypeAlias = Load | Predict | Drop | Drain | Cancel | Move
+FromRunner: TypeAlias = Found | Ready | LoadFailed | Done | Returned | Progress | Moved
 _encode = msgspec.msgpack.Encoder().encode
 _decode_to_runner = msgspec.msgpack.Decoder(ToRunner).decode
 _decode_from_runner = msgspec.msgpack.Decoder(FromRunner).decode

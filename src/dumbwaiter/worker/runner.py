@@ -1,7 +1,8 @@
 """The runner: one process, one model, one device. It does nothing but decode, run, encode.
 
-Started by runner_process.py as ``python -m dumbwaiter.worker.runner PIPE RECORDER STACKS PARENT`` (three inherited
-descriptors and the consumer's process id). The model runs in the main thread; inputs are decoded beside it.
+Started by runner_process.py as ``python -m dumbwaiter.worker.runner PIPE RECORDER STACKS PARENT [SEAT]`` (inherited
+descriptors and the consumer's process id; SEAT is its seat in the ledger of a device that it shares). The model runs in
+the main thread; inputs are decoded beside it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import faulthandler
+import logging
 import os
 import signal
 import socket
@@ -19,14 +21,19 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from dumbwaiter.errors import ModelLoadError
+from dumbwaiter.devices.admission import What
+from dumbwaiter.errors import DumbwaiterError
 from dumbwaiter.models.contract import LoadedModel, ModelSpec
 from dumbwaiter.policies.batching import Decision, LatencyCurve, decide_batch, may_hold_answers, target_size
+from dumbwaiter.policies.footprints import Observation
 from dumbwaiter.policies.retrying import Fault as FaultKind
 from dumbwaiter.worker.attempt import Attempt
-from dumbwaiter.worker.execution import Predicts, describe_fault, run_batch
+from dumbwaiter.worker.autopsy import EXIT_STICKY
+from dumbwaiter.worker.device_memory import ContextDeadError, DeviceMemory, OutOfRoomError
+from dumbwaiter.worker.execution import NotRun, Predicts, describe_fault, run_batch
 from dumbwaiter.worker.intake import Decoded, Intake
 from dumbwaiter.worker.interrupting import Canceled, Interrupter
+from dumbwaiter.worker.measuring import Measurement, OpenedDevice
 from dumbwaiter.worker.pipe import (
     Done,
     Fault,
@@ -34,6 +41,7 @@ from dumbwaiter.worker.pipe import (
     Item,
     Load,
     LoadFailed,
+    Moved,
     Progress,
     Ready,
     Result,
@@ -43,19 +51,38 @@ from dumbwaiter.worker.pipe import (
 from dumbwaiter.worker.recorder import FlightRecorder, State
 from dumbwaiter.worker.reporting import HeardStream, Reporter, hear_prints
 
+_log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
 _EXPIRED = Fault(FaultKind.EXPIRED, "deadline-exceeded", "its deadline would pass before its answer is ready")
 
 
 class Runner:
-    """Takes decoded inputs from the intake, forms the batch at the last moment, sends the outcomes."""
+    """Takes decoded inputs from the intake, forms the batch at the last moment, sends the outcomes.
 
-    def __init__(self, pipe: RunnerEnd, model: LoadedModel, spec: ModelSpec, recorder: FlightRecorder) -> None:
+    *measured* is what the model takes of the device that it shares; None when it shares none.
+    """
+
+    def __init__(
+        self,
+        pipe: RunnerEnd,
+        model: LoadedModel,
+        spec: ModelSpec,
+        recorder: FlightRecorder,
+        measured: Measurement | None = None,
+    ) -> None:
         self._pipe = pipe
         self._model = model
         self._latency_target = spec.latency_target
         self._recorder = recorder
         self._curve = LatencyCurve()
+        self._memory: DeviceMemory | None = None
+        if measured is not None:
+            self._memory = measured.memory
+            for size, seconds in measured.timed:
+                self._curve.observe(size, seconds)
+        self._observations: list[Observation] = []
+        self._lacked_room = False
+        self._not_run: list[int] = []
         self._sending = threading.Lock()
         self._results: list[Result] = []
         self._bodies: list[bytes] = []
@@ -74,28 +101,43 @@ class Runner:
         )
 
     def run(self) -> None:
-        """Serve until the consumer closes the pipe."""
+        """Serve until the consumer closes the pipe.
+
+        Raises ContextDeadError, what the intake failed with, and what the model raised when it was to be woken.
+        """
         self._interrupter.install()
         HeardStream.ear = self._reporter.hear
         os.register_at_fork(after_in_child=self._reporter.forget)
         self._intake.start()
+        try:
+            self._serve()
+        except Exception:
+            # Those that did not run have no part in it, and shall not be blamed for this process's end.
+            self._flush()
+            self._intake.drain()
+            raise
+        if self._intake.fault is not None:
+            raise self._intake.fault
+
+    def _serve(self) -> None:
         while True:
             batch, expired = self._next_batch()
             for one in expired:
                 self._add(one.item, _EXPIRED, started=time.monotonic())
             if batch:
-                self._execute(batch)
+                if self._memory is None or self._has_woken(self._memory, batch):
+                    self._execute(batch)
+            elif self._intake.orders:
+                self._move(self._intake.orders.popleft())
             elif not expired:
                 break
-        if self._intake.fault is not None:
-            raise self._intake.fault
 
     def _next_batch(self) -> tuple[list[Decoded], list[Decoded]]:
-        """Wait for a batch to run (or inputs to drop); both empty when the pipe has ended."""
+        """Wait for a batch to run (or inputs to drop); both empty when there are orders, or the pipe has ended."""
         intake = self._intake
         with intake.changed:
-            while not intake.ended:
-                intake.target = self._target
+            while not intake.ended and not intake.orders:
+                intake.target = self._target if intake.most is None else max(1, min(intake.most, self._target))
                 decision = self._decide()
                 if decision.run or decision.drop:
                     places = sorted([*decision.run, *decision.drop])
@@ -142,7 +184,7 @@ class Runner:
             if attempt is not None:
                 attempt.starting(places)
 
-        outputs = run_batch(model, [one.value for one in batch], starting)
+        outputs = run_batch(model, [one.value for one in batch], starting, memory=self._memory)
         ended = time.monotonic()
         # A batch that had to be run again, or was interrupted, says nothing of the usual time.
         if calls == 1 and not any(isinstance(output, Canceled) for output in outputs):
@@ -150,8 +192,47 @@ class Runner:
         for one, output in zip(batch, outputs, strict=True):
             self._answer(one.item, output, started, ended - started, len(batch))
         self._idle_since = time.monotonic()
+        if self._memory is not None:
+            self._note(*self._memory.take_news())
         if self._model.max_batch > 1 or not self._may_hold_answers():
             self._flush()
+
+    def _note(self, observations: list[Observation], lacked_room: bool) -> None:
+        """Tell the consumer what batches took. Where there was too little room: at once, and before it has back what
+        was not run for that, so that it asks for more the next time.
+        """
+        with self._sending:
+            self._observations += observations
+            self._lacked_room |= lacked_room
+        if lacked_room:
+            self._flush()
+        not_run, self._not_run = self._not_run, []
+        self._hand_back(not_run)
+
+    def _has_woken(self, memory: DeviceMemory, batch: list[Decoded]) -> bool:
+        """Whether the model's weights are on the device; if not, *batch* goes back."""
+        try:
+            memory.wake()
+        except Exception as error:
+            self._not_run = [one.item.slot for one in batch]
+            self._note([], lacked_room=isinstance(error, OutOfRoomError))
+            if not isinstance(error, OutOfRoomError):
+                raise
+            _log.warning("%s", error)
+            return False
+        return True
+
+    def _move(self, what: What) -> None:
+        self._flush()
+        moved = Moved(reserved=0, seconds=0.0, is_done=False)
+        if self._memory is not None:
+            moved = self._memory.move(what)
+        self._idle_since = time.monotonic()
+        with self._sending:
+            try:
+                self._pipe.send(moved)
+            except OSError as error:
+                self._intake.end(error)
 
     def _may_hold_answers(self) -> bool:
         held_for = self._idle_since - self._oldest_result_at
@@ -168,6 +249,11 @@ class Runner:
                 waited = started - item.received_at
                 self._keep(Result(item.slot, content_type, len(body), waited, device, size), body)
                 return
+        if isinstance(output, NotRun):
+            self._not_run.append(item.slot)
+            return
+        if self._memory is not None:
+            self._memory.check(output)
         self._recorder.mark(item.slot, State.IDLE, 0.0)
         self._add(item, describe_fault(output), started=started, device=device, size=size)
 
@@ -187,13 +273,15 @@ class Runner:
 
     def _flush(self) -> None:
         with self._sending:
-            if not self._results:
+            if not self._results and not self._lacked_room:
                 return
             results, bodies = self._results, self._bodies
-            self._results, self._bodies = [], []
+            observations, lacked_room = self._observations, self._lacked_room
+            self._results, self._bodies, self._observations, self._lacked_room = [], [], [], False
             target = self._target
+            seconds_each = self._curve.predict(target) / target
             try:
-                self._pipe.send(Done(results, target, self._curve.predict(target) / target), bodies)
+                self._pipe.send(Done(results, target, seconds_each, observations, lacked_room), bodies)
             except OSError as error:
                 self._intake.end(error)
 
@@ -208,19 +296,27 @@ class Runner:
             self._pipe.send(Returned(slots))
 
 
-def load(pipe: RunnerEnd, spec: ModelSpec) -> LoadedModel:
-    """Construct the model and report; raises SystemExit(1) after reporting a failure."""
+def load(pipe: RunnerEnd, order: Load) -> tuple[LoadedModel, Measurement | None]:
+    """Construct the model, measure what it takes of a device that it shares, and report.
+
+    Raises SystemExit(1) after reporting a failure, and ContextDeadError.
+    """
     from dumbwaiter.models.loading import load_model  # noqa: PLC0415 - the parent's death must be watched before
 
     started = time.monotonic()
+    measured: Measurement | None = None
     try:
-        model = load_model(spec, on_found=lambda: pipe.send(Found()))
+        device = None if order.device is None else OpenedDevice(order.device, probes=order.probes)
+        model = load_model(order.spec, on_found=lambda: pipe.send(Found()))
         signature = dict(model.describe())
-    except ModelLoadError as error:
+        if device is not None:
+            measured = device.measure(model)
+    except DumbwaiterError as error:
         pipe.send(LoadFailed(str(error), "".join(traceback.format_exception(error))))
         raise SystemExit(1) from None
-    pipe.send(Ready(model.max_batch, signature, time.monotonic() - started))
-    return model
+    footprint = None if measured is None else measured.footprint
+    pipe.send(Ready(model.max_batch, signature, time.monotonic() - started, footprint))
+    return model, measured
 
 
 def prepare_process(stacks_fd: int, parent: int) -> None:
@@ -239,15 +335,19 @@ def prepare_process(stacks_fd: int, parent: int) -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Entry point of the child process."""
-    pipe_fd, recorder_fd, stacks_fd, parent = (int(argument) for argument in argv)
+    pipe_fd, recorder_fd, stacks_fd, parent, *seat = (int(argument) for argument in argv)
     prepare_process(stacks_fd, parent)
+    if seat:
+        from dumbwaiter.devices.ledger import adopt  # noqa: PLC0415 - few runners have one
+
+        adopt(seat[0])
     pipe = RunnerEnd(socket.socket(fileno=pipe_fd))
     os.register_at_fork(after_in_child=pipe.close)  # a model's child must not speak in its parent's name
     meta, _ = pipe.receive()
     if not isinstance(meta, Load):
         raise TypeError(f"the first frame must be Load, not {meta!r}")
-    model = load(pipe, meta.spec)
-    Runner(pipe, model, meta.spec, FlightRecorder(recorder_fd)).run()
+    model, measured = load(pipe, meta)
+    Runner(pipe, model, meta.spec, FlightRecorder(recorder_fd), measured).run()
 
 
 if __name__ == "__main__":
@@ -256,9 +356,9 @@ if __name__ == "__main__":
         main(sys.argv[1:])
     except EOFError:
         pass
-    except Exception:
+    except Exception as error:
         traceback.print_exc()
-        code = 1
+        code = EXIT_STICKY if isinstance(error, ContextDeadError) else 1
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # decode threads may be stuck in a hostile input; nothing is left that needs them

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 
+from dumbwaiter.devices.admission import Place
 from dumbwaiter.models.contract import ModelSpec
 from dumbwaiter.worker.autopsy import CauseOfDeath, explain, oom_kill_count, read_stacks
 from dumbwaiter.worker.pipe import ConsumerEnd, Load
@@ -47,20 +48,27 @@ class RunnerProcess:
         asyncio.get_running_loop().add_reader(self._pidfd, self._reap)
 
     @classmethod
-    async def start(cls, spec: ModelSpec) -> RunnerProcess:
+    async def start(cls, spec: ModelSpec, place: Place | None = None) -> RunnerProcess:
         """Spawn the child and tell it what to load; its answer comes over the pipe.
+
+        *place* is where it may live; without one it shares no device. From the moment it is spawned it holds the
+        place's seat too, until it is dead.
 
         Call it from the thread that outlives the runner: the kernel ties the child's life to that thread.
         """
         ours, theirs = socket.socketpair()
         recorder = FlightRecorder.create()
         stacks = os.memfd_create("dumbwaiter-stacks")
-        fds = (theirs.fileno(), recorder.fd, stacks)
+        place = place or Place()
+        fds = [theirs.fileno(), recorder.fd, stacks]
         arguments = [str(number) for number in (*fds, os.getpid())]
+        if place.seat_fd is not None:
+            fds.append(place.seat_fd)
+            arguments.append(str(place.seat_fd))
         try:
             process = subprocess.Popen(  # noqa: ASYNC220,S603 - forking takes about a millisecond; our own module
                 [sys.executable, "-P", "-m", "dumbwaiter.worker.runner", *arguments],
-                env={**_ALLOCATOR, **os.environ},
+                env={**_ALLOCATOR, **os.environ, **place.environment},
                 pass_fds=fds,
                 process_group=0,
                 stdin=subprocess.DEVNULL,
@@ -75,7 +83,7 @@ class RunnerProcess:
             theirs.close()
         runner = cls(process, await ConsumerEnd.over(ours), recorder, stacks)
         with contextlib.suppress(OSError):  # it died already: died() will tell
-            await runner.pipe.send(Load(spec))
+            await runner.pipe.send(Load(spec, place.device, place.probes))
         return runner
 
     @property

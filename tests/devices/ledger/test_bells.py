@@ -1,4 +1,4 @@
-"""A ring wakes who waits in another seat, and one that is lost costs a look and no more."""
+"""A ring wakes who listens in another seat, and one that is lost costs a look and no more."""
 
 from __future__ import annotations
 
@@ -8,9 +8,28 @@ import os
 import pytest
 from ledger_process import holding
 
-from dumbwaiter.devices.ledger import bells
-
 pytestmark = pytest.mark.anyio
+
+
+class Ear:
+    """Hears what is rung for a seat."""
+
+    def __init__(self, seat):
+        self.heard = 0
+        self._again = asyncio.Event()
+        seat.listen(self._hear)
+
+    def _hear(self):
+        self.heard += 1
+        self._again.set()
+
+    async def hears(self):
+        """Whether it hears a ring now, or has heard one since the last call."""
+        for _ in range(3):  # a bell that was rung is readable at once, and the loop looks at it in its next round
+            await asyncio.sleep(0)
+        told = self._again.is_set()
+        self._again.clear()
+        return told
 
 
 @pytest.fixture
@@ -23,50 +42,37 @@ def two_seats(open_ledger):
     return ledgers
 
 
-@pytest.fixture
-def polls_rarely(monkeypatch):
-    """So that only a ring can end a wait."""
-    monkeypatch.setattr(bells, "POLL_EVERY", 1000.0)
-
-
-async def test_who_waits_is_woken_by_a_ring(two_seats, polls_rarely):
+async def test_who_listens_hears_each_ring_for_its_seat(two_seats):
     first, second = two_seats
-    waiting = asyncio.create_task(second.seat.rung(1000.0))
-    await asyncio.sleep(0)
-    assert not waiting.done()
+    ear, other = Ear(second.seat), Ear(first.seat)
+    assert not await ear.hears()
     first.ring([1])
-    assert await waiting is True
+    assert await ear.hears()
+    first.ring([1])
+    assert await ear.hears()
+    assert not await other.hears()
 
 
-async def test_a_ring_before_the_wait_counts_and_counts_once(two_seats, polls_rarely):
+async def test_a_ring_before_one_listens_counts_and_counts_once(two_seats):
     first, second = two_seats
     first.ring([0, 1])
     first.ring([1])
-    assert await second.seat.rung(1000.0) is True
-    assert await second.seat.rung(0.0) is False
+    ear = Ear(second.seat)
+    assert await ear.hears()
+    assert not await ear.hears()
+    assert ear.heard == 1
 
 
-async def test_all_who_wait_in_one_seat_are_woken(two_seats, polls_rarely):
+async def test_who_listens_last_in_a_seat_hears_alone(two_seats):
     first, second = two_seats
-    waiting = [asyncio.create_task(second.seat.rung(1000.0)) for _ in range(3)]
-    await asyncio.sleep(0)
+    former, latter = Ear(second.seat), Ear(second.seat)
     first.ring([1])
-    assert await asyncio.gather(*waiting) == [True, True, True]
+    assert await latter.hears()
+    assert not await former.hears()
 
 
-async def test_who_gives_up_waiting_takes_no_ring_from_the_others(two_seats, polls_rarely):
-    first, second = two_seats
-    waiting = [asyncio.create_task(second.seat.rung(1000.0)) for _ in range(2)]
-    await asyncio.sleep(0)
-    waiting[0].cancel()
-    await asyncio.wait(waiting[:1])
-    first.ring([1])
-    assert await waiting[1] is True
-
-
-async def test_without_a_ring_the_wait_ends_in_time_to_look(two_seats):
-    assert await two_seats[0].seat.rung(1000.0) is False
-    assert await two_seats[0].seat.rung() is False
+async def test_a_seat_that_hears_is_not_deaf(two_seats):
+    assert not two_seats[0].seat.is_deaf
 
 
 async def test_ringing_for_seats_that_nobody_has_is_no_error(two_seats, ledger_file):
@@ -76,10 +82,10 @@ async def test_ringing_for_seats_that_nobody_has_is_no_error(two_seats, ledger_f
     assert sorted(path.name for path in ledger_file.parent.iterdir()) == ["gpu", "gpu.bell-0", "gpu.bell-1"]
 
 
-async def test_ringing_for_one_who_never_listens_does_not_block(two_seats, polls_rarely):
+async def test_ringing_for_one_who_never_listens_does_not_block(two_seats):
     first, second = two_seats
     first.ring([1] * 70_000)  # more than a FIFO holds
-    assert await second.seat.rung(1000.0) is True
+    assert await Ear(second.seat).hears()
 
 
 async def test_the_next_in_a_seat_does_not_hear_what_was_rung_for_the_last(two_seats, open_ledger):
@@ -90,16 +96,20 @@ async def test_the_next_in_a_seat_does_not_hear_what_was_rung_for_the_last(two_s
     third = open_ledger()
     with third.turn() as turn:
         assert turn.take_seat(holding(3)).place == 0
-    assert await third.seat.rung(0.0) is False
+    ear = Ear(third.seat)
+    assert not await ear.hears()
+    second.ring([0])
+    assert await ear.hears()
 
 
-async def test_a_seat_that_is_given_up_while_somebody_waits_there_ends_the_wait_in_time(two_seats):
+async def test_who_gives_its_seat_up_hears_no_more(two_seats):
     first, second = two_seats
-    waiting = asyncio.create_task(second.seat.rung(1000.0))
-    await asyncio.sleep(0)
+    ear, seat = Ear(second.seat), second.seat
     second.close()
+    assert seat.is_deaf
+    seat.close()
     first.ring([1])
-    assert await waiting is False
+    assert not await ear.hears()
 
 
 async def test_where_no_bell_can_hang_the_seat_is_had_all_the_same(open_ledger, ledger_file, caplog):
@@ -108,8 +118,10 @@ async def test_where_no_bell_can_hang_the_seat_is_had_all_the_same(open_ledger, 
     with ledger.turn() as turn:
         seat = turn.take_seat(holding(1))
     assert "gpu.bell-0, so looking every 0.05 s instead: another file has its name" in caplog.text
+    assert seat.is_deaf
+    ear = Ear(seat)
     ledger.ring([0])
-    assert await seat.rung(1000.0) is False
+    assert not await ear.hears()
     assert (ledger_file.parent / "gpu.bell-0").read_text() == "precious"
 
 
@@ -118,5 +130,6 @@ async def test_a_link_is_no_bell(open_ledger, ledger_file, tmp_path, caplog):
     ledger = open_ledger()
     (ledger_file.parent / "gpu.bell-0").symlink_to(tmp_path / "elsewhere")
     with ledger.turn() as turn:
-        turn.take_seat(holding(1))
+        seat = turn.take_seat(holding(1))
     assert "gpu.bell-0, so looking" in caplog.text
+    assert seat.is_deaf

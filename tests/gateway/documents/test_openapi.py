@@ -188,6 +188,7 @@ def test_every_code_that_a_worker_writes_is_known_and_told_with_its_status():
         text = re.sub(r"\s+", " ", file.read_text())
         written |= set(re.findall(r'(?:Failure|CauseOfDeath)\( ?code="([a-z-]+)"', text))
         written |= set(re.findall(r'FaultKind\.[A-Z]+, "([a-z-]+)"', text))
+        written |= set(re.findall(r'(?:OUT_OF_MEMORY|DEVICE_ERROR) = "([a-z-]+)"', text))
     assert written == {name for name, code in problem_codes.CODES.items() if code.of_worker}
     page = FAILURES_PAGE.read_text()
     for name in written:

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from dumbwaiter.devices.ledger.locks import Descriptor
@@ -26,7 +26,6 @@ class Bell:
     """The bell of the seat *place* at the ledger *path*, which this process hears until close()."""
 
     def __init__(self, path: Path, place: int) -> None:
-        self._waiting: set[asyncio.Future[bool]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._descriptor: Descriptor | None = None
         where = _path_of(path, place)
@@ -35,54 +34,34 @@ class Bell:
         except OSError as error:
             _log.warning("no bell at %s, so looking every %.2f s instead: %s", where, POLL_EVERY, error)
 
-    async def rung(self, timeout: float = POLL_EVERY) -> bool:
-        """Wait until somebody rings, for at most *timeout* seconds, and for POLL_EVERY; whether somebody did.
+    @property
+    def is_deaf(self) -> bool:
+        """Whether there is no bell to hear."""
+        return self._descriptor is None
 
-        Rings since the last call count. Several may wait; all of them are told.
+    def listen(self, heard: Callable[[], object]) -> None:
+        """Call *heard* on the running loop whenever somebody has rung, until close(); rings before this call count.
+
+        Several rings may be heard as one. Only the *heard* of the last call is called.
         """
-        if self._drain():
-            return True
-        told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._waiting.add(told)
-        self._listen()
-        try:
-            await asyncio.wait((told,), timeout=min(timeout, POLL_EVERY))
-            return told.done()
-        finally:
-            self._waiting.discard(told)
-            if not self._waiting:
-                self._stop_listening()
+        if self._descriptor is not None:
+            self._loop = asyncio.get_running_loop()
+            self._loop.add_reader(self._descriptor.fileno(), self._tell, self._descriptor.fileno(), heard)
 
     def close(self) -> None:
-        """Hear no more. Whoever still waits is told so by the time-out. The FIFO stays for the seat's next holder."""
-        self._stop_listening()
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            descriptor.close()
-
-    def _listen(self) -> None:
-        if self._loop is None and self._descriptor is not None:
-            self._loop = asyncio.get_running_loop()
-            self._loop.add_reader(self._descriptor.fileno(), self._tell)
-
-    def _stop_listening(self) -> None:
+        """Hear no more. Twice is no error. The FIFO stays for the seat's next holder."""
         loop, self._loop = self._loop, None
-        if loop is not None and self._descriptor is not None:
-            loop.remove_reader(self._descriptor.fileno())
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is None:
+            return
+        if loop is not None:
+            loop.remove_reader(descriptor.fileno())
+        descriptor.close()
 
-    def _tell(self) -> None:
-        self._drain()
-        for told in self._waiting:
-            if not told.done():
-                told.set_result(True)
-
-    def _drain(self) -> bool:
-        if self._descriptor is None:
-            return False
-        try:
-            return bool(os.read(self._descriptor.fileno(), _MOST_RINGS))
-        except BlockingIOError:
-            return False
+    def _tell(self, fd: int, heard: Callable[[], object]) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(fd, _MOST_RINGS)
+        heard()
 
 
 def ring(path: Path, places: Iterable[int]) -> None:

@@ -125,11 +125,15 @@ class Ledger(Generic[R]):
         """Wake those who wait in the seats *places*."""
         bells.ring(self.path, places)
 
-    def close(self) -> None:
-        """Close all. A record that is still in the seat becomes an orphan once no process holds the seat any more."""
+    def vacate(self) -> None:
+        """Hold the seat no more, if there is one: its record becomes an orphan once no other process holds it."""
         if self.seat is not None:
             self.seat.close()
             self.seat = None
+
+    def close(self) -> None:
+        """Close all, as vacate() does."""
+        self.vacate()
         self._slots.close()
 
 

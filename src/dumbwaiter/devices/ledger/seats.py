@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
-from dumbwaiter.devices.ledger.bells import POLL_EVERY, Bell
+from dumbwaiter.devices.ledger.bells import Bell
 from dumbwaiter.devices.ledger.locks import Descriptor
 
 
@@ -24,12 +25,14 @@ class Seat:
         """
         return self._descriptor.fileno()
 
-    async def rung(self, timeout: float = POLL_EVERY) -> bool:
-        """Wait until another process rings for this seat, for *timeout* seconds and POLL_EVERY at most.
+    @property
+    def is_deaf(self) -> bool:
+        """Whether it cannot be rung for: look at the ledger every bells.POLL_EVERY seconds instead."""
+        return self._bell.is_deaf
 
-        Whether it did; look at the ledger again in either case, for a ring may be lost.
-        """
-        return await self._bell.rung(timeout)
+    def listen(self, heard: Callable[[], object]) -> None:
+        """Call *heard* on the running loop whenever somebody has rung for this seat; see Bell.listen()."""
+        self._bell.listen(heard)
 
     def close(self) -> None:
         """Hold the seat no more. Closing twice is no error."""

@@ -56,7 +56,7 @@ CODES: Mapping[str, Code] = {
     **dict.fromkeys(("claim-unreadable", "delivery-limit", "result-damaged"), Code(500, of_worker=True)),
     "internal-error": Code(500),
     "unknown-transfer-coding": Code(501),
-    **dict.fromkeys(("runner-crashed", "runner-hung"), Code(502, of_worker=True)),
+    **dict.fromkeys(("runner-crashed", "runner-hung", "device-error"), Code(502, of_worker=True)),
     "overloaded": Code(503),
     "model-failing": _LATER,
     **dict.fromkeys(("transient", "input-unreachable"), Code(503, RETRY_SOON, of_worker=True)),

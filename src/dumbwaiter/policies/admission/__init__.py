@@ -20,6 +20,7 @@ from dumbwaiter.policies.admission.deciding import (
     ought_to_park,
     ought_to_yield,
     predicted_start,
+    who_lacks_room,
 )
 from dumbwaiter.policies.admission.prediction import RESIDENCY
 from dumbwaiter.policies.admission.seats import (
@@ -38,23 +39,25 @@ from dumbwaiter.policies.admission.seats import (
     STALE,
     Device,
     Grant,
-    Rung,
     Seat,
     ask,
     begin_to_park,
     charge,
     found_work,
     give_back,
+    go_on,
     is_overdue,
     loaded,
     looked,
     parked,
     predicted_end,
+    retain,
     take,
     use_rate,
     virtual_time,
     withdraw,
 )
+from dumbwaiter.policies.rungs import Rung
 
 __all__ = [
     "HALF_LIFE",
@@ -85,6 +88,7 @@ __all__ = [
     "decide",
     "found_work",
     "give_back",
+    "go_on",
     "is_overdue",
     "loaded",
     "looked",
@@ -93,10 +97,12 @@ __all__ = [
     "parked",
     "predicted_end",
     "predicted_start",
+    "retain",
     "take",
     "turns_before",
     "use_rate",
     "virtual_time",
+    "who_lacks_room",
     "withdraw",
     "worst_wait",
 ]

@@ -23,10 +23,10 @@ from dumbwaiter.policies.admission.seats import (
     POLLING,
     Device,
     Grant,
-    Rung,
     Seat,
 )
 from dumbwaiter.policies.admission.wording import never_text, wait_text
+from dumbwaiter.policies.rungs import Rung
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +216,19 @@ def ought_to_park(device: Device, seats: Seats, me: int, now: float) -> str | No
     )
 
 
+def who_lacks_room(device: Device, seats: Seats, me: int, now: float) -> int | None:
+    """The place of somebody who waits and cannot start beside what all hold now, the seat at *me* included; or None.
+
+    Whoever finds one may not go on with its grant beyond what it was given for, nor keep what it does not use.
+    """
+    view = survey(device, seats, now)
+    for _, _, place in view.line:
+        other = seats[place]
+        if place != me and not never_fits(view, other) and (other.probes or other.extra + other.need > view.room):
+            return place
+    return None
+
+
 def ought_to_yield(device: Device, seats: Seats, me: int, now: float) -> str | None:
     """Why the seat at *me*, which only polls, has to give its grant back now, in words; None if it may go on.
 
@@ -225,11 +238,7 @@ def ought_to_yield(device: Device, seats: Seats, me: int, now: float) -> str | N
     seat = seats[me]
     if seat.doing != POLLING or now < seat.granted_at + POLL_SLICE:
         return None
-    view = survey(device, seats, now)
-    for _, _, place in view.line:
-        other = seats[place]
-        if never_fits(view, other):
-            continue
-        if other.probes or other.extra + other.need > view.room:
-            return f"{seat.model} only polls; {other.model} at place {place} waits for room on {device.name}"
-    return None
+    place = who_lacks_room(device, seats, me, now)
+    if place is None:
+        return None
+    return f"{seat.model} only polls; {seats[place].model} at place {place} waits for room on {device.name}"

@@ -51,15 +51,6 @@ class Device:
         return self.capacity - max(LEAST_RESERVE, math.ceil(RESERVE * self.capacity)) - self.outside
 
 
-@dataclass(frozen=True, slots=True)
-class Rung:
-    """A batch of *size* takes *nbytes* of activation and runs for *seconds*."""
-
-    size: int
-    nbytes: int
-    seconds: float
-
-
 _WIRE = {
     "model": "m", "weight": "w", "doing": "d",
     "resident": "r", "full": "f", "parked": "p",
@@ -68,7 +59,7 @@ _WIRE = {
     "asked_at": "a", "looked_at": "k", "polls": "o", "probes": "b",
     "start_tag": "S", "finish_tag": "F", "clock": "C",
     "granted": "g", "granted_at": "G", "until": "u", "deadline": "D",
-    "last_used": "U", "use_rate": "e", "resident_since": "i",
+    "last_used": "U", "use_rate": "e", "resident_since": "i", "outside": "x",
 }  # fmt: skip
 
 
@@ -131,6 +122,9 @@ class Seat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename
     """Batches per second, as of *last_used*; fades with HALF_LIFE."""
     resident_since: float = 0.0
 
+    outside: int = 0
+    """Bytes of the device that, as far as it has seen, are held by what has no seat."""
+
     @property
     def extra(self) -> int:
         """Bytes that it must load before it can run."""
@@ -180,7 +174,7 @@ def ask(seats: Mapping[int, Seat], me: int, now: float, *, polls: bool = False, 
     if seat.granted or seat.asked_at is not None:
         raise ValueError(f"{seat.model} at place {me} already waits or holds a grant; give it back first")
     clock = virtual_time(seats)
-    start = max([clock] + [other.finish_tag for other in seats.values() if other.model == seat.model])
+    start = _next_start(seats, seat)
     return msgspec.structs.replace(
         seat,
         asked_at=now,
@@ -192,6 +186,10 @@ def ask(seats: Mapping[int, Seat], me: int, now: float, *, polls: bool = False, 
         # A probe takes all there is, once: charged for that, its model would wait for ever after.
         finish_tag=start if probes else start + charge(seat, seat.need, seat.seconds),
     )
+
+
+def _next_start(seats: Mapping[int, Seat], seat: Seat) -> float:
+    return max([virtual_time(seats)] + [other.finish_tag for other in seats.values() if other.model == seat.model])
 
 
 def looked(seat: Seat, now: float) -> Seat:
@@ -243,9 +241,40 @@ def found_work(seat: Seat, now: float) -> Seat:
     )
 
 
+def go_on(seats: Mapping[int, Seat], me: int, now: float, seconds: float) -> Seat:
+    """The seat at *me*, which holds a grant, with leave to run for *seconds* more; while who_lacks_room() finds nobody.
+
+    As if it had given the grant back and had got it again in turn.
+    """
+    seat = seats[me]
+    start = _next_start(seats, seat)
+    until = max(now, seat.until if seat.doing == RUNNING else now) + seconds
+    return msgspec.structs.replace(
+        seat,
+        doing=RUNNING,
+        polls=False,
+        clock=start,
+        start_tag=start,
+        finish_tag=start + charge(seat, seat.granted, seconds),
+        granted_at=now,
+        until=until,
+        deadline=now + OVERDUE * (until - now) + OVERDUE_SECONDS,
+    )
+
+
+def retain(seat: Seat, now: float) -> Seat:
+    """The seat that keeps the grant of its last batch, since nobody needs the room: whoever does gets it at once."""
+    if seat.doing == RUNNING:
+        seat = msgspec.structs.replace(seat, last_used=now, use_rate=_used_once_more(seat, now))
+    return msgspec.structs.replace(seat, doing=POLLING, polls=False, granted_at=now, until=now, deadline=math.inf)
+
+
+def _used_once_more(seat: Seat, now: float) -> float:
+    return use_rate(seat, now) + math.log(2) / HALF_LIFE
+
+
 def give_back(seat: Seat, now: float, *, was_used: bool = True) -> Seat:
     """The seat once its batch, poll or probe has ended. *was_used*: a batch ran."""
-    rate = use_rate(seat, now) + math.log(2) / HALF_LIFE
     return msgspec.structs.replace(
         seat,
         doing=IDLE,
@@ -253,7 +282,7 @@ def give_back(seat: Seat, now: float, *, was_used: bool = True) -> Seat:
         polls=False,
         probes=False,
         last_used=now if was_used else seat.last_used,
-        use_rate=rate if was_used else seat.use_rate,
+        use_rate=_used_once_more(seat, now) if was_used else seat.use_rate,
     )
 
 

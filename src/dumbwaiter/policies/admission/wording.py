@@ -27,7 +27,9 @@ def _needs(seat: Seat) -> str:
 def _holds(device: Device, place: int, seat: Seat, now: float) -> str:
     text = f"{seat.model} (place {place}) holds {size_text(seat.resident + seat.granted)}"
     if place in device.quarantined:
-        return f"{text}, its process died {now - device.quarantined[place]:.1f} s ago and the memory is not free yet"
+        ago = now - device.quarantined[place]
+        died = f"died {ago:.1f} s ago" if ago > 0.0 else "is dead"
+        return f"{text}, its process {died} and the memory is not free yet"
     if seat.doing == IDLE:
         return f"{text}, idle"
     if is_overdue(seat, now):
