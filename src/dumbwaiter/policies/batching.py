@@ -17,6 +17,8 @@ KNEE = 0.95
 BUSY = 0.7
 #: How much work to hold in hand for a model that takes one input at a time, in seconds of device time.
 HORIZON = 0.02
+#: And where others share the device: each change of hands costs some milliseconds in which nobody runs.
+SHARED_HORIZON = 0.1
 #: Most messages in hand for such a model, however fast it is.
 MOST_SINGLES = 64
 #: How long answers may be held back, in seconds: always, and where the device has more work in hand than ROUND_TRIP.
@@ -176,14 +178,19 @@ def _worth_waiting(
     return gap
 
 
-def most_in_hand(target: int, seconds_each: float, *, max_batch: int, decode_threads: int) -> int:
+def most_in_hand(
+    target: int, seconds_each: float, *, max_batch: int, decode_threads: int, horizon: float = HORIZON
+) -> int:
     """How many messages the runner should hold at most in one helping, so that it neither starves nor hoards.
 
-    For a batched model one batch; for a one-at-a-time model about HORIZON seconds of work.
+    For a batched model as many whole batches as *horizon*, seconds of work, has room for, and one at least; for a
+    one-at-a-time model about that many seconds of work.
     """
     if max_batch > 1:
-        return target
-    by_time = math.ceil(HORIZON / seconds_each) if seconds_each > 0.0 else MOST_SINGLES
+        batch_seconds = seconds_each * target
+        batches = int(horizon / batch_seconds) if batch_seconds > 0.0 and horizon > HORIZON else 1
+        return target * max(1, min(batches, MOST_SINGLES // target))
+    by_time = math.ceil(horizon / seconds_each) if seconds_each > 0.0 else MOST_SINGLES
     return max(1, decode_threads, min(MOST_SINGLES, by_time))
 
 

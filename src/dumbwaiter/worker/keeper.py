@@ -14,7 +14,7 @@ from dumbwaiter.config import WorkerSettings
 from dumbwaiter.devices.admission import Admission, Place
 from dumbwaiter.message import Failure, Timings
 from dumbwaiter.models.contract import ModelSpec
-from dumbwaiter.policies.batching import most_in_hand
+from dumbwaiter.policies.batching import HORIZON, SHARED_HORIZON, most_in_hand
 from dumbwaiter.policies.retrying import Fault, back_off
 from dumbwaiter.worker.autopsy import DEVICE_ERROR, CauseOfDeath
 from dumbwaiter.worker.hand import Hand, Held
@@ -271,7 +271,10 @@ class RunnerKeeper:
 
     def _settle(self, meta: Done, bodies: memoryview) -> None:
         self.helping = most_in_hand(
-            meta.target, meta.seconds_each, max_batch=self._max_batch, decode_threads=self._spec.decode_threads
+            *(meta.target, meta.seconds_each),
+            max_batch=self._max_batch,
+            decode_threads=self._spec.decode_threads,
+            horizon=SHARED_HORIZON if self._admission.is_shared else HORIZON,
         )
         is_first, self._deaf_for = not self.seconds_each and meta.seconds_each > 0.0, 0.0
         self.seconds_each = meta.seconds_each or self.seconds_each
@@ -301,7 +304,9 @@ class RunnerKeeper:
                 said = Failure(
                     code=why.code, message=why.message, detail=why.detail, attempts=held.delivery.delivery_count
                 )
-                outcomes.append(self._failed(held, why.kind, said, timings))
+                # Alone, and with all that there is: another time changes little, and each second one costs the runner.
+                had_all = why.code == OUT_OF_MEMORY and self._admission.is_shared
+                outcomes.append(self._failed(held, Fault.UNKNOWN if had_all else why.kind, said, timings))
         self._settler.settle(outcomes)
         self._failures = 0
 

@@ -249,6 +249,8 @@ class ConsumerEnd:
 
     async def send(self, meta: ToRunner, bodies: Sequence[bytes | memoryview] = ()) -> None:
         """Send one frame; returns when the runner's socket has room again. Raises OSError when it is gone."""
+        if self._writer.is_closing():  # uvloop would raise a RuntimeError
+            raise ConnectionResetError("the pipe to the runner is closed")
         self._writer.writelines(frame(meta, bodies))
         await self._writer.drain()
 

@@ -20,6 +20,8 @@ LOOK_EVERY = 1.0
 """Seconds between two looks at the device while nobody is missing."""
 FORGIVEN = 64 * 2**20
 """Bytes of a dead process that are put down to noise: less than any context takes."""
+_UNCERTAIN = admission.LONGEST_QUARANTINE - 1.0
+"""For so many seconds at the most a dead process is said to be dead: whether it leaks is seen while all are idle."""
 _UNREADABLE = "(unreadable)"
 _log = logging.getLogger(__name__)
 
@@ -64,7 +66,8 @@ class Census:
             self.outside = self._outside
         # All count with the most that anybody says: else they would not agree on who fits.
         outside = max([self.outside, *(seat.outside for seat in living.values())])
-        quarantined = {place: self._dead_since[place] for place in dead}
+        # Until that is certain, nobody may be taken never to fit for it: then nobody would make room, and see it.
+        quarantined = {place: max(self._dead_since[place], now - _UNCERTAIN) for place in dead}
         return (
             admission.Device(self._device.name, self._device.capacity, outside, quarantined),
             living | dead,

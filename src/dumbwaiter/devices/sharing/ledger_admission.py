@@ -28,7 +28,7 @@ from dumbwaiter.devices.sharing.terms import Terms
 from dumbwaiter.devices.sharing.wishes import Wish
 from dumbwaiter.errors import DumbwaiterError
 from dumbwaiter.policies import admission, footprints
-from dumbwaiter.policies.admission import POLLING, Seat
+from dumbwaiter.policies.admission import Rung, Seat
 from dumbwaiter.policies.footprints import Footprint, Observation
 
 _LOOK_EVERY = 0.5
@@ -85,9 +85,7 @@ class LedgerAdmission(Admission):
             while True:
                 self._changed.clear()
                 order = await self._look()
-                if order is not None:
-                    await self._carry_out(order)
-                else:
+                if order is None or not await self._carry_out(order):
                     await self._rest()
         finally:
             peeking.cancel()
@@ -126,7 +124,7 @@ class LedgerAdmission(Admission):
         known, wall = self._tenancy.known, time.time()
         footprint = known.footprint or Footprint()
         for observation in observations:
-            self._tenancy.used(observation.nbytes)
+            self._tenancy.held.used(observation.nbytes)
             if footprints.tells(footprint, observation, wall):
                 footprint = footprints.observed(footprint, observation, wall, room=known.most)
         is_as_known = abs(seconds_each - known.seconds_each) <= _NOISE * known.seconds_each
@@ -144,6 +142,9 @@ class LedgerAdmission(Admission):
         return self._trouble or (self._tenancy.waits.reason if self._tenancy.waits is not None else "")
 
     async def acquire(self, want: int, *, polls: bool = False) -> Grant:
+        rung = self._tenancy.go_on(want, polls=polls)
+        if rung is not None:
+            return self._handed_out(rung, want)
         wish = Wish[Grant](want, polls=polls)
         self._tenancy.wishes.add(wish)
         self._changed.set()
@@ -157,12 +158,11 @@ class LedgerAdmission(Admission):
             raise
 
     def release(self, grant: Grant, count: int) -> None:  # noqa: ARG002 - the grant itself has counted
-        if self._tenancy.released(grant):
+        if self._tenancy.held.released(grant) and self._tenancy.must_look:
             self._changed.set()
 
     def received(self, grant: Grant, count: int) -> None:
-        # What came for a grant that runs changes nothing, and a look costs a turn.
-        if self._tenancy.received(grant, count) or (self._seat is not None and self._seat.doing == POLLING):
+        if self._tenancy.held.received(grant, count) and self._tenancy.must_look:
             self._changed.set()
 
     # --- looking ---
@@ -220,9 +220,7 @@ class LedgerAdmission(Admission):
             self._give_place()
         for wish, rung in step.granted:
             self._tenancy.wishes.remove(wish)
-            takes_one = self._tenancy.known.takes_one
-            grant = Grant(min(rung.size, wish.want), self, batch=None if takes_one else rung.size)
-            self._tenancy.hand_out(grant)
+            grant = self._handed_out(rung, wish.want)
             if wish.granted.done():  # cancelled meanwhile
                 grant.shrink_to(0)
             else:
@@ -230,6 +228,12 @@ class LedgerAdmission(Admission):
         self._note_wait(step.seat)
         if self._tenancy.wants_work:
             self._peeks.set()
+
+    def _handed_out(self, rung: Rung, want: int) -> Grant:
+        known = self._tenancy.known
+        grant = Grant(min(rung.size, want), self, batch=None if known.takes_one else min(rung.size, known.target))
+        self._tenancy.held.hand_out(grant)
+        return grant
 
     def _note_wait(self, seat: Seat) -> None:
         """Whoever looks why nothing happens finds it in the log, once for each time."""
@@ -257,7 +261,8 @@ class LedgerAdmission(Admission):
         """Until something happens, or it is time to look again."""
         seat = self._ledger.seat
         is_waiting = self._seat is not None and self._seat.asked_at is not None
-        longest = POLL_EVERY if is_waiting or (seat is not None and seat.is_deaf) else _LOOK_EVERY
+        is_watchful = is_waiting or self._tenancy.is_watchful or (seat is not None and seat.is_deaf)
+        longest = POLL_EVERY if is_watchful else _LOOK_EVERY
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(longest, max(0.0, self._look_at - now()))):
                 await self._changed.wait()
@@ -270,14 +275,16 @@ class LedgerAdmission(Admission):
 
     # --- doing ---
 
-    async def _carry_out(self, order: Order) -> None:
+    async def _carry_out(self, order: Order) -> bool:
+        """Have the runner's memory moved. False when nothing was, for the runner is gone: soon move_out() is called."""
         if order == "retire":
             self._is_cold = True
             await self._mover.retire()
-            return
+            return False
         moved = await self._mover.move(order)
         if moved is not None:
             self._tenancy.moved(order, moved)
+        return moved is not None
 
     async def _peek_for_work(self) -> None:
         """While somebody would hold the device only to look for work, look for it from without."""

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from dumbwaiter.policies import footprints
-from dumbwaiter.policies.admission import Rung, Seat
+from dumbwaiter.devices.admission import Moved, What
+from dumbwaiter.policies import admission, footprints
+from dumbwaiter.policies.admission import IDLE, Rung, Seat
+from dumbwaiter.policies.batching import SHARED_HORIZON
 from dumbwaiter.policies.footprints import Footprint
 
 #: A batch of which nothing is known is asked for as this, and gets all the room there is.
@@ -80,24 +82,24 @@ class Knowledge:
         takes what is left beside others would go on like that, and so would they.
         """
         rungs = self.all(want, now)
-        if not rungs or self.takes_one:
-            return rungs
-        best = min(rung.seconds / rung.size for rung in rungs)
-        return [rung for rung in rungs if rung.seconds / rung.size <= WORTHWHILE * best]
+        best = min((rung.seconds / rung.size for rung in rungs), default=0.0)
+        return [rung for rung in rungs if self.takes_one or rung.seconds / rung.size <= WORTHWHILE * best]
 
     def all(self, want: int, now: float) -> Sequence[Rung]:
-        """Everything that could be run for *want* inputs, ascending."""
-        rungs = self._rungs(1 if self.takes_one else min(want, self.target), now)
-        return self._one_by_one(want, rungs[0]) if rungs and self.takes_one else rungs
+        """Everything that could be run for *want* inputs, ascending; the last one in several batches, if need be."""
+        most = 1 if self.takes_one else self.target
+        return self._with_several(want, self._rungs(min(want, most), now), most)
 
     def smallest(self, want: int, now: float) -> Sequence[Rung]:
         """What a look into the queue is worth, for at most *want* inputs: the least that is of any use."""
-        rungs = self._rungs(1, now)
-        return self._one_by_one(want, rungs[0]) if rungs and self.takes_one else rungs
+        return self._with_several(want if self.takes_one else 1, self._rungs(1, now), 1)
 
-    def _one_by_one(self, want: int, one: Rung) -> Sequence[Rung]:
-        each = self.seconds_each or one.seconds
-        return [one] if want == 1 else [one, Rung(want, one.nbytes, each * want)]
+    def _with_several(self, want: int, rungs: Sequence[Rung], most: int) -> Sequence[Rung]:
+        if not rungs or want <= most or rungs[-1].size < most:
+            return rungs
+        last = rungs[-1]
+        each = self.seconds_each if self.takes_one and self.seconds_each else last.seconds
+        return [*rungs, Rung(want, last.nbytes, each * math.ceil(want / most))]
 
     def _rungs(self, most: int, now: float) -> Sequence[Rung]:
         made_at, rungs = self._ladders.get(most, (-math.inf, ()))
@@ -137,9 +139,24 @@ def introduced(seat: Seat, known: Knowledge, now: float) -> Seat:
         parked=footprint.context + (footprint.parked or 0) if known.parks else 0,
         need=first.nbytes,
         seconds=first.seconds,
-        # A grant is prolonged by one batch more while nobody waits.
-        longest=2 * last.seconds,
+        # A grant is for a batch, or several short ones, and is prolonged by as much while nobody waits.
+        longest=2 * max(last.seconds, SHARED_HORIZON),
         reload_seconds=reload_seconds,
         park_seconds=footprint.park_seconds if known.parks else _RETIRE_SECONDS,
         load_seconds=0.0 if is_loaded else seat.load_seconds or footprint.load_seconds or _FIRST_LOAD_SECONDS,
     )
+
+
+def after_move(seat: Seat, what: What, moved: Moved, known: Knowledge, now: float) -> Seat:
+    """*seat* once its runner's memory was *moved*, or could not be."""
+    context = known.footprint.context if known.footprint is not None else 0
+    held = context + moved.reserved
+    if what == "park":
+        seat = admission.parked(seat) if moved.is_done else msgspec.structs.replace(seat, doing=IDLE)
+        return msgspec.structs.replace(seat, resident=held) if moved.is_done else seat
+    if what == "wake" and not moved.is_done:
+        seat = admission.give_back(seat, now, was_used=False)
+        return msgspec.structs.replace(seat, resident=held, load_seconds=seat.reload_seconds)
+    if what == "wake":
+        seat = admission.loaded(seat, now)
+    return msgspec.structs.replace(seat, resident=held, full=max(seat.full, held))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from enum import Enum, auto
 from typing import Literal
 
 from dumbwaiter.devices.admission import Grant
@@ -11,6 +12,14 @@ from dumbwaiter.policies.admission import IDLE, POLLING, Device, Rung, Seat
 
 Order = Literal["empty", "park", "wake", "retire"]
 """What is to be done with the runner's memory; to retire is to end the runner."""
+
+
+class Stage(Enum):
+    """Whether there is a runner: none, one that starts and loads, one that is ready."""
+
+    OUT = auto()
+    MOVING_IN = auto()
+    IN = auto()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from enum import Enum, auto
 
 import msgspec
 
 from dumbwaiter.devices.admission import Grant, Moved, Place, What
-from dumbwaiter.devices.sharing.standing import Knowledge, introduced
-from dumbwaiter.devices.sharing.steps import Step, View, holding_in_vain, waiting
+from dumbwaiter.devices.sharing.holdings import Holdings
+from dumbwaiter.devices.sharing.standing import Knowledge, after_move, introduced
+from dumbwaiter.devices.sharing.steps import Stage, Step, View, holding_in_vain, waiting
 from dumbwaiter.devices.sharing.wishes import Wish, Wishes
 from dumbwaiter.policies import admission
 from dumbwaiter.policies.admission import IDLE, POLLING, PROBING, RUNNING, Device, NeverFits, Rung, Seat, Wait
@@ -26,15 +26,9 @@ _HOARD_SECONDS = 1.0
 """After so many idle seconds a worker beside others keeps no more than a look into its queue takes."""
 _PROBE_PAUSE = 5.0
 """Seconds between two measurements, each of which stops everybody else."""
+_NEXT_TO_NOTHING = 2**20
+"""Bytes that a probe asks for at the least."""
 _log = logging.getLogger(__name__)
-
-
-class Stage(Enum):
-    """Whether there is a runner: none, one that starts and loads, one that is ready."""
-
-    OUT = auto()
-    MOVING_IN = auto()
-    IN = auto()
 
 
 class Tenancy:
@@ -45,38 +39,40 @@ class Tenancy:
         self.wishes = Wishes()
         self.place: Wish[Place] | None = None
         self.stage = Stage.OUT
-        self.grants: set[Grant] = set()
-        self.receiving: set[Grant] = set()
+        self.held = Holdings()
         self.waits: Wait | NeverFits | None = None
         self._park_after = park_after
         self._decide = decide
         self._moved: tuple[What, Moved] | None = None
         self._is_settling = False
         self._knows_more = True
-        self._is_empty = True
-        self._most_used = 0
-        self._exceeds = False
         self._failed_wakes = 0
         self._not_before = self._no_probe_before = 0.0
         self._waking: tuple[Wish[Grant], Rung] | None = None
+        self._tag = self._clock = 0.0
+        """Those of its last seat: its turn does not come sooner because its runner was ended."""
+        self._view: View | None = None
+        self._goes_on = False
+        self._is_owed = False
+        """Whether nothing was run yet with the grant that its load came with."""
+        self._unsaid: list[float] = []
+        """Seconds of each batch that go_on() has granted since the last look."""
 
     # --- what happened ---
 
     def settle_in(self, known: Knowledge) -> None:
         """The runner is ready."""
         self.known, self.stage = known, Stage.IN
-        self._is_settling = self._is_empty = True
-        self._exceeds, self._most_used = False, 0
+        self._is_settling = True
+        self.held.emptied()
 
     def move_out(self) -> None:
         """The runner is gone, and whatever it had been granted."""
         self.stage = Stage.OUT
-        for grant in self.grants:
-            grant.is_void = True
-            grant.is_revoked.set()
-        self.grants.clear()
-        self.receiving.clear()
-        self._moved = self._waking = None
+        self.held.void()
+        self._moved = self._waking = self._view = None
+        self._goes_on = self._is_owed = False
+        self._unsaid.clear()
 
     def learn(self, known: Knowledge) -> None:
         """More is known of the model."""
@@ -87,34 +83,36 @@ class Tenancy:
         if self.stage is Stage.IN:
             self._moved = (what, moved)
 
-    def hand_out(self, grant: Grant) -> None:
-        """A grant was given to whoever asked."""
-        self.grants.add(grant)
-        self.receiving.add(grant)
+    def go_on(self, want: int, *, polls: bool) -> Rung | None:
+        """What can be granted at once out of what is held, if nobody lacked room at the last look.
 
-    def received(self, grant: Grant, count: int) -> bool:
-        """A receive is over. Whether it was the last that anything was granted for."""
-        self.receiving.discard(grant)
-        if count:
-            self._is_empty = False
-        return self.released(grant)
+        The seat need not be written for that: what it says is held does not change. Whoever lacks room rings, and one
+        who holds a grant looks often in any case.
+        """
+        view = self._view
+        if view is None or not self._goes_on:
+            return None
+        rung = self._fitting(want, polls, view.seats[view.me], view)
+        if rung is not None and not polls:
+            self._unsaid.append(rung.seconds)
+        return rung
 
-    def released(self, grant: Grant) -> bool:
-        """Some of its messages have left the runner. Whether they were the last that anything was granted for."""
-        if not grant.outstanding and grant not in self.receiving:
-            self.grants.discard(grant)
-        return not self.grants
+    @property
+    def must_look(self) -> bool:
+        """Whether the end of a grant matters to anybody: else it is seen at the next look in any case."""
+        return not self._goes_on or any(True for _ in self.wishes)
 
-    def used(self, nbytes: int) -> None:
-        """A batch took so many bytes of activation, perhaps more than was granted."""
-        self._most_used = max(self._most_used, nbytes)
+    @property
+    def is_watchful(self) -> bool:
+        """Whether it holds what others might lack, and must see that soon even if their ring is lost."""
+        return self._goes_on and self._view is not None and len(self._view.seats) > 1
 
     @property
     def wants_work(self) -> bool:
         """Whether it has to be known if there is work: somebody only polls, and must not hold the device for that."""
         if self.stage is Stage.OUT:
             return self.place is not None and self.place.polls
-        return not self.grants and any(wish.polls for wish in self.wishes)
+        return not self.held.grants and any(wish.polls for wish in self.wishes)
 
     def found_work(self) -> None:
         """There is work: whoever only polls may ask for the device in earnest."""
@@ -126,13 +124,16 @@ class Tenancy:
     def newcomer(self, wall: float) -> Seat:
         """What a process says that has nothing on the device yet."""
         self._knows_more = False
-        return introduced(Seat(model=self.known.model, weight=self.known.weight), self.known, wall)
+        seat = Seat(model=self.known.model, weight=self.known.weight, finish_tag=self._tag, clock=self._clock)
+        return introduced(seat, self.known, wall)
 
     # --- what is next ---
 
     def step(self, view: View, *, is_blurred: bool) -> Step:
         """The next step. *is_blurred*: somebody's record cannot be read, so nothing can be given now."""
         seat = view.seats[view.me]
+        self._goes_on = False
+        has_parked = self._moved is not None and self._moved[0] == "park"
         if (most := view.most) != self.known.most:
             self.learn(replace(self.known, most=most))
         if self.stage is Stage.IN:
@@ -144,6 +145,11 @@ class Tenancy:
             self._step_out(step, view)
         elif self.stage is Stage.IN and not self._deliver_woken(step):
             (self._step_held if step.seat.granted else self._step_free)(step, view)
+        if has_parked:
+            step.rings += waiting(view)
+        self._goes_on = self._goes_on and step.order is None and step.seat.granted > 0
+        self._tag, self._clock = step.seat.finish_tag, step.seat.clock
+        self._view = view.with_mine(step.seat)
         return step
 
     def _noted(self, seat: Seat, view: View) -> Seat:
@@ -152,47 +158,49 @@ class Tenancy:
             self._is_settling = False
             footprint = self.known.footprint
             full = footprint.full if footprint is not None else seat.full
-            seat = admission.give_back(admission.loaded(seat, view.now), view.now)
+            seat = admission.loaded(seat, view.now)
+            self._is_owed = seat.doing == RUNNING
+            seat = (admission.retain if self._is_owed else admission.give_back)(seat, view.now)
             seat = msgspec.structs.replace(seat, resident=full, full=full, load_seconds=0.0)
             self._knows_more = True
         if self._moved is not None:
             what, moved = self._moved
             self._moved = None
             seat = self._after(seat, what, moved, view.now)
-        if self.grants - self.receiving and seat.doing == POLLING:
-            mine = view.with_mine(seat)
-            found = admission.found_work(seat, view.now)
-            seat = found if seat.polls else admission.go_on(mine.seats, view.me, view.now, seat.seconds)
+        seat = self._running(seat, view)
         # Whoever took more than it was granted says so, and what the next batch takes is seen from the start.
-        if 0 < seat.granted < self._most_used:
-            self._exceeds = True
-            seat = msgspec.structs.replace(seat, granted=self._most_used)
+        if 0 < seat.granted < self.held.most_used:
+            self.held.exceeds = True
+            seat = msgspec.structs.replace(seat, granted=self.held.most_used)
         if self._knows_more and not seat.granted:
             self._knows_more = False
             seat = introduced(seat, self.known, view.wall)
         return seat
 
+    def _running(self, seat: Seat, view: View) -> Seat:
+        """*seat* with the batches that have begun since the last step."""
+        mine = view.with_mine(seat)
+        if self._unsaid and seat.granted:
+            last, total = self._unsaid[-1], sum(self._unsaid)
+            seat = admission.go_on(mine.seats, view.me, view.now, total, left=last)
+        elif self.held.is_running and seat.doing == POLLING:
+            found = admission.found_work(seat, view.now)
+            seat = found if seat.polls else admission.go_on(mine.seats, view.me, view.now, seat.seconds)
+        self._unsaid.clear()
+        return seat
+
     def _after(self, seat: Seat, what: What, moved: Moved, now: float) -> Seat:
-        context = self.known.footprint.context if self.known.footprint is not None else 0
-        held = context + moved.reserved
-        self._is_empty, self._exceeds, self._most_used = True, False, 0
-        if what == "park":
-            if not moved.is_done:
-                _log.warning("model %s cannot be parked: its runner will be ended instead", seat.model)
-                self.known = self.known.without_parking()
-                self._knows_more = True
-                return msgspec.structs.replace(seat, doing=IDLE)
-            return msgspec.structs.replace(admission.parked(seat), resident=held)
-        if what == "wake":
-            if not moved.is_done:
-                self._failed_wakes += 1
-                self._not_before = now + _TRY_AGAIN_AFTER
-                self._waking = None
-                seat = admission.give_back(seat, now, was_used=False)
-                return msgspec.structs.replace(seat, resident=held, load_seconds=seat.reload_seconds)
+        self.held.emptied()
+        if not moved.is_done and what == "park":
+            _log.warning("model %s cannot be parked: its runner will be ended instead", seat.model)
+            self.learn(self.known.without_parking())
+        elif not moved.is_done and what == "wake":
+            self._failed_wakes += 1
+            self._not_before = now + _TRY_AGAIN_AFTER
+            self._waking = None
+        elif what == "wake":
             self._failed_wakes = 0
-            seat = admission.loaded(seat, now)
-        return msgspec.structs.replace(seat, resident=held, full=max(seat.full, held))
+        return after_move(seat, what, moved, self.known, now)
 
     # --- without a runner ---
 
@@ -207,8 +215,12 @@ class Tenancy:
         if view.now < self._not_before:
             step.look_at = self._not_before
             return
+        if self.known.must_be_measured:
+            # Nobody knows what it takes. It may not fit beside what is idle there, and so that leaves, this once.
+            seat = msgspec.structs.replace(seat, need=max(_NEXT_TO_NOTHING, view.most))
         if seat.asked_at is None:
-            seat = admission.ask(view.seats, view.me, view.now, probes=self.known.must_be_measured)
+            mine = view.with_mine(seat)
+            seat = admission.ask(mine.seats, view.me, view.now, probes=self.known.must_be_measured)
         granted = self._ask(step, view.with_mine(seat), ())
         if granted is not None:
             self.stage, step.is_placed = Stage.MOVING_IN, True
@@ -219,20 +231,25 @@ class Tenancy:
         seat = step.seat
         view = view.with_mine(seat)
         must_end = self._must_end(seat, view)
-        if self.grants:
+        self._goes_on = not must_end
+        if self.held.grants:
+            self._is_owed = False
             if not must_end:
-                self._prolong(step, view, self.wishes.first(may_poll=not self.receiving))
-            elif seat.doing == POLLING:
+                self._prolong(step, view, self.wishes.first(may_poll=not self.held.receiving))
+            elif not self.held.is_running:
                 self._revoke(step, view)
             return
         wish = self.wishes.first(may_poll=True)
+        must_end |= self._is_owed
+        if self._serve_owed(step, view, wish):
+            return
         if not must_end and self._prolong(step, view, wish):
             return
         if not must_end and wish is None:
             if seat.doing != POLLING:
                 step.seat = admission.retain(seat, view.now)
             return
-        if not self._is_empty:
+        if not self.held.is_empty:
             step.order = "empty"
             return
         step.seat = admission.give_back(seat, view.now, was_used=seat.doing == RUNNING)
@@ -240,11 +257,22 @@ class Tenancy:
         if step.seat.granted < seat.granted:
             step.rings += waiting(view)
 
+    def _serve_owed(self, step: Step, view: View, wish: Wish[Grant] | None) -> bool:
+        """Whether *wish* gets what its load came with, whoever waits, or it is still time for one.
+
+        Two that oust each other and load again would never run anything otherwise.
+        """
+        if not self._is_owed or self._prolong(step, view, wish):
+            return self._is_owed
+        step.look_at = step.seat.granted_at + admission.POLL_SLICE
+        self._is_owed = view.now < step.look_at
+        return self._is_owed
+
     def _must_end(self, seat: Seat, view: View) -> bool:
         """Whether what is held has to be given back as soon as nothing runs."""
         return (
             seat.doing == PROBING
-            or self._exceeds
+            or self.held.exceeds
             or self._is_idle(seat, view.now)
             or self._hoards(seat, view)
             or admission.who_lacks_room(view.device, view.seats, view.me, view.now) is not None
@@ -252,31 +280,33 @@ class Tenancy:
 
     def _prolong(self, step: Step, view: View, wish: Wish[Grant] | None) -> bool:
         """Whether *wish* could be granted out of what is held, for nobody needs that."""
-        seat = step.seat
-        if wish is None:
+        rung = None if wish is None else self._fitting(wish.want, wish.polls, step.seat, view)
+        if wish is None or rung is None:
             return False
-        rungs = self.known.all(wish.want, view.wall) if wish.polls else self.known.ladder(wish.want, view.wall)
-        fitting = [rung for rung in rungs if rung.nbytes <= seat.granted]
-        if not fitting:
-            return False
-        rung = fitting[-1]
-        if not self.grants and not wish.polls:
-            largest = max(one.size for one in rungs if one.nbytes <= max(seat.granted, view.room))
-            if largest > rung.size or self._probe(wish, view, rungs) is not None:
-                return False
         if not wish.polls:
             step.seat = admission.go_on(view.seats, view.me, view.now, rung.seconds)
-        elif seat.doing != POLLING:
-            step.seat = admission.retain(seat, view.now)
+        elif step.seat.doing != POLLING or self._is_owed:
+            step.seat = admission.retain(step.seat, view.now)
         step.granted.append((wish, rung))
         return True
 
+    def _fitting(self, want: int, polls: bool, seat: Seat, view: View) -> Rung | None:
+        """The batch that *seat* can run with what it holds; None if it should rather ask for more."""
+        rungs = self.known.all(want, view.wall) if polls else self.known.ladder(want, view.wall)
+        rung = next((rung for rung in reversed(rungs) if rung.nbytes <= seat.granted), None)
+        if rung is None or polls or self.held.grants or self._is_owed:
+            return rung
+        largest = max(one.size for one in rungs if one.nbytes <= max(seat.granted, view.room))
+        return None if largest > rung.size or self._probe(want, view, rungs) is not None else rung
+
     def _revoke(self, step: Step, view: View) -> None:
-        slice_ends = step.seat.granted_at + admission.POLL_SLICE
+        seat = step.seat
+        # What was found meanwhile to have work may take as long as a batch to get it.
+        slice_ends = seat.granted_at + admission.POLL_SLICE if seat.doing == POLLING else seat.deadline
         if view.now < slice_ends:
             step.look_at = slice_ends
         else:
-            step.revoked += self.receiving
+            step.revoked += self.held.receiving
 
     def _is_idle(self, seat: Seat, now: float) -> bool:
         """Whether it has had nothing to do for so long that its memory goes back."""
@@ -309,7 +339,7 @@ class Tenancy:
             step.look_at = self._not_before
             return
         ladder = self._ladder(wish, view)
-        probe = None if wish.polls else self._probe(wish, view, ladder)
+        probe = None if wish.polls else self._probe(wish.want, view, ladder)
         if probe is not None:
             ladder = (Rung(probe, seat.need, seat.seconds),)
         seat = msgspec.structs.replace(seat, need=ladder[0].nbytes, seconds=ladder[0].seconds)
@@ -342,20 +372,24 @@ class Tenancy:
             and not self._is_idle(seat, view.now)
             and bool(first)
             and first[0].nbytes <= view.room
-            and admission.who_lacks_room(view.device, view.seats, view.me, view.now) is None
+            and self._would_hinder_nobody(msgspec.structs.replace(seat, granted=first[0].nbytes), view)
         )
         return self.wishes.first(may_poll=may_poll)
+
+    def _would_hinder_nobody(self, seat: Seat, view: View) -> bool:
+        """Whether nobody would lack room if *seat* was one's own."""
+        return admission.who_lacks_room(view.device, view.with_mine(seat).seats, view.me, view.now) is None
 
     def _ladder(self, wish: Wish[Grant], view: View) -> Sequence[Rung]:
         if wish.polls and len(view.seats) > 1:
             return self.known.smallest(wish.want, view.wall)
         return self.known.ladder(wish.want, view.wall)
 
-    def _probe(self, wish: Wish[Grant], view: View, ladder: Sequence[Rung]) -> int | None:
+    def _probe(self, want: int, view: View, ladder: Sequence[Rung]) -> int | None:
         """The batch to measure now, if any. Fewer inputs may come than were asked for: then it is tried again later."""
         if ladder and view.now < self._no_probe_before:
             return None
-        return self.known.probe_size(wish.want, view.room)
+        return self.known.probe_size(want, view.room)
 
     def _ask(self, step: Step, view: View, ladder: Sequence[Rung]) -> Rung | None:
         """Whether its turn has come: what it may run then."""

@@ -241,14 +241,15 @@ def found_work(seat: Seat, now: float) -> Seat:
     )
 
 
-def go_on(seats: Mapping[int, Seat], me: int, now: float, seconds: float) -> Seat:
+def go_on(seats: Mapping[int, Seat], me: int, now: float, seconds: float, *, left: float | None = None) -> Seat:
     """The seat at *me*, which holds a grant, with leave to run for *seconds* more; while who_lacks_room() finds nobody.
 
-    As if it had given the grant back and had got it again in turn.
+    As if it had given the grant back and had got it again in turn. *left*: so much of that is still to come, the rest
+    has run; None: all of it, once what was predicted before is over.
     """
     seat = seats[me]
     start = _next_start(seats, seat)
-    until = max(now, seat.until if seat.doing == RUNNING else now) + seconds
+    until = now + left if left is not None else max(now, seat.until if seat.doing == RUNNING else now) + seconds
     return msgspec.structs.replace(
         seat,
         doing=RUNNING,
