@@ -62,14 +62,16 @@ class Mover(Protocol):
 class Grant:
     """Leave to hold *size* messages, given back one by one as the runner is done with them.
 
-    The runner runs at most *batch* of them at once (None: as many as it likes). *is_revoked* is set when a receive that
+    The runner runs at most *batch* of them at once (None: as many as it likes). *may_wait*: the receive may wait for
+    messages to come; else it takes what is there. *is_revoked* is set when a receive that
     found nothing yet shall end, because somebody else needs the room.
     """
 
-    def __init__(self, size: int, admission: Admission, *, batch: int | None = None) -> None:
+    def __init__(self, size: int, admission: Admission, *, batch: int | None = None, may_wait: bool = True) -> None:
         self.size = size
         self.outstanding = size
         self.batch = batch
+        self.may_wait = may_wait
         self.is_void = False
         """Whether the runner that it was for is gone: it is good for nothing any more."""
         self.is_revoked = asyncio.Event()

@@ -194,7 +194,7 @@ class Consumer:
         grant = await self._admission.acquire(size, polls=polls)
         came = 0
         try:
-            deliveries = await self._receive(grant, self._options.receive_wait if polls else 0.0)
+            deliveries = await self._receive(grant, self._options.receive_wait if polls and grant.may_wait else 0.0)
             came = len(deliveries)
         finally:
             grant.shrink_to(came)
@@ -267,10 +267,20 @@ class Consumer:
             self._refuse([outcome])
         elif held.lost:
             self._hand_back([held])
-        else:
-            held.grant = await self._admission.acquire(1)
-            held.grant.shrink_to(1)
+        elif await self._admit(held) and not held.lost:
             await self._send([held])
+        else:
+            self._hand_back([held])
+
+    async def _admit(self, held: Held) -> bool:
+        """Whether there was room for it before long: else it is better off in the queue, where others can have it."""
+        try:
+            async with asyncio.timeout(self._broker.lock_duration):
+                held.grant = await self._admission.acquire(1)
+        except TimeoutError:
+            return False
+        held.grant.shrink_to(1)
+        return True
 
     def _put_off(self, held: Held, delay: float) -> None:
         """Too many inputs are being fetched from where its own lies: it comes again in *delay* seconds, uncounted."""

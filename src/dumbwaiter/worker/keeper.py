@@ -105,7 +105,7 @@ class RunnerKeeper:
         self._deaf_for = 0.0
         self._is_unwanted = False
         self._out_of_memory = 0
-        self.mover = RunnerMover(timeout=spec.timeout)
+        self.mover = RunnerMover(timeout=max(spec.timeout, options.load_timeout))
         self.ready = False
         self.seconds_each = 0.0
         self.helping = 1

@@ -205,7 +205,7 @@ class World:
             return
         self.scripted.in_use = self.used
         turn = TableTurn(self.living, self.orphaned)
-        device, seats = worker.census.take(turn, self.now)
+        device, seats = worker.census.take(turn, self.now, empty=worker.place if worker.tenancy.is_empty else None)
         if self.switches.forgets_the_dead:
             for place in turn.orphaned:
                 self.orphaned.pop(place[0], None)
@@ -313,14 +313,14 @@ class World:
                 continue
             self.outcome.longest = max(self.outcome.longest, waited / bound)
             if waited > bound and not self.is_hopeless(queue):
-                waits = [worker.tenancy.waits for worker in self.workers if worker.queue is queue]
+                waits = [worker.tenancy.turns.waits for worker in self.workers if worker.queue is queue]
                 reasons = [getattr(one, "reason", "nothing") for one in waits]
                 raise BrokenRuleError(f"{queue.model.name} has got nothing for {waited:.1f} s: {reasons}")
 
     def is_hopeless(self, queue: Queue) -> bool:
         """Whether there is too little left for it on the device, or it was told so."""
         workers = [worker for worker in self.workers if worker.queue is queue]
-        hopeless = bool(workers) and all(isinstance(worker.tenancy.waits, NeverFits) for worker in workers)
+        hopeless = bool(workers) and all(isinstance(worker.tenancy.turns.waits, NeverFits) for worker in workers)
         model = queue.model
         # One that was not measured yet cannot be told.
         hopeless = hopeless or model.full + model.batch_need(1) > self.device_left - model.granted(1) // 5

@@ -248,6 +248,16 @@ def test_only_while_all_are_idle_for_only_then_it_is_known_how_much_that_is(desk
     assert (device.outside, device.quarantined) == (2 * GIB, {})
 
 
+def test_or_while_only_this_one_is_not_which_knows_that_it_uses_nothing(desk):
+    desk.sit(resident=2 * GIB).close()
+    desk.device.in_use = 3 * GIB
+    mine = desk.sit(resident=1 * GIB, granted=4 * GIB, doing=RUNNING)
+    desk.take(empty=mine.seat.place)
+    device, seats = desk.take(LONGEST_QUARANTINE, empty=mine.seat.place)
+    assert (device.outside, device.quarantined) == (2 * GIB, {})
+    assert seats[mine.seat.place].granted == 4 * GIB, "it holds that all the same"
+
+
 def test_who_has_no_seat_to_say_so_leaves_it_to_others(desk):
     desk.sit(resident=2 * GIB).close()
     desk.device.in_use = 2 * GIB

@@ -102,8 +102,8 @@ def test_a_ladder_is_made_anew_as_what_is_known_fades():
 # --- what is to be measured ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("how", "must"), [({}, True), ({"declared": GIB}, False), ({"footprint": footprint()}, False)])
-def test_what_nobody_has_measured_or_declared_must_be(how, must):
+@pytest.mark.parametrize(("how", "must"), [({}, True), ({"declared": GIB}, True), ({"footprint": footprint()}, False)])
+def test_what_nobody_has_measured_must_be_also_where_its_batches_were_declared(how, must):
     assert Knowledge(model="m", weight=1.0, **{"declared": None, **how}).must_be_measured is must
 
 
@@ -123,11 +123,11 @@ def test_an_input_may_grow_while_the_device_has_more_than_it_is_granted():
     assert not known().may_grow(WALL)
 
 
-def test_what_turns_out_to_stay_on_the_device_is_known_so():
+def test_a_runner_that_turned_out_to_be_fixed_is_not_parked():
     knowledge = known(footprint())
     assert knowledge.parks
-    assert not knowledge.without_parking().parks
-    assert not known().without_parking().parks
+    assert not dataclasses.replace(knowledge, is_fixed=True).parks
+    assert not known().parks
 
 
 # --- what is said -------------------------------------------------------------------------------------------------
@@ -160,9 +160,9 @@ def test_of_a_model_that_nobody_has_measured_it_says_little_and_expects_a_long_l
     assert seat.load_seconds >= 10.0
 
 
-def test_a_declared_one_says_what_was_declared_until_it_was_measured():
+def test_what_a_declared_one_holds_when_loaded_is_measured_all_the_same():
     declared = dataclasses.replace(known(), declared=500 * MIB)
-    assert introduced(Seat(), declared, WALL).full == 500 * MIB
+    assert introduced(Seat(), declared, WALL).full == 0
     measured = dataclasses.replace(declared, footprint=footprint())
     assert introduced(Seat(), measured, WALL).full == (CONTEXT + 200) * MIB
 

@@ -86,19 +86,19 @@ async def test_a_model_that_nobody_has_measured_waits_for_the_device_to_itself(h
     tenant.asks_for_place()
     tenant.step()
     assert not tenant.is_placed
-    assert isinstance(tenant.tenancy.waits, Wait)
+    assert isinstance(tenant.tenancy.turns.waits, Wait)
     del house.seats[busy]
     tenant.step()
     assert tenant.is_placed
     assert (tenant.seat.doing, tenant.seat.granted) == (PROBING, 1000 * MIB)
 
 
-async def test_a_declared_model_is_not_measured(house):
+async def test_a_declared_model_is_loaded_alone_at_first_too(house):
     tenant = house.tenant(declared=500 * MIB)
     tenant.asks_for_place()
     tenant.step()
-    assert tenant.seat.doing == LOADING
-    assert tenant.seat.resident + tenant.seat.granted >= 500 * MIB
+    assert tenant.seat.doing == PROBING
+    assert tenant.seat.granted >= 500 * MIB
 
 
 async def test_who_has_no_place_waits_and_says_for_what(house):
@@ -108,8 +108,8 @@ async def test_who_has_no_place_waits_and_says_for_what(house):
     tenant.asks_for_place()
     step = tenant.step()
     assert not tenant.is_placed
-    assert isinstance(tenant.tenancy.waits, NeverFits)
-    assert "does not fit on gpu" in tenant.tenancy.waits.reason
+    assert isinstance(tenant.tenancy.turns.waits, NeverFits)
+    assert "does not fit on gpu" in tenant.tenancy.turns.waits.reason
     assert step.look_at == pytest.approx(house.now + 1.0)
     assert tenant.seat.asked_at is None
 

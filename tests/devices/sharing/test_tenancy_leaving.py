@@ -167,7 +167,7 @@ async def test_a_wish_that_is_taken_back_while_it_waits_leaves_no_ticket(house):
     assert tenant.seat.asked_at is not None
     tenant.tenancy.wishes.remove(wish)
     tenant.step()
-    assert (tenant.seat.asked_at, tenant.seat.granted, tenant.tenancy.waits) == (None, 0, None)
+    assert (tenant.seat.asked_at, tenant.seat.granted, tenant.tenancy.turns.waits) == (None, 0, None)
 
 
 async def test_one_that_is_taken_back_while_the_model_is_woken_leaves_no_grant(house):

@@ -14,14 +14,16 @@ import msgspec
 from dumbwaiter.devices.contract import Device, DeviceError
 from dumbwaiter.devices.ledger import Turn
 from dumbwaiter.policies import admission
-from dumbwaiter.policies.admission import IDLE, LOADING, PARKING, PROBING, Seat
+from dumbwaiter.policies.admission import IDLE, LOADING, PARKING, POLLING, PROBING, RUNNING, Seat
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at the device while nobody is missing."""
 FORGIVEN = 64 * 2**20
 """Bytes of a dead process that are put down to noise: less than any context takes."""
-_UNCERTAIN = admission.LONGEST_QUARANTINE - 1.0
-"""For so many seconds at the most a dead process is said to be dead: whether it leaks is seen while all are idle."""
+_UNCERTAIN = admission.LONGEST_QUARANTINE - admission.REACTION
+"""For so many seconds at the most a dead process is said to be dead. Whether it leaks is seen when all are idle for a
+moment, and they are as soon as what it holds is expected back at once: then nobody runs ahead of who waits for it.
+"""
 _UNREADABLE = "(unreadable)"
 _log = logging.getLogger(__name__)
 
@@ -42,10 +44,13 @@ class Census:
         self.is_blurred = False
         """Whether a living process's record cannot be read just now: then nobody can be given anything."""
 
-    def take(self, turn: Turn[Seat], now: float, *, is_seated: bool = True) -> tuple[admission.Device, dict[int, Seat]]:
+    def take(
+        self, turn: Turn[Seat], now: float, *, is_seated: bool = True, empty: int | None = None
+    ) -> tuple[admission.Device, dict[int, Seat]]:
         """The device and its seats as they are now. Seats of the dead whose memory has come back are freed.
 
-        *is_seated*: whether others will read in this one's seat what is outside.
+        *is_seated*: whether others will read in this one's seat what is outside. *empty*: this one's place, if it uses
+        nothing of what it was granted.
         """
         self._is_seated = is_seated
         self.is_blurred = any(one.is_living for one in turn.unknown)
@@ -61,7 +66,7 @@ class Census:
                 self._forget(turn, place)
             dead = {}
         if dead or now >= self._looked_at + LOOK_EVERY:
-            dead = self._look(turn, living, dead, now)
+            dead = self._look(turn, _without_grant(living, empty), dead, now)
         if abs(self._outside - self.outside) > FORGIVEN:
             self.outside = self._outside
         # All count with the most that anybody says: else they would not agree on who fits.
@@ -136,6 +141,12 @@ class Census:
             return None
         self._is_blind = False
         return used
+
+
+def _without_grant(living: dict[int, Seat], place: int | None) -> dict[int, Seat]:
+    if place is None or living[place].doing not in {RUNNING, POLLING}:
+        return living
+    return {**living, place: msgspec.structs.replace(living[place], doing=IDLE, granted=0)}
 
 
 def _surely_held(seat: Seat) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,8 +24,9 @@ from dumbwaiter.devices.ledger.bells import POLL_EVERY
 from dumbwaiter.devices.sharing.census import Census
 from dumbwaiter.devices.sharing.standing import Knowledge
 from dumbwaiter.devices.sharing.steps import Order, Step, View
-from dumbwaiter.devices.sharing.tenancy import Decide, Tenancy
+from dumbwaiter.devices.sharing.tenancy import Tenancy
 from dumbwaiter.devices.sharing.terms import Terms
+from dumbwaiter.devices.sharing.turns import Decide
 from dumbwaiter.devices.sharing.wishes import Wish
 from dumbwaiter.errors import DumbwaiterError
 from dumbwaiter.policies import admission, footprints
@@ -81,9 +83,12 @@ class LedgerAdmission(Admission):
 
     async def run(self) -> None:
         peeking = asyncio.create_task(self._peek_for_work())
+        peeking.add_done_callback(lambda _: self._changed.set())
         try:
             while True:
                 self._changed.clear()
+                if peeking.done():
+                    peeking.result()  # a fault of ours: a parked model would never be woken again
                 order = await self._look()
                 if order is None or not await self._carry_out(order):
                     await self._rest()
@@ -110,7 +115,8 @@ class LedgerAdmission(Admission):
         self._is_cold = False
         known = self._tenancy.known
         measured = _merged(known.footprint, footprint) if footprint is not None else known.footprint
-        self._tenancy.settle_in(replace(known, footprint=measured, target=max_batch, takes_one=max_batch == 1))
+        known = replace(known, footprint=measured, target=max_batch, takes_one=max_batch == 1, is_fixed=False)
+        self._tenancy.settle_in(known)
         self._save(at_once=True)
         self._changed.set()
 
@@ -139,12 +145,12 @@ class LedgerAdmission(Admission):
 
     @property
     def reason(self) -> str:
-        return self._trouble or (self._tenancy.waits.reason if self._tenancy.waits is not None else "")
+        return self._trouble or (self._tenancy.turns.waits.reason if self._tenancy.turns.waits is not None else "")
 
     async def acquire(self, want: int, *, polls: bool = False) -> Grant:
         rung = self._tenancy.go_on(want, polls=polls)
         if rung is not None:
-            return self._handed_out(rung, want)
+            return self._handed_out(rung, want, polls=polls)
         wish = Wish[Grant](want, polls=polls)
         self._tenancy.wishes.add(wish)
         self._changed.set()
@@ -169,13 +175,14 @@ class LedgerAdmission(Admission):
 
     async def _look(self) -> Order | None:
         """One turn: what comes next is written, and told. What is left to do with the runner's memory."""
+        self._look_at = math.inf
         if self._ledger.seat is None and not self._wants_seat():
             return None
         try:
             async with self._ledger.turn() as turn:
                 if self._ledger.seat is None and not self._wants_seat():  # by now
                     return None
-                device, seats = self._census.take(turn, now())
+                device, seats = self._census.take(turn, now(), empty=self._place if self._tenancy.is_empty else None)
                 self._sit_down(turn)
                 step = self._next_step(device, seats)
                 is_unread = any(one.place == self._place for one in turn.unknown)
@@ -220,7 +227,7 @@ class LedgerAdmission(Admission):
             self._give_place()
         for wish, rung in step.granted:
             self._tenancy.wishes.remove(wish)
-            grant = self._handed_out(rung, wish.want)
+            grant = self._handed_out(rung, wish.want, polls=wish.polls)
             if wish.granted.done():  # cancelled meanwhile
                 grant.shrink_to(0)
             else:
@@ -229,9 +236,10 @@ class LedgerAdmission(Admission):
         if self._tenancy.wants_work:
             self._peeks.set()
 
-    def _handed_out(self, rung: Rung, want: int) -> Grant:
+    def _handed_out(self, rung: Rung, want: int, *, polls: bool) -> Grant:
         known = self._tenancy.known
-        grant = Grant(min(rung.size, want), self, batch=None if known.takes_one else min(rung.size, known.target))
+        batch = None if known.takes_one else min(rung.size, known.target)
+        grant = Grant(min(rung.size, want), self, batch=batch, may_wait=polls)
         self._tenancy.held.hand_out(grant)
         return grant
 
@@ -317,6 +325,12 @@ class LedgerAdmission(Admission):
         """Leave the device: with the runner's memory back, so that nobody has to wait for it, if that comes soon."""
         self._save(at_once=True)
         self.move_out()
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._device.close)
+            stack.callback(self._ledger.close)
+            await self._tidy()
+
+    async def _tidy(self) -> None:
         give_up_at = time.monotonic() + _TIDY_SECONDS
         with contextlib.suppress(DumbwaiterError):
             while time.monotonic() < give_up_at:
@@ -325,8 +339,6 @@ class LedgerAdmission(Admission):
                 if not device.quarantined:
                     break
                 await asyncio.sleep(POLL_EVERY)
-        self._ledger.close()
-        self._device.close()
 
 
 def _merged(known: Footprint | None, measured: Footprint) -> Footprint:
@@ -337,6 +349,6 @@ def _merged(known: Footprint | None, measured: Footprint) -> Footprint:
         known,
         weights=measured.weights,
         load_seconds=measured.load_seconds,
-        parked=known.parked if measured.parked is not None else None,
+        parked=None if measured.parked is None else known.parked or measured.parked,
         context=measured.context or known.context,
     )

@@ -13,8 +13,8 @@ from dumbwaiter.devices.contract import Device
 from dumbwaiter.devices.footprint_store import FootprintStore, device_key, key_of
 from dumbwaiter.devices.ledger import Ledger
 from dumbwaiter.devices.sharing.ledger_admission import LedgerAdmission
-from dumbwaiter.devices.sharing.tenancy import Decide
 from dumbwaiter.devices.sharing.terms import Terms
+from dumbwaiter.devices.sharing.turns import Decide
 from dumbwaiter.policies import admission
 from dumbwaiter.policies.admission import Seat
 

@@ -34,6 +34,7 @@ class Knowledge:
     *footprint* is None before anything was measured. *declared*: bytes that its users say it takes in all. *target* is
     the batch worth aiming at; a model that *takes_one* is given so many inputs one after the other, each
     of which takes *seconds_each*. *most*: bytes of activation that can be granted at all, None if that is not known.
+    *is_fixed*: the runner that is there could not be parked when that was tried.
     """
 
     model: str
@@ -44,22 +45,20 @@ class Knowledge:
     takes_one: bool = True
     seconds_each: float = 0.0
     most: int | None = None
+    is_fixed: bool = False
     _ladders: dict[int, tuple[float, Sequence[Rung]]] = field(default_factory=dict, init=False, compare=False)
-
-    def without_parking(self) -> Knowledge:
-        """The same of a model whose weights stay on the device."""
-        known = self.footprint
-        return replace(self, footprint=known and msgspec.structs.replace(known, parked=None))
 
     @property
     def must_be_measured(self) -> bool:
-        """Whether it has to be loaded with nobody else on the device."""
-        return self.footprint is None and self.declared is None
+        """Whether it has to be loaded with nobody else on the device: also where batches were declared, for nobody
+        can tell what a process's context takes while others come and go.
+        """
+        return self.footprint is None
 
     @property
     def parks(self) -> bool:
         """Whether its weights can leave the device while its process stays."""
-        return self.footprint is not None and self.footprint.parked is not None
+        return self.footprint is not None and self.footprint.parked is not None and not self.is_fixed
 
     def probe_size(self, want: int, room: int) -> int | None:
         """The batch that has to be measured before *want* inputs can be granted as they should be."""
@@ -125,13 +124,11 @@ def introduced(seat: Seat, known: Knowledge, now: float) -> Seat:
     """*seat* with all that is known of its model. *now* is Unix time."""
     footprint = known.footprint or Footprint()
     full = max(footprint.full, seat.resident)
-    if known.footprint is None:
-        full = known.declared or 0
-    # What was declared is all that it takes: before its weights are known that is counted for them, and not once more.
+    # What was declared is all that it takes, so the batch's part of that is known once the weights are.
     ladder = known.ladder(1 if known.takes_one else known.target, now) if known.footprint is not None else ()
     first = ladder[0] if ladder else Rung(1, _LEAST, _PROBE_SECONDS)
     last = ladder[-1] if ladder else first
-    reload_seconds = footprint.wake_seconds if known.parks else footprint.load_seconds
+    reload_seconds = (footprint.wake_seconds if known.parks else 0.0) or footprint.load_seconds
     is_loaded = seat.resident >= full > 0
     return msgspec.structs.replace(
         seat,

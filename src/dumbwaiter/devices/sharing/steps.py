@@ -8,7 +8,7 @@ from typing import Literal
 
 from dumbwaiter.devices.admission import Grant
 from dumbwaiter.devices.sharing.wishes import Wish
-from dumbwaiter.policies.admission import IDLE, POLLING, Device, Rung, Seat
+from dumbwaiter.policies.admission import IDLE, Device, Rung, Seat
 
 Order = Literal["empty", "park", "wake", "retire"]
 """What is to be done with the runner's memory; to retire is to end the runner."""
@@ -69,9 +69,9 @@ def waiting(view: View) -> list[int]:
 
 
 def holding_in_vain(view: View) -> list[int]:
-    """Those who only poll, or are idle and loaded: they may have to make room."""
+    """Those who hold a grant, or are idle and loaded: they may have to make room."""
     return [
         place
         for place, seat in view.seats.items()
-        if place != view.me and (seat.doing == POLLING or (seat.doing == IDLE and seat.evictable))
+        if place != view.me and (seat.granted or (seat.doing == IDLE and seat.evictable))
     ]

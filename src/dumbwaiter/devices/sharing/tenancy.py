@@ -1,11 +1,9 @@
-"""One worker on a shared device, and its next step there: what it says in its seat, whom it has to wake, how its
-runner's memory is to be moved. It decides; ledger_admission.py acts.
-"""
+"""One worker on a shared device, and its next step there. It decides; ledger_admission.py acts."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import msgspec
@@ -13,19 +11,14 @@ import msgspec
 from dumbwaiter.devices.admission import Grant, Moved, Place, What
 from dumbwaiter.devices.sharing.holdings import Holdings
 from dumbwaiter.devices.sharing.standing import Knowledge, after_move, introduced
-from dumbwaiter.devices.sharing.steps import Stage, Step, View, holding_in_vain, waiting
+from dumbwaiter.devices.sharing.steps import Stage, Step, View, waiting
+from dumbwaiter.devices.sharing.turns import Decide, Turns
 from dumbwaiter.devices.sharing.wishes import Wish, Wishes
 from dumbwaiter.policies import admission
-from dumbwaiter.policies.admission import IDLE, POLLING, PROBING, RUNNING, Device, NeverFits, Rung, Seat, Wait
+from dumbwaiter.policies.admission import IDLE, POLLING, PROBING, RUNNING, Rung, Seat
 
-Decide = Callable[[Device, "dict[int, Seat]", int, float, Sequence[Rung]], "admission.Grant | Wait | NeverFits"]
-
-_TRY_AGAIN_AFTER = 1.0
-"""Seconds before a model that never fits, or that could not be woken, is tried again."""
 _HOARD_SECONDS = 1.0
 """After so many idle seconds a worker beside others keeps no more than a look into its queue takes."""
-_PROBE_PAUSE = 5.0
-"""Seconds between two measurements, each of which stops everybody else."""
 _NEXT_TO_NOTHING = 2**20
 """Bytes that a probe asks for at the least."""
 _log = logging.getLogger(__name__)
@@ -40,14 +33,12 @@ class Tenancy:
         self.place: Wish[Place] | None = None
         self.stage = Stage.OUT
         self.held = Holdings()
-        self.waits: Wait | NeverFits | None = None
+        self.turns = Turns(decide)
         self._park_after = park_after
-        self._decide = decide
         self._moved: tuple[What, Moved] | None = None
         self._is_settling = False
         self._knows_more = True
         self._failed_wakes = 0
-        self._not_before = self._no_probe_before = 0.0
         self._waking: tuple[Wish[Grant], Rung] | None = None
         self._tag = self._clock = 0.0
         """Those of its last seat: its turn does not come sooner because its runner was ended."""
@@ -100,12 +91,17 @@ class Tenancy:
     @property
     def must_look(self) -> bool:
         """Whether the end of a grant matters to anybody: else it is seen at the next look in any case."""
-        return not self._goes_on or any(True for _ in self.wishes)
+        return not self._goes_on or bool(self.wishes)
 
     @property
     def is_watchful(self) -> bool:
         """Whether it holds what others might lack, and must see that soon even if their ring is lost."""
         return self._goes_on and self._view is not None and len(self._view.seats) > 1
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether its runner uses nothing of what it was granted."""
+        return self.stage is Stage.IN and self.held.is_empty and not self.held.grants
 
     @property
     def wants_work(self) -> bool:
@@ -193,10 +189,10 @@ class Tenancy:
         self.held.emptied()
         if not moved.is_done and what == "park":
             _log.warning("model %s cannot be parked: its runner will be ended instead", seat.model)
-            self.learn(self.known.without_parking())
+            self.learn(replace(self.known, is_fixed=True))
         elif not moved.is_done and what == "wake":
             self._failed_wakes += 1
-            self._not_before = now + _TRY_AGAIN_AFTER
+            self.turns.put_off(now)
             self._waking = None
         elif what == "wake":
             self._failed_wakes = 0
@@ -209,11 +205,10 @@ class Tenancy:
         if self.place is not None and any(not wish.polls for wish in self.wishes):
             self.place.polls = False  # what is in hand already is in no queue any more
         if self.place is None or self.place.polls:
-            self.waits = None
+            self.turns.waits = None
             step.seat = seat if seat.asked_at is None else admission.withdraw(seat)
             return
-        if view.now < self._not_before:
-            step.look_at = self._not_before
+        if self.turns.is_put_off(step, view.now):
             return
         if self.known.must_be_measured:
             # Nobody knows what it takes. It may not fit beside what is idle there, and so that leaves, this once.
@@ -221,7 +216,7 @@ class Tenancy:
         if seat.asked_at is None:
             mine = view.with_mine(seat)
             seat = admission.ask(mine.seats, view.me, view.now, probes=self.known.must_be_measured)
-        granted = self._ask(step, view.with_mine(seat), ())
+        granted = self.turns.ask(step, view.with_mine(seat), ())
         if granted is not None:
             self.stage, step.is_placed = Stage.MOVING_IN, True
 
@@ -332,11 +327,10 @@ class Tenancy:
         if wish is None:
             if seat.asked_at is not None:
                 step.seat = admission.withdraw(seat)
-            self.waits = None
+            self.turns.waits = None
             self._consider_parking(step, view.with_mine(step.seat))
             return
-        if view.now < self._not_before:
-            step.look_at = self._not_before
+        if self.turns.is_put_off(step, view.now):
             return
         ladder = self._ladder(wish, view)
         probe = None if wish.polls else self._probe(wish.want, view, ladder)
@@ -348,7 +342,7 @@ class Tenancy:
             seat = admission.ask(mine.seats, view.me, view.now, polls=wish.polls, probes=probe is not None)
         else:
             seat = msgspec.structs.replace(seat, polls=wish.polls, probes=probe is not None)
-        rung = self._ask(step, view.with_mine(seat), ladder)
+        rung = self.turns.ask(step, view.with_mine(seat), ladder)
         if rung is None:
             self._consider_parking(step, view.with_mine(step.seat))
         elif seat.load_seconds > 0.0:
@@ -387,34 +381,9 @@ class Tenancy:
 
     def _probe(self, want: int, view: View, ladder: Sequence[Rung]) -> int | None:
         """The batch to measure now, if any. Fewer inputs may come than were asked for: then it is tried again later."""
-        if ladder and view.now < self._no_probe_before:
+        if ladder and not self.turns.may_probe(view.now):
             return None
         return self.known.probe_size(want, view.room)
-
-    def _ask(self, step: Step, view: View, ladder: Sequence[Rung]) -> Rung | None:
-        """Whether its turn has come: what it may run then."""
-        me, now = view.me, view.now
-        seat = view.seats[me]
-        decision = self._decide(view.device, view.seats, me, now, ladder)
-        if isinstance(decision, admission.Grant):
-            self.waits = None
-            if seat.probes:
-                self._no_probe_before = now + _PROBE_PAUSE
-            step.seat = admission.take(seat, decision, now)
-            return Rung(decision.size, decision.nbytes, decision.seconds)
-        is_news = not isinstance(self.waits, type(decision))
-        self.waits = decision
-        if isinstance(decision, NeverFits):
-            if is_news:
-                _log.error("%s", decision.reason)
-            step.seat = admission.withdraw(seat)
-            self._not_before = step.look_at = now + _TRY_AGAIN_AFTER
-            return None
-        step.seat = admission.looked(seat, now)
-        step.look_at = decision.until
-        if is_news:
-            step.rings += holding_in_vain(view)
-        return None
 
     def _consider_parking(self, step: Step, view: View) -> None:
         seat = step.seat

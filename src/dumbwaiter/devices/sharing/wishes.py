@@ -26,6 +26,9 @@ class Wishes:
     def __init__(self) -> None:
         self._wishes: list[Wish[Grant]] = []
 
+    def __len__(self) -> int:
+        return len(self._wishes)
+
     def __iter__(self) -> Iterator[Wish[Grant]]:
         return iter(self._wishes)
 

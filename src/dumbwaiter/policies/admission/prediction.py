@@ -186,8 +186,14 @@ def predict_start(device: Device, seats: Seats, view: Survey, place: int, now: f
     events, eviction = view.coming, NOBODY
     if shortage > 0:
         planned = plan_eviction(device, seats, place, shortage, now)
-        eviction = planned or NOBODY
-        events = events + ([(planned.end, planned.nbytes)] if planned else view.late)
+        if planned is None:
+            # Others leave only for what is lacking besides, once the dead are gone.
+            events = events + view.late
+            shortage -= sum(nbytes for _, nbytes in view.late)
+            planned = plan_eviction(device, seats, place, shortage, now) if shortage > 0 else None
+        if planned is not None:
+            eviction = planned
+            events = [*events, (planned.end, planned.nbytes)]
     room = view.room
     for when, nbytes in sorted(events):
         if when > at and room >= needed:
