@@ -101,7 +101,8 @@ class Tenancy:
     @property
     def is_empty(self) -> bool:
         """Whether its runner uses nothing of what it was granted."""
-        return self.stage is Stage.IN and self.held.is_empty and not self.held.grants
+        # What was moved since the last look has emptied it too.
+        return self.stage is Stage.IN and (self.held.is_empty or self._moved is not None) and not self.held.grants
 
     @property
     def wants_work(self) -> bool:
@@ -211,8 +212,9 @@ class Tenancy:
         if self.turns.is_put_off(step, view.now):
             return
         if self.known.must_be_measured:
-            # Nobody knows what it takes. It may not fit beside what is idle there, and so that leaves, this once.
-            seat = msgspec.structs.replace(seat, need=max(_NEXT_TO_NOTHING, view.most))
+            # Nobody knows what it takes, unless that was declared. It may not fit beside what is idle, and so that
+            # leaves, this once.
+            seat = msgspec.structs.replace(seat, need=self.known.declared or max(_NEXT_TO_NOTHING, view.most))
         if seat.asked_at is None:
             mine = view.with_mine(seat)
             seat = admission.ask(mine.seats, view.me, view.now, probes=self.known.must_be_measured)
