@@ -24,6 +24,11 @@ class Holdings:
         """Whether there are messages, and not only receives."""
         return bool(self.grants - self.receiving)
 
+    @property
+    def only_waits(self) -> bool:
+        """Whether all that is left is to see if messages come."""
+        return bool(self.grants) and not self.is_running and all(grant.may_wait for grant in self.receiving)
+
     def hand_out(self, grant: Grant) -> None:
         """A grant was given to whoever asked."""
         self.grants.add(grant)

@@ -15,12 +15,14 @@ from dumbwaiter.policies.batching import SHARED_HORIZON
 from dumbwaiter.policies.footprints import Footprint
 
 #: A batch of which nothing is known is asked for as this, and gets all the room there is.
-_LEAST = 2**20
+LEAST = 2**20
 _PROBE_SECONDS = 1.0
 #: A batch is worth running if its inputs take at most so many times what they take in the best one.
 WORTHWHILE = 1.25
 #: What is known fades slowly: for so many seconds a ladder is good.
 _LADDER_SECONDS = 60.0
+#: After so many idle seconds a worker beside others keeps no more than a look into its queue takes.
+HOARD_SECONDS = 1.0
 #: How long it takes a runner to end, and the kernel and the driver to clear up.
 _RETIRE_SECONDS = 0.3
 #: How long loading, with a measurement of all that a model takes, is expected to last when nothing is known.
@@ -126,7 +128,7 @@ def introduced(seat: Seat, known: Knowledge, now: float) -> Seat:
     full = max(footprint.full, seat.resident)
     # What was declared is all that it takes, so the batch's part of that is known once the weights are.
     ladder = known.ladder(1 if known.takes_one else known.target, now) if known.footprint is not None else ()
-    first = ladder[0] if ladder else Rung(1, _LEAST, _PROBE_SECONDS)
+    first = ladder[0] if ladder else Rung(1, LEAST, _PROBE_SECONDS)
     last = ladder[-1] if ladder else first
     reload_seconds = (footprint.wake_seconds if known.parks else 0.0) or footprint.load_seconds
     is_loaded = seat.resident >= full > 0

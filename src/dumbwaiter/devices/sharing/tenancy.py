@@ -10,17 +10,13 @@ import msgspec
 
 from dumbwaiter.devices.admission import Grant, Moved, Place, What
 from dumbwaiter.devices.sharing.holdings import Holdings
-from dumbwaiter.devices.sharing.standing import Knowledge, after_move, introduced
+from dumbwaiter.devices.sharing.standing import HOARD_SECONDS, LEAST, Knowledge, after_move, introduced
 from dumbwaiter.devices.sharing.steps import Stage, Step, View, waiting
 from dumbwaiter.devices.sharing.turns import Decide, Turns
 from dumbwaiter.devices.sharing.wishes import Wish, Wishes
 from dumbwaiter.policies import admission
 from dumbwaiter.policies.admission import IDLE, POLLING, PROBING, RUNNING, Rung, Seat
 
-_HOARD_SECONDS = 1.0
-"""After so many idle seconds a worker beside others keeps no more than a look into its queue takes."""
-_NEXT_TO_NOTHING = 2**20
-"""Bytes that a probe asks for at the least."""
 _log = logging.getLogger(__name__)
 
 
@@ -46,8 +42,7 @@ class Tenancy:
         self._goes_on = False
         self._is_owed = False
         """Whether nothing was run yet with the grant that its load came with."""
-        self._unsaid: list[float] = []
-        """Seconds of each batch that go_on() has granted since the last look."""
+        self._unsaid: list[float] = []  # seconds of each batch that go_on() has granted since the last look
 
     # --- what happened ---
 
@@ -212,9 +207,8 @@ class Tenancy:
         if self.turns.is_put_off(step, view.now):
             return
         if self.known.must_be_measured:
-            # Nobody knows what it takes, unless that was declared. It may not fit beside what is idle, and so that
-            # leaves, this once.
-            seat = msgspec.structs.replace(seat, need=self.known.declared or max(_NEXT_TO_NOTHING, view.most))
+            # Nobody knows what it takes, unless that was declared: what is idle leaves, this once.
+            seat = msgspec.structs.replace(seat, need=self.known.declared or max(LEAST, view.most))
         if seat.asked_at is None:
             mine = view.with_mine(seat)
             seat = admission.ask(mine.seats, view.me, view.now, probes=self.known.must_be_measured)
@@ -230,11 +224,7 @@ class Tenancy:
         must_end = self._must_end(seat, view)
         self._goes_on = not must_end
         if self.held.grants:
-            self._is_owed = False
-            if not must_end:
-                self._prolong(step, view, self.wishes.first(may_poll=not self.held.receiving))
-            elif not self.held.is_running:
-                self._revoke(step, view)
+            self._step_busy(step, view, must_end=must_end)
             return
         wish = self.wishes.first(may_poll=True)
         must_end |= self._is_owed
@@ -253,6 +243,15 @@ class Tenancy:
         self._step_free(step, view.with_mine(step.seat))
         if step.seat.granted < seat.granted:
             step.rings += waiting(view)
+
+    def _step_busy(self, step: Step, view: View, *, must_end: bool) -> None:
+        self._is_owed = False
+        if step.seat.doing == RUNNING and self.held.only_waits:
+            step.seat = admission.retain(step.seat, view.now)
+        elif not must_end:
+            self._prolong(step, view, self.wishes.first(may_poll=not self.held.receiving))
+        elif not self.held.is_running:
+            self._revoke(step, view)
 
     def _serve_owed(self, step: Step, view: View, wish: Wish[Grant] | None) -> bool:
         """Whether *wish* gets what its load came with, whoever waits, or it is still time for one.
@@ -311,7 +310,7 @@ class Tenancy:
 
     def _hoards(self, seat: Seat, view: View) -> bool:
         """Whether it keeps room for more than a look takes, has not used it for a while, and is not alone."""
-        is_waiting = seat.doing == POLLING and view.now - seat.last_used > _HOARD_SECONDS
+        is_waiting = seat.doing == POLLING and view.now - seat.last_used > HOARD_SECONDS
         smallest = self.known.smallest(1, view.wall)
         return is_waiting and len(view.seats) > 1 and bool(smallest) and seat.granted > smallest[0].nbytes
 
