@@ -19,13 +19,19 @@ class ConfigError(DumbwaiterError):
 
 
 class MissingExtraError(DumbwaiterError):
-    """An optional dependency is not installed: *package*, which pip calls *distribution* where that is another name."""
+    """An optional dependency is not installed: *package*, which pip calls *distribution* where that is another name.
 
-    def __init__(self, package: str, extra: str, distribution: str | None = None) -> None:
+    *wanted* is what was asked for that needs it, as it was written.
+    """
+
+    def __init__(self, package: str, extra: str, distribution: str | None = None, *, wanted: str = "") -> None:
         self.package = package
         self.extra = extra
         self.distribution = distribution or package
-        super().__init__(f"{self.distribution} is not installed; install it with: pip install 'dumbwaiter[{extra}]'")
+        whose = f"{wanted}: " if wanted else ""
+        super().__init__(
+            f"{whose}{self.distribution} is not installed; install it with: pip install 'dumbwaiter[{extra}]'"
+        )
 
 
 # --- broker -----------------------------------------------------------------

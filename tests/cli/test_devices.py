@@ -63,9 +63,7 @@ def test_people_see_who_holds_what_and_why_somebody_waits(run, shared):
     assert " ".join(small.split()) == "0 small running 2.00 GiB 4.00 GiB 2.00 GiB 1 -"
     assert re.fullmatch(r" +1  big +parked +0 MiB +0 MiB +0 MiB +2\.5 +\S+ s", big)
     assert " ".join(gone.split()) == "2 gone dead 1.00 GiB 0 MiB 0 MiB 1 -"
-    assert reasons[0].startswith(
-        "  place 1: big waits for 3.00 GiB for its weights and 1.00 GiB for its smallest batch"
-    )
+    assert reasons[0].startswith("  place 1: big waits for 3.00 GiB for its weights and 1.00 GiB for a batch")
     assert reasons[1] == "  place 2: its process died while idle, and nobody has seen its memory free yet"
     assert re.fullmatch(r"  next: place 1, expected in \S+ (s|min)", reasons[2])
 
@@ -162,7 +160,7 @@ def test_a_device_that_is_named_is_told_of_though_it_has_no_ledger(run, project,
     assert shown.stdout == "fake-card: 8.00 GiB, 0 MiB of 7.75 GiB given out, 0 MiB in use\n  nobody shares it now\n"
     wrong = run("devices", "--device", "cdua")
     assert wrong.returncode == 2
-    assert "'cdua' names no device; did you mean 'cuda'?" in wrong.stderr
+    assert "'cdua' names no device; there are auto, cuda, " in wrong.stderr
 
 
 def test_a_worker_on_a_device_is_seen_there_until_it_leaves(serve, run, project, folder):
@@ -232,6 +230,22 @@ def test_a_wrong_device_is_told_with_the_forms_that_there_are(models):
         models(["light:Shout", "light:Add"], "cuda:0", "cuda:1")
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            "shoutt=host:1GiB",
+            "--device shoutt=host:1GiB: no model 'shoutt'; there are shout, add; did you mean 'shout'?",
+        ),
+        ("x=none", "--device x=none: no model 'x'; there are shout, add"),
+    ],
+)
+def test_a_device_for_a_model_that_is_not_there_is_told_with_those_that_are(models, given, said):
+    with pytest.raises(click.UsageError) as caught:
+        models(["light:Shout", "light:Add"], given)
+    assert caught.value.message == said
+
+
 def test_serve_hands_the_devices_that_it_was_given_to_its_workers(project, monkeypatch):
     monkeypatch.chdir(project)
     with click.Context(click.Command("serve")):
@@ -270,3 +284,41 @@ def test_serve_and_worker_say_at_once_that_a_device_cannot_be_had(run, project):
     assert wrong.stderr.startswith(
         "dumbwaiter: error: --device: models.shout.device: 'cuda:one' names no device; write"
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "arguments", "said"),
+    [
+        (
+            "",
+            ["--device", "add=host:32MiB", "--device", "shout=host:64MiB"],
+            "shout has device host:64MiB and add host:32",
+        ),
+        (
+            '[models.shout]\ndevice = "host:64MiB"\n',
+            ["--device", "add=host"],
+            "shout has device host:64MiB and add host:",
+        ),
+    ],
+)
+def test_serve_refuses_one_device_of_two_sizes(run, project, settings, arguments, said):
+    (project / "dumbwaiter.toml").write_text(settings)
+    shown = run("serve", "light:Shout", "light:Add", "--port", "0", *arguments)
+    assert (shown.returncode, shown.stdout) == (2, "")
+    assert said in shown.stderr
+    assert shown.stderr.endswith(": that is one device (host) of two sizes; write the same for both\n")
+
+
+@pytest.mark.parametrize(
+    ("settings", "arguments", "place"),
+    [
+        ("", ["--device", "host:9000TiB"], "--device: "),
+        ('[models.shout]\ndevice = "host:9000TiB"\n', [], "{project}/dumbwaiter.toml:2: "),
+    ],
+)
+def test_serve_names_the_setting_of_a_device_that_cannot_be_had(run, project, settings, arguments, place):
+    (project / "dumbwaiter.toml").write_text(settings)
+    shown = run("serve", "light:Shout", "--port", "0", *arguments)
+    assert shown.returncode == 2
+    place = place.format(project=project)
+    assert shown.stderr.startswith(f"dumbwaiter: error: {place}models.shout.device: host:")

@@ -10,7 +10,7 @@ import pytest
 from dumbwaiter.cli.serve_view import ServeView
 from dumbwaiter.cli.status_pipe import Report
 from dumbwaiter.cli.supervisor import Child, Plan
-from dumbwaiter.config import GatewaySettings, Settings
+from dumbwaiter.config import GatewaySettings, ModelSettings, Settings
 from dumbwaiter.models.contract import ModelSpec
 from dumbwaiter.testing import eventually
 from processes import Terminal
@@ -107,6 +107,43 @@ def test_a_reason_is_told_once_and_again_when_it_changes_or_comes_back(capsys):
         "cats cannot serve yet and is tried again: bad weights",
         "cats cannot serve yet and is tried again: bad weights",
     ]
+
+
+@pytest.mark.parametrize(
+    ("device", "is_shown"), [("host:8GiB", True), ("cuda:1", True), ("auto", False), ("none", False)]
+)
+def test_who_serves_a_model_on_a_device_is_told_how_to_see_who_has_what(capsys, device, is_shown):
+    view = view_of("cats", models={"cats": ModelSettings(device=device), "idle": ModelSettings(device="host:1GiB")})
+    make_ready(view)
+    shown = capsys.readouterr().out
+    assert ("\n\ndumbwaiter devices shows who has what.\nCtrl-C stops it.\n" in shown) is is_shown
+
+
+def test_why_a_model_waits_for_memory_is_told_once_for_each_start(capsys):
+    view = view_of("cats")
+    for reason in ("", "cats waits for 3.00 GiB", "\x1b[2Jcats waits for 2.00 GiB"):
+        report(view, "cats", "loading", reason=reason)
+    view.started(view.children[1])
+    report(view, "cats", "loading", reason="\x1b[2Jagain")
+    assert capsys.readouterr().err.splitlines() == ["cats waits: cats waits for 3.00 GiB", r"cats waits: \x1b[2Jagain"]
+
+
+def test_on_a_terminal_the_progress_line_tells_loading_from_waiting_for_memory(capsys, monkeypatch):
+    for name, value in (("FORCE_COLOR", "1"), ("TERM", "xterm-256color"), ("COLUMNS", "150")):
+        monkeypatch.setenv(name, value)  # with FORCE_COLOR whatever it writes to is a terminal
+    for reason, words in (("", "cats is loading"), ("no room", "cats waits for memory")):
+        with view_of("cats") as view:
+            report(view, "cats", "loading", reason=reason)
+        shown = capsys.readouterr().err
+        assert words in shown
+        assert "no room" not in shown
+
+
+def test_for_programs_a_wait_for_memory_is_its_event_alone(capsys):
+    report(view_of("cats", as_json=True), "cats", "loading", reason="no room")
+    told = capsys.readouterr()
+    assert json.loads(told.out) == {"event": "state", "name": "cats", "state": "loading", "reason": "no room"}
+    assert told.err == ""
 
 
 def test_deaths_are_told_with_what_follows(capsys):

@@ -67,7 +67,7 @@ def test_runner_and_consumer_find_the_same_fake_device(tmp_path):
     ("address", "complaint"),
     [
         ("gpu:0", "'gpu:0' names no device; there are auto, cuda, cuda:1, cuda:GPU-<uuid>"),
-        ("cudo:0", "'cudo:0' names no device; did you mean 'cuda'"),
+        ("cudo:0", "'cudo:0' names no device; there are auto, .*path=FOLDER; did you mean 'cuda'[?]$"),
         ("", "'' names no device"),
         ("cuda:", "'cuda:' names no device"),
         ("auto:1", "'auto:1' names no device"),
@@ -80,7 +80,7 @@ def test_runner_and_consumer_find_the_same_fake_device(tmp_path):
         ("fake:8GiB?path=", "needs a folder that its processes share"),
         ("fake:?path=x", "expected a size such as"),
         ("fake:0?path=x", "is a device without memory"),
-        ("fake:8?path=x&contxt=1", "no option 'contxt'; did you mean 'context'[?]; there are path, context, load"),
+        ("fake:8?path=x&contxt=1", "no option 'contxt'; there are path, context, load, .*; did you mean 'context'[?]$"),
         ("fake:8?path=x&path=y", "option 'path' stands twice"),
         ("fake:8?path=x&cache=no", "expected true or false, not 'no'"),
         ("fake:8?path=x&load=0", "a rate of 0 bytes a second never ends"),
@@ -109,30 +109,47 @@ def test_auto_is_the_host_where_nothing_speaks_of_a_gpu(tmp_path):
     assert isinstance(open_device("auto", root=tmp_path), HostDevice)
 
 
+def with_driver(root, sign="nvidiactl"):
+    """*root* as a file system in which a driver has left its *sign*."""
+    (root / "dev").mkdir()
+    (root / "dev" / sign).touch()
+    return root
+
+
 @pytest.mark.parametrize("sign", ["nvidiactl", "dxg", "nvmap"])
 def test_auto_is_the_first_visible_gpu_and_the_host_where_none_is_visible(tmp_path, monkeypatch, sign):
-    (tmp_path / "dev").mkdir()
-    (tmp_path / "dev" / sign).touch()
+    with_driver(tmp_path, sign)
     monkeypatch.setitem(sys.modules, "pynvml", Nvml(card("GPU-1"), card("GPU-2")))
     assert open_device("auto", environ={}, root=tmp_path).address == "cuda:GPU-1"
     assert open_device("auto", environ={"CUDA_VISIBLE_DEVICES": "1"}, root=tmp_path).address == "cuda:GPU-2"
     assert open_device("auto", environ={"CUDA_VISIBLE_DEVICES": ""}, root=tmp_path).kind == "host"
 
 
-def test_a_gpu_is_opened_by_its_place_its_uuid_or_as_the_first(monkeypatch):
+def test_a_gpu_is_opened_by_its_place_its_uuid_or_as_the_first(tmp_path, monkeypatch):
+    root = with_driver(tmp_path)
     monkeypatch.setitem(sys.modules, "pynvml", Nvml(card("GPU-1"), card("GPU-2")))
     for address, name in (("cuda", "GPU-1"), ("cuda:1", "GPU-2"), ("cuda:GPU-2", "GPU-2")):
-        assert open_device(address, environ={}).name == name
+        assert open_device(address, environ={}, root=root).name == name
     with pytest.raises(DeviceError, match="there is no cuda:2; there is cuda:0"):
-        open_device("cuda:2", environ={})
+        open_device("cuda:2", environ={}, root=root)
 
 
-def test_auto_does_not_pass_over_a_gpu_that_cannot_be_asked(tmp_path, monkeypatch):
-    (tmp_path / "dev").mkdir()
-    (tmp_path / "dev/nvidiactl").touch()
+@pytest.mark.parametrize("address", ["auto", "cuda", "cuda:0"])
+def test_a_gpu_that_cannot_be_asked_is_neither_passed_over_nor_left_without_its_name(tmp_path, monkeypatch, address):
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    with pytest.raises(MissingExtraError, match="nvidia-ml-py is not installed"):
-        open_device("auto", root=tmp_path)
+    with pytest.raises(MissingExtraError, match=f"^{address}: nvidia-ml-py is not installed; install it with: pip"):
+        open_device(address, root=with_driver(tmp_path))
+
+
+@pytest.mark.parametrize("address", ["cuda", "cuda:0", "cuda:GPU-1"])
+def test_where_there_is_no_driver_nobody_is_sent_to_install_what_would_ask_it(tmp_path, monkeypatch, address):
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    with pytest.raises(DeviceError) as caught:
+        open_device(address, root=tmp_path)
+    assert str(caught.value) == (
+        f"{address}: this machine has no NVIDIA driver (none of /dev/nvidiactl, /dev/dxg, /dev/nvmap is there); "
+        "write host:8GiB or none"
+    )
 
 
 def test_errors_of_devices_are_dumbwaiters():

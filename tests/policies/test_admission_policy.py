@@ -254,7 +254,7 @@ def test_what_never_fits_is_an_error_with_its_figures_and_the_next_step():
     seats = {0: waits("big", need=7 * GIB), 1: simple_seat("other")}
     refusal = decide(GPU, seats, 0, NOW)
     assert refusal.reason == (
-        "big does not fit on cuda:0: it needs 1.00 GiB loaded and 7.00 GiB for its smallest batch, and of 7.75 GiB "
+        "big does not fit on cuda:0: it needs 1.00 GiB loaded and 7.00 GiB for a batch, and of 7.75 GiB "
         "that can be given out (capacity 8.00 GiB) the contexts of other processes and leaks keep 256 MiB; give it a "
         "device of its own or a larger one, stop other workers there, or make its inputs smaller"
     )
@@ -302,7 +302,7 @@ def test_a_reason_reads_as_a_sentence():
     seats = {0: runs("small", nbytes=2 * GIB, seconds=0.4), 1: waits("big", need=5 * GIB), 2: simple_seat("idle")}
     seats[3] = waits("late", tag=9.0, resident=GIB // 4, need=3 * GIB)
     assert decide(GPU, seats, 3, NOW).reason == (
-        "late waits for 768 MiB for its weights and 3.00 GiB for its smallest batch: 2.50 GiB of 7.75 GiB are free for "
+        "late waits for 768 MiB for its weights and 3.00 GiB for a batch: 2.50 GiB of 7.75 GiB are free for "
         "it on cuda:0; small (place 0) holds 3.00 GiB, running for 0.40 s more; idle (place 2) holds 1.00 GiB, idle; "
         "big (place 1) holds 1.00 GiB, idle; big (place 1) is first in line"
     )

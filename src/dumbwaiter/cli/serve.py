@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -27,8 +27,9 @@ from dumbwaiter.cli.serve_view import ServeView
 from dumbwaiter.cli.stopping import deaf_afterwards
 from dumbwaiter.cli.supervisor import Plan, Supervisor, gateway_grace
 from dumbwaiter.cli.targets import Chosen, settings_and_models, spec_of
-from dumbwaiter.config import Settings
+from dumbwaiter.config import Settings, place_in_file
 from dumbwaiter.devices.opening import open_device
+from dumbwaiter.errors import ConfigError, DumbwaiterError
 from dumbwaiter.observe import configure_logging
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def serve(models: tuple[str, ...], weights: tuple[str, ...], devices: tuple[str,
     specs = [spec_of(model.name, settings) for model in chosen]
     broker, store = open_broker(settings.broker), open_store(settings.blobs)  # neither connects yet
     port = usable_port(settings.gateway.host, settings.gateway.port, share=settings.gateway.share_port)
-    _try_devices({settings.models[model.name].device for model in chosen})
+    _try_devices(settings, chosen)
     asyncio.run(_try(settings, broker, store))
     view = ServeView(settings, specs, as_json=as_json)
     with view:
@@ -82,10 +83,30 @@ def serve(models: tuple[str, ...], weights: tuple[str, ...], devices: tuple[str,
         return asyncio.run(_supervise(plans_of(settings, chosen, port), view, settings))
 
 
-def _try_devices(addresses: Iterable[str]) -> None:
-    """As _try(). Raises ConfigError, MissingExtraError and DeviceError."""
-    for address in sorted({*addresses} - {"auto", "none"}):
-        open_device(address).close()
+def _try_devices(settings: Settings, chosen: Sequence[Chosen]) -> None:
+    """As _try(). Raises ConfigError, also where two models say that one device has different sizes."""
+    first: dict[str, tuple[str, str, int]] = {}
+    for model in chosen:
+        address = settings.models[model.name].device
+        if address in {"auto", "none"}:
+            continue
+        try:
+            device = open_device(address)
+        except DumbwaiterError as error:
+            raise ConfigError(f"{_place_of_device(model)}: {error}") from error
+        device.close()
+        other, written, capacity = first.setdefault(device.name, (model.name, address, device.capacity))
+        if capacity != device.capacity:
+            raise ConfigError(
+                f"{other} has device {written} and {model.name} {address}: that is one device ({device.name}) of two"
+                " sizes; write the same for both"
+            )
+
+
+def _place_of_device(model: Chosen) -> str:
+    keys = ("models", model.name, "device")
+    place = "--device" if model.device is not None else place_in_file(keys, given_config())
+    return f"{place}: {'.'.join(keys)}" if place else ".".join(keys)
 
 
 async def _try(settings: Settings, broker: Broker, store: BlobStore) -> None:

@@ -15,11 +15,13 @@ from dumbwaiter.brokers import shown
 from dumbwaiter.cli.output import duration, print_json_line
 from dumbwaiter.cli.ports import is_all
 from dumbwaiter.cli.sample_request import curl_line, prediction_url
+from dumbwaiter.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
+    from dumbwaiter.cli.status_pipe import Report
     from dumbwaiter.cli.supervisor import Child
     from dumbwaiter.config import Settings
     from dumbwaiter.models.contract import ModelSpec
@@ -43,6 +45,7 @@ class ServeView:
         self._console: Console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
         self._progress: Progress | None = None
         self._last: dict[str, tuple[str, str]] = {}
+        self._told_to_wait: set[str] = set()
         self._started_at = time.monotonic()
         self._announced = ""
 
@@ -65,6 +68,7 @@ class ServeView:
     def started(self, child: Child) -> None:
         """A process was started."""
         self._last.pop(child.plan.name, None)
+        self._told_to_wait.discard(child.plan.name)
         pid = child.process.pid if child.process else None
         self._event("started", {"name": child.plan.name, "pid": pid})
 
@@ -76,6 +80,8 @@ class ServeView:
             self._event("state", {"name": name, "state": report.state, "reason": report.reason})
             if report.state == "failing":
                 self._line(f"{name} cannot serve yet and is tried again: {report.reason}")
+            elif _waits(report):
+                self._tell_wait(name, report.reason)
             self._last[name] = news
         self._announce()
         self._update_progress(self._waiting_for())
@@ -102,6 +108,12 @@ class ServeView:
     def _line(self, text: str) -> None:
         self._console.print(text)
 
+    def _tell_wait(self, name: str, reason: str) -> None:
+        """Once for each start: with each look the reason has other numbers in it. Programs have their event."""
+        if not self._progress and not self._as_json and name not in self._told_to_wait:
+            self._told_to_wait.add(name)
+            self._line(f"{name} waits: {printable(reason)}")
+
     def _event(self, event: str, facts: dict[str, Any]) -> None:
         if self._as_json:
             print_json_line({"event": event, **facts})
@@ -117,7 +129,7 @@ class ServeView:
 
     def _waiting_for(self) -> str:
         waiting = [child for child in self.children if child.report.state != "ready"]
-        states = [f"{one.plan.name} {_WORDS.get(one.report.state, f'is {one.report.state}')}" for one in waiting]
+        states = [f"{one.plan.name} {_words(one.report)}" for one in waiting]
         return ", ".join(states) or f"starting {', '.join(spec.name for spec in self._specs)}"
 
     def _announce(self) -> None:
@@ -167,8 +179,19 @@ class ServeView:
         lines = [title, "", *(f"  {name:<{width}} {value}" for name, value in facts)]
         lines += ["", "Try it:"] if served else []
         lines += [f"  {curl}" for curl in curls.values()]
-        lines += ["", "Ctrl-C stops it."]
+        devices = {model.device for name, model in self._settings.models.items() if name in signatures}
+        lines += ["", *(["dumbwaiter devices shows who has what."] if devices - {"auto", "none"} else [])]
+        lines.append("Ctrl-C stops it.")
         print("\n".join(lines), flush=True)
+
+
+def _waits(report: Report) -> bool:
+    """Whether the child waits for memory of its device: nothing else is a reason to be only loading."""
+    return report.state == "loading" and bool(report.reason)
+
+
+def _words(report: Report) -> str:
+    return "waits for memory" if _waits(report) else _WORDS.get(report.state, f"is {report.state}")
 
 
 def _progress_line(console: Console, text: str) -> Progress:

@@ -120,6 +120,9 @@ def _devices(given: Sequence[str], names: Sequence[str]) -> dict[str, str]:
         name, equals, address = text.partition("=")
         if equals and name in names:
             named[name] = address
+        elif equals and names and not {":", "?"} & {*name}:  # else the "=" is one of the address
+            there = f"there {'is' if len(names) == 1 else 'are'} {', '.join(names)}{did_you_mean(name, names)}"
+            raise click.UsageError(f"--device {text}: no model {name!r}; {there}")
         else:
             bare.append(text)
     if len(bare) > 1:

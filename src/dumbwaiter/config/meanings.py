@@ -80,7 +80,7 @@ def _device(address: str) -> str:
     if match is None:
         kind = address.partition(":")[0]
         near = "" if kind in _KINDS else did_you_mean(kind, _KINDS)
-        raise ValueError(f"{address!r} names no device{near}; write {_DEVICE_FORMS}")
+        raise ValueError(f"{address!r} names no device; write {_DEVICE_FORMS}{near}")
     if size := match["budget"] or match["capacity"]:
         try:
             _positive(parse_size(size))

@@ -124,6 +124,11 @@ class Admission(ABC):
         return False
 
     @property
+    def is_hopeless(self) -> bool:
+        """Whether what is waited for cannot come while the device and its users are what they are."""
+        return False
+
+    @property
     def reason(self) -> str:
         """For people: what is being waited for; empty when nothing is."""
         return ""

@@ -20,7 +20,9 @@ from dumbwaiter.policies.admission import (
     STALE,
     Device,
     Grant,
+    NeverFits,
     Seat,
+    ask,
     decide,
     is_overdue,
     predicted_start,
@@ -165,4 +167,8 @@ def _reasons(device: Device, seats: Mapping[int, Seat], place: int, now: float, 
             return reasons
         answer = decide(device, seats, place, now)
         reasons.append("its turn has come" if isinstance(answer, Grant) else answer.reason)
+    elif seat.doing == IDLE and not seat.granted and not blurred:
+        # Whoever never fits does not stand in line.
+        answer = decide(device, {**seats, place: ask(seats, place, now)}, place, now)
+        reasons += [answer.reason] if isinstance(answer, NeverFits) else []
     return reasons

@@ -15,32 +15,41 @@ from urllib.parse import quote, unquote
 
 from dumbwaiter.config.units import parse_duration, parse_size
 from dumbwaiter.devices import fake
-from dumbwaiter.devices.contract import Allocator, Device
+from dumbwaiter.devices.contract import Allocator, Device, DeviceError
 from dumbwaiter.devices.cuda import CudaAllocator, CudaDevice, list_gpus, started_nvml
 from dumbwaiter.devices.host import HostAllocator, HostDevice
 from dumbwaiter.devices.visible_gpus import visible_targets
-from dumbwaiter.errors import ConfigError
+from dumbwaiter.errors import ConfigError, MissingExtraError
 from dumbwaiter.spelling import did_you_mean
 
 FORMS = "auto, cuda, cuda:1, cuda:GPU-<uuid>, cuda:MIG-<uuid>, host, host:8GiB or fake:8GiB?path=FOLDER"
-#: What NVIDIA's drivers make of a GPU: on Linux, in WSL, on Jetson.
+#: What NVIDIA's drivers make of a GPU: on Linux, in WSL, on Jetson. Where none is there NVML is not even asked.
 _SIGNS = ("dev/nvidiactl", "dev/dxg", "dev/nvmap")
 
 
 def open_device(address: str, *, environ: Mapping[str, str] = os.environ, root: Path = Path("/")) -> Device:
     """The device at *address*, from outside.
 
-    *environ* is where CUDA_VISIBLE_DEVICES is read, *root* the file system in which ``auto`` looks for a GPU. Raises
+    *environ* is where CUDA_VISIBLE_DEVICES is read, *root* the file system in which a driver is looked for. Raises
     ConfigError for an address that has no such form, MissingExtraError, and DeviceError when there is no such device.
     """
     kind, rest = _parts(address)
-    if kind == "auto":
-        return CudaDevice("0", environ=environ) if _has_gpu(environ, root) else HostDevice()
-    if kind == "cuda":
-        return CudaDevice(rest or "0", environ=environ)
     if kind == "host":
         return HostDevice(_size(rest, address) if rest else None)
-    return fake.FakeDevice(fake_options(address))
+    if kind == "fake":
+        return fake.FakeDevice(fake_options(address))
+    has_driver = any((root / sign).exists() for sign in _SIGNS)
+    if kind == "cuda" and not has_driver:
+        signs = ", ".join(f"/{sign}" for sign in _SIGNS)
+        raise DeviceError(
+            f"{address}: this machine has no NVIDIA driver (none of {signs} is there); write host:8GiB or none"
+        )
+    try:
+        if kind == "auto" and not (has_driver and visible_targets(list_gpus(started_nvml()), environ)):
+            return HostDevice()
+        return CudaDevice(rest or "0", environ=environ)
+    except MissingExtraError as error:
+        raise MissingExtraError(error.package, error.extra, error.distribution, wanted=address) from error
 
 
 def open_allocator(address: str, *, environ: Mapping[str, str] = os.environ) -> Allocator:
@@ -65,7 +74,7 @@ def fake_options(address: str) -> fake.FakeOptions:
     for name, _, value in (part.partition("=") for part in query.split("&") if part):
         if name not in _READERS:
             raise ConfigError(
-                f"{address!r}: no option {name!r}{did_you_mean(name, _READERS)}; there are {', '.join(_READERS)}"
+                f"{address!r}: no option {name!r}; there are {', '.join(_READERS)}{did_you_mean(name, _READERS)}"
             )
         if name in given:
             raise ConfigError(f"{address!r}: option {name!r} stands twice")
@@ -88,7 +97,7 @@ def _parts(address: str) -> tuple[str, str]:
     kind, colon, rest = address.partition(":")
     known = ("auto", "cuda", "host", "fake")
     if kind not in known or (kind == "auto" and colon) or (colon and not rest) or (kind == "fake" and not colon):
-        raise ConfigError(f"{address!r} names no device{did_you_mean(kind, known)}; there are {FORMS}")
+        raise ConfigError(f"{address!r} names no device; there are {FORMS}{did_you_mean(kind, known)}")
     return kind, rest
 
 
@@ -128,10 +137,3 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
     "frees_after": _delay,
     "cache": _flag,
 }
-
-
-def _has_gpu(environ: Mapping[str, str], root: Path) -> bool:
-    """Whether ``auto`` means a GPU. Without any sign of a driver NVML is not even asked."""
-    if not any((root / sign).exists() for sign in _SIGNS):
-        return False
-    return bool(visible_targets(list_gpus(started_nvml()), environ))

@@ -14,11 +14,12 @@ from dumbwaiter.config import WorkerSettings
 from dumbwaiter.devices.admission import Admission, Place
 from dumbwaiter.message import Failure, Timings
 from dumbwaiter.models.contract import ModelSpec
+from dumbwaiter.policies.admission import RESIDENCY
 from dumbwaiter.policies.batching import HORIZON, SHARED_HORIZON, most_in_hand
-from dumbwaiter.policies.retrying import Fault, back_off
+from dumbwaiter.policies.retrying import LONGEST_DELAY, Fault, back_off
 from dumbwaiter.worker.autopsy import DEVICE_ERROR, CauseOfDeath
 from dumbwaiter.worker.hand import Hand, Held
-from dumbwaiter.worker.moving import RunnerMover
+from dumbwaiter.worker.moving import RunnerMover, find_place
 from dumbwaiter.worker.pipe import (
     OUT_OF_MEMORY,
     Cancel,
@@ -45,7 +46,6 @@ _log = logging.getLogger(__name__)
 _loading_log = logging.getLogger("dumbwaiter.worker.loading")
 _LOOK_EVERY, _LOOK_EVERY_IDLE = 0.25, 1.0
 _LAST_WORDS = 0.5
-_TELL_WAIT_EVERY = 1.0
 #: After so many batches in a row that ran out of memory the runner's is taken to be in pieces.
 _MOST_OUT_OF_MEMORY = 2
 _HEALTHY_AFTER = 10.0
@@ -116,12 +116,19 @@ class RunnerKeeper:
         while not self._stopping:
             if not self.mover.is_retired:  # else it is as good as ready: it comes back when there is work
                 self._state("loading" if not self._load_failure else "failing", self._load_failure)
+            found_at = 0.0
             try:
-                await self._live_and_die(await self._find_place())
+                place = await find_place(self._admission, self._state)
+                found_at = time.monotonic()
+                await self._live_and_die(place)
             finally:
                 self._admission.move_out()
             if self._failures and not self._stopping:
-                await asyncio.sleep(back_off(self._failures, luck=random.random(), first=1.0))  # noqa: S311
+                # Loading keeps others from the device: one that fails at it must not do so all the time.
+                is_in_the_way = self._admission.is_shared and not self.seconds_each
+                held = time.monotonic() - found_at if is_in_the_way else 0.0
+                pause = back_off(self._failures, luck=random.random(), first=1.0)  # noqa: S311
+                await asyncio.sleep(max(pause, min(RESIDENCY * held, LONGEST_DELAY)))
 
     async def send(self, held: Sequence[Held]) -> None:
         """Hand inputs to the runner; if it is dying just now, its death settles them."""
@@ -165,19 +172,6 @@ class RunnerKeeper:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, give_up_at - time.monotonic())):
                     await self.changed.wait()
-
-    async def _find_place(self) -> Place:
-        """Wait until the device has room for the model, and say meanwhile what is in its way."""
-        finding = asyncio.create_task(self._admission.make_place())
-        said = ""
-        try:
-            while not (await asyncio.wait({finding}, timeout=_TELL_WAIT_EVERY))[0]:
-                if (reason := self._admission.reason) and not said:
-                    said = reason
-                    self._state("loading", reason)
-            return finding.result()
-        finally:
-            finding.cancel()
 
     async def _live_and_die(self, place: Place) -> None:
         self._is_unwanted, self._deaf_for, self._out_of_memory = False, 0.0, 0

@@ -1,15 +1,17 @@
-"""Has the memory of a runner moved: asks it over its pipe, and waits for what it says."""
+"""Where a runner lives: waits for its place on the device, and has its memory there moved, over its pipe."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
-from dumbwaiter.devices.admission import Moved, What
+from dumbwaiter.devices.admission import Admission, Moved, Place, What
 from dumbwaiter.worker.autopsy import CauseOfDeath
 from dumbwaiter.worker.pipe import Move
 from dumbwaiter.worker.runner_process import RunnerProcess
 
+_TELL_WAIT_EVERY = 1.0
 _RETIRED = CauseOfDeath(code="canceled", message="the runner was ended, so that others can have its memory")
 _log = logging.getLogger(__name__)
 
@@ -66,3 +68,20 @@ class RunnerMover:
             self.is_retired = True
             runner.condemn(_RETIRED)
             await runner.died()
+
+
+async def find_place(admission: Admission, tell: Callable[[str, str], object]) -> Place:
+    """Wait until the device has room for the model; *tell* hears meanwhile the state, and why."""
+    finding = asyncio.create_task(admission.make_place())
+    said = ""
+    try:
+        while not (await asyncio.wait({finding}, timeout=_TELL_WAIT_EVERY))[0]:
+            state = "failing" if admission.is_hopeless else "loading"
+            if admission.reason and state != said:
+                said = state
+                tell(state, admission.reason)
+        if said:
+            tell("loading", "")
+        return finding.result()
+    finally:
+        finding.cancel()

@@ -213,7 +213,7 @@ class World:
         self.count_look(worker)
         if worker.place is None:
             self.sit_down(worker)
-        seat = msgspec.structs.replace(worker.seat, outside=worker.census.outside)
+        seat = msgspec.structs.replace(worker.seat, outside=worker.census.outside, doubtful=worker.census.doubtful)
         seats[worker.place] = seat
         if self.switches.gives_back_unemptied:
             worker.tenancy.held.is_empty = True

@@ -14,7 +14,7 @@ import msgspec
 from dumbwaiter.devices.contract import Device, DeviceError
 from dumbwaiter.devices.ledger import Turn
 from dumbwaiter.policies import admission
-from dumbwaiter.policies.admission import IDLE, LOADING, PARKING, POLLING, PROBING, RUNNING, Seat
+from dumbwaiter.policies.admission import IDLE, LOADING, PARKING, POLLING, PROBING, RUNNING, STALE, Seat
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at the device while nobody is missing."""
@@ -34,9 +34,11 @@ class Census:
     def __init__(self, device: Device) -> None:
         self._device = device
         self._dead_since: dict[int, float] = {}
-        self._outside = 0
+        self._outside = self._certain = 0
         self.outside = 0
         """What to say of it in one's own seat: differences that are noise are not worth a write."""
+        self.doubtful = 0
+        """What of that may be gone already, also to be said in one's own seat."""
         self._has_looked = False
         self._looked_at = float("-inf")
         self._is_blind = False
@@ -65,18 +67,27 @@ class Census:
             for place in dead:
                 self._forget(turn, place)
             dead = {}
-        if dead or now >= self._looked_at + LOOK_EVERY:
-            dead = self._look(turn, _without_grant(living, empty), dead, now)
+        seen = _without_grant(living, empty)
+        is_worth_it = self._doubtful > FORGIVEN and all(seat.doing == IDLE for seat in seen.values())
+        if dead or is_worth_it or now >= self._looked_at + LOOK_EVERY:
+            dead = self._look(turn, seen, dead, now)
         if abs(self._outside - self.outside) > FORGIVEN:
             self.outside = self._outside
         # All count with the most that anybody says: else they would not agree on who fits.
         outside = max([self.outside, *(seat.outside for seat in living.values())])
+        waiting = [seat for seat in living.values() if seat.asked_at is not None and now - seat.looked_at <= STALE]
+        self.doubtful = max(0, outside - self._certain)
+        doubtful = max([self.doubtful, *(seat.doubtful for seat in waiting)])
         # Until that is certain, nobody may be taken never to fit for it: then nobody would make room, and see it.
         quarantined = {place: max(self._dead_since[place], now - _UNCERTAIN) for place in dead}
         return (
-            admission.Device(self._device.name, self._device.capacity, outside, quarantined),
+            admission.Device(self._device.name, self._device.capacity, outside, quarantined, doubtful),
             living | dead,
         )
+
+    @property
+    def _doubtful(self) -> int:
+        return self._outside - self._certain
 
     def _look(self, turn: Turn[Seat], living: dict[int, Seat], dead: dict[int, Seat], now: float) -> dict[int, Seat]:
         """Ask the device, and mend *outside* by what it says; the seats of the *dead* with what they may still hold."""
@@ -112,10 +123,11 @@ class Census:
         # A probe may find more room than it was granted: the reserve.
         is_known = not self.is_blurred and all(seat.model != _UNREADABLE for seat in dead.values())
         is_known = is_known and all(seat.doing != PROBING for seat in living.values())
+        held = sum(seat.resident + seat.granted for seat in (*living.values(), *dead.values()))
         if is_known:
-            held = sum(seat.resident + seat.granted for seat in (*living.values(), *dead.values()))
             self._outside = max(self._outside, used - held)
         self._outside = max(0, min(self._outside, most))
+        self._certain = max(0, used - held) if is_known else 0
 
     def _give_up_on(self, turn: Turn[Seat], place: int, seat: Seat, held: int) -> None:
         """It has leaked. From now on it is like anything that is used by somebody without a seat."""

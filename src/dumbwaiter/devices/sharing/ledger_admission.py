@@ -19,7 +19,7 @@ import msgspec
 from dumbwaiter.devices.admission import Admission, Grant, HasWork, Mover, Place
 from dumbwaiter.devices.contract import Device
 from dumbwaiter.devices.footprint_store import FootprintStore
-from dumbwaiter.devices.ledger import Ledger, LedgerBusyError, Turn, now
+from dumbwaiter.devices.ledger import Ledger, LedgerBusyError, LedgerFullError, Turn, now
 from dumbwaiter.devices.ledger.bells import POLL_EVERY
 from dumbwaiter.devices.sharing.census import Census
 from dumbwaiter.devices.sharing.standing import Knowledge
@@ -30,7 +30,8 @@ from dumbwaiter.devices.sharing.turns import Decide
 from dumbwaiter.devices.sharing.wishes import Wish
 from dumbwaiter.errors import DumbwaiterError
 from dumbwaiter.policies import admission, footprints
-from dumbwaiter.policies.admission import Rung, Seat
+from dumbwaiter.policies.admission import NeverFits, Rung, Seat
+from dumbwaiter.policies.admission.wording import size_text
 from dumbwaiter.policies.footprints import Footprint, Observation
 
 _LOOK_EVERY = 0.5
@@ -115,6 +116,12 @@ class LedgerAdmission(Admission):
         self._is_cold = False
         known = self._tenancy.known
         measured = _merged(known.footprint, footprint) if footprint is not None else known.footprint
+        if known.declared is not None and measured is not None and measured.full > known.declared:
+            _log.warning(
+                "%s is declared to take %s in all, and its process and weights alone take %s; correct its footprint, "
+                "or leave it out to have it measured",
+                *(known.model, size_text(known.declared), size_text(measured.full)),
+            )
         known = replace(known, footprint=measured, target=max_batch, takes_one=max_batch == 1, is_fixed=False)
         self._tenancy.settle_in(known)
         self._save(at_once=True)
@@ -142,6 +149,10 @@ class LedgerAdmission(Admission):
     @property
     def may_grow(self) -> bool:
         return self._tenancy.known.may_grow(time.time())
+
+    @property
+    def is_hopeless(self) -> bool:
+        return isinstance(self._tenancy.turns.waits, NeverFits)
 
     @property
     def reason(self) -> str:
@@ -189,7 +200,7 @@ class LedgerAdmission(Admission):
                 if step.seat != self._seat or is_unread:
                     turn.write(step.seat)
                 self._seat, self._look_at, self._trouble = step.seat, step.look_at, ""
-        except LedgerBusyError as error:
+        except (LedgerBusyError, LedgerFullError) as error:
             await self._note_trouble(error)
             return None
         self._tell(step)
@@ -212,7 +223,7 @@ class LedgerAdmission(Admission):
     def _next_step(self, device: admission.Device, seats: dict[int, Seat]) -> Step:
         if self._seat is None:
             raise RuntimeError("a worker that has no seat has no next step")
-        mine = msgspec.structs.replace(self._seat, outside=self._census.outside)
+        mine = msgspec.structs.replace(self._seat, outside=self._census.outside, doubtful=self._census.doubtful)
         seats[self._place] = mine
         view = View(device, seats, self._place, now(), time.time())
         return self._tenancy.step(view, is_blurred=self._census.is_blurred)

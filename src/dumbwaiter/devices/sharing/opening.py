@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,8 +16,11 @@ from dumbwaiter.devices.ledger import Ledger
 from dumbwaiter.devices.sharing.ledger_admission import LedgerAdmission
 from dumbwaiter.devices.sharing.terms import Terms
 from dumbwaiter.devices.sharing.turns import Decide
+from dumbwaiter.errors import MissingExtraError
 from dumbwaiter.policies import admission
 from dumbwaiter.policies.admission import Seat
+
+_log = logging.getLogger(__name__)
 
 
 @contextlib.asynccontextmanager
@@ -48,7 +52,13 @@ def ledger_path(folder: Path, device: str) -> Path:
 def _shared_device(address: str) -> Device | None:
     if address == "none":
         return None
-    device = opening.open_device(address)
+    try:
+        device = opening.open_device(address)
+    except MissingExtraError as error:
+        if address != "auto":
+            raise
+        _log.warning("the GPU's memory is not shared out among models, for %s; or say so with --device none", error)
+        return None
     if address == "auto" and device.kind == "host":
         device.close()
         return None

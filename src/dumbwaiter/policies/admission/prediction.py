@@ -31,11 +31,13 @@ Seats = Mapping[int, Seat]
 class Survey:
     """The device at one moment, in bytes and seconds, and what is expected of it.
 
-    *lasting*: held as long as its processes live, whoever is parked. *coming*: (when, bytes) that come back by
-    themselves soon, *late*: those that may. *line*: (start tag, asked at, place) of all that wait.
+    *most*: what might be given out in all if what is doubtful is gone. *lasting*: held as long as its processes live,
+    whoever is parked. *coming*: (when, bytes) that come back by themselves soon, *late*: those that may. *line*: (start
+    tag, asked at, place) of all that wait.
     """
 
     limit: int
+    most: int
     room: int
     lasting: int
     coming: list[tuple[float, int]]
@@ -51,7 +53,9 @@ class Survey:
 def survey(device: Device, seats: Seats, now: float, me: int | None = None) -> Survey:
     """Look at all seats once. The one at *me* is looking, whatever its record says."""
     limit = device.limit
-    view = Survey(limit, limit, 0, [], [], [], -math.inf, -math.inf, -math.inf)
+    view = Survey(limit, limit + device.doubtful, limit, 0, [], [], [], -math.inf, -math.inf, -math.inf)
+    if device.doubtful:
+        view.late.append((now, device.doubtful))
     quarantined = device.quarantined
     for place, seat in seats.items():
         resident, doing = seat.resident, seat.doing
@@ -102,7 +106,7 @@ def _count_busy(view: Survey, seat: Seat, now: float) -> None:
 
 def never_fits(view: Survey, seat: Seat) -> bool:
     """Whether it could not run even if all others were parked."""
-    return view.lasting - min(seat.resident, seat.parked) + seat.full + seat.need > view.limit
+    return view.lasting - min(seat.resident, seat.parked) + seat.full + seat.need > view.most
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,13 +37,15 @@ class Device:
     """A device's memory: *capacity* in bytes, *outside* of it held by what has no seat.
 
     *quarantined*: the places whose owner is dead, each with the moment since when. Such a seat counts with all it held
-    until whoever keeps the ledger has seen its memory free and forgets it.
+    until whoever keeps the ledger has seen its memory free and forgets it. *doubtful*: so much of *outside* may be gone
+    already, which cannot be told before all are idle for a moment.
     """
 
     name: str
     capacity: int
     outside: int = 0
     quarantined: Mapping[int, float] = field(default_factory=dict)
+    doubtful: int = 0
 
     @property
     def limit(self) -> int:
@@ -59,7 +61,7 @@ _WIRE = {
     "asked_at": "a", "looked_at": "k", "polls": "o", "probes": "b",
     "start_tag": "S", "finish_tag": "F", "clock": "C",
     "granted": "g", "granted_at": "G", "until": "u", "deadline": "D",
-    "last_used": "U", "use_rate": "e", "resident_since": "i", "outside": "x",
+    "last_used": "U", "use_rate": "e", "resident_since": "i", "outside": "x", "doubtful": "y",
 }  # fmt: skip
 
 
@@ -124,6 +126,8 @@ class Seat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename
 
     outside: int = 0
     """Bytes of the device that, as far as it has seen, are held by what has no seat."""
+    doubtful: int = 0
+    """So many of them may be gone: it waits because of that, and nobody may take it never to fit."""
 
     @property
     def extra(self) -> int:

@@ -16,7 +16,7 @@ def size_text(nbytes: int) -> str:
 
 
 def _batch(seat: Seat) -> str:
-    return f"{size_text(seat.need)} for its {'probe' if seat.probes else 'smallest batch'}"
+    return f"{size_text(seat.need)} {'to be measured alone' if seat.probes else 'for a batch'}"
 
 
 def _needs(seat: Seat) -> str:
