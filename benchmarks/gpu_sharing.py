@@ -283,7 +283,8 @@ def opened(address: str, folder: Path) -> Device:
     try:
         device = open_device(address)
     except DumbwaiterError as error:
-        print(f"no CUDA device to measure: {error}", file=sys.stderr)
+        what = "no CUDA device to measure" if address.startswith(("auto", "cuda")) else "this device cannot be measured"
+        print(f"{what}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     if device.kind == "host":
         text = "no CUDA device to measure: no GPU is visible here; --device fake:8GiB shows the flow without one"
@@ -367,7 +368,11 @@ def main() -> int:
         folder = Path(name)
         with contextlib.closing(opened(options.device, folder)) as device:
             cases = [options.only] if options.only else list(CASES)
-            report = measure(device, folder, limit_for(device, options.limit), cases, options.seconds)
+            try:
+                report = measure(device, folder, limit_for(device, options.limit), cases, options.seconds)
+            except KeyboardInterrupt:
+                print("interrupted: nothing was measured to its end", file=sys.stderr)
+                return 130
     print(msgspec.json.encode(report).decode() if options.json else report_as_markdown(report))
     return 0 if report.is_clean else 1
 

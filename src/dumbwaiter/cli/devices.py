@@ -12,6 +12,7 @@ import msgspec
 from dumbwaiter.cli.options import Command, current_settings, json_option, settings_options
 from dumbwaiter.cli.output import duration, print_json, print_table
 from dumbwaiter.config import ledgers_folder
+from dumbwaiter.devices.exposition import as_metrics
 from dumbwaiter.devices.inspection import DeviceReport, SeatReport, inspect_ledger, ledgers_at
 from dumbwaiter.devices.opening import open_device
 from dumbwaiter.errors import DumbwaiterError
@@ -35,9 +36,10 @@ _COLUMNS = ("place", "model", "doing", "resident", "granted", "evictable", "weig
     metavar="PATH",
     help="A ledger, or a folder of them, instead of the one in the settings.",
 )
+@click.option("--metrics", is_flag=True, help="Print it as metrics, in the text format of Prometheus.")
 @json_option
 @settings_options
-def devices(addresses: tuple[str, ...], ledger: str | None, as_json: bool) -> int:
+def devices(addresses: tuple[str, ...], ledger: str | None, metrics: bool, as_json: bool) -> int:
     """Show whose models share the memory of this machine's devices, and who waits for it, and why.
 
       doing      idle, running, polling (looks into its queue), loading, probing (is measured), parking, parked,
@@ -54,12 +56,17 @@ def devices(addresses: tuple[str, ...], ledger: str | None, as_json: bool) -> in
       dumbwaiter devices
       dumbwaiter devices --json --device cuda:1
       dumbwaiter devices --ledger /var/run/ledgers
+      dumbwaiter devices --metrics > /var/lib/node_exporter/dumbwaiter.prom
 
     """
     folder = Path(ledger).absolute() if ledger else ledgers_folder(current_settings())
     reports = _with_use(_reports(folder), addresses)
+    if as_json and metrics:
+        raise click.UsageError("--json and --metrics are two forms; choose one")
     if as_json:
         print_json({"devices": reports})
+    elif metrics:
+        click.echo(as_metrics(reports), nl=False)
     elif not reports:
         click.echo(f"no worker has shared a device on this machine yet; looked in {printable(str(folder))}")
     else:
