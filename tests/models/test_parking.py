@@ -360,7 +360,7 @@ def test_host_memory_of_a_card_is_pinned(card):
 
 def test_waking_brings_back_the_memory_that_parking_gave():
     if "cuda" not in CARDS:
-        pytest.skip("no CUDA device: parking was tried with host memory as the device only")
+        pytest.skip("RULE NOT CHECKED: without a CUDA device, parking was tried with host memory alone")
     card = Card("cuda")
     network = card.put(nn.Linear(4000, 4000))
     torch.cuda.empty_cache()

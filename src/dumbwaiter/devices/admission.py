@@ -125,7 +125,7 @@ class Admission(ABC):
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether what is waited for cannot come while the device and its users are what they are."""
+        """Whether what is waited for cannot come, whoever leaves the device."""
         return False
 
     @property

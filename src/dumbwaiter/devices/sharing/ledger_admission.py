@@ -152,7 +152,8 @@ class LedgerAdmission(Admission):
 
     @property
     def is_hopeless(self) -> bool:
-        return isinstance(self._tenancy.turns.waits, NeverFits)
+        waits, alone = self._tenancy.turns.waits, admission.Device(self._device.name, self._device.capacity)
+        return isinstance(waits, NeverFits) and waits.needed > alone.limit
 
     @property
     def reason(self) -> str:
