@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dumbwaiter.policies.retrying import (
+    LOAD_PAUSE,
     LONGEST_DELAY,
     TRANSIENT_DELIVERIES,
     Answer,
@@ -13,6 +14,7 @@ from dumbwaiter.policies.retrying import (
     GiveUp,
     Retry,
     back_off,
+    before_next_load,
     judge,
     most_deliveries,
     must_be_alone,
@@ -30,6 +32,13 @@ def test_a_permanent_error_is_given_up_at_once(count: int, most: int, luck: floa
 def test_an_unknown_error_is_tried_again_until_max_deliveries(count: int, most: int, luck: float) -> None:
     verdict = judge(Fault.UNKNOWN, count, max_deliveries=most, luck=luck)
     assert isinstance(verdict, GiveUp if count >= most else Retry)
+
+
+def test_a_load_that_fails_leaves_a_shared_device_to_others_for_several_times_as_long():
+    assert before_next_load(1, luck=0.0, held=0.0) == back_off(1, luck=0.0, first=1.0)
+    assert before_next_load(1, luck=0.0, held=4.0) == 4.0 * LOAD_PAUSE
+    assert before_next_load(30, luck=0.99, held=0.0) <= LONGEST_DELAY
+    assert before_next_load(1, luck=0.0, held=3600.0) == LONGEST_DELAY
 
 
 def test_a_transient_error_is_given_more_tries() -> None:

@@ -15,6 +15,8 @@ from dumbwaiter.policies import backing_off
 TRANSIENT_DELIVERIES = 10
 FIRST_DELAY = 0.2
 LONGEST_DELAY = 60.0
+#: Between two loads that fail others have a shared device for so many times as long as such a load takes.
+LOAD_PAUSE = 5.0
 
 
 class Fault(Enum):
@@ -69,6 +71,15 @@ def most_deliveries(max_deliveries: int) -> int:
 def back_off(attempt: int, *, luck: float, first: float = FIRST_DELAY, longest: float = LONGEST_DELAY) -> float:
     """Seconds before the next try after the *attempt*-th (1-based): doubling, at most *longest*, 50-100 % of it."""
     return backing_off.back_off(attempt, first=first, longest=longest, luck=luck)
+
+
+def before_next_load(failures: int, *, luck: float, held: float) -> float:
+    """Seconds before a runner that failed for the *failures*-th time in a row is started anew.
+
+    *held*: so long its load kept others from a device that they share. One that always fails must not do so for more
+    than a small part of the time.
+    """
+    return max(back_off(failures, luck=luck, first=1.0), min(LOAD_PAUSE * held, LONGEST_DELAY))
 
 
 def must_be_alone(delivery_count: int) -> bool:

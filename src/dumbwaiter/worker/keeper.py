@@ -14,9 +14,8 @@ from dumbwaiter.config import WorkerSettings
 from dumbwaiter.devices.admission import Admission, Place
 from dumbwaiter.message import Failure, Timings
 from dumbwaiter.models.contract import ModelSpec
-from dumbwaiter.policies.admission import RESIDENCY
 from dumbwaiter.policies.batching import HORIZON, SHARED_HORIZON, most_in_hand
-from dumbwaiter.policies.retrying import LONGEST_DELAY, Fault, back_off
+from dumbwaiter.policies.retrying import Fault, before_next_load
 from dumbwaiter.worker.autopsy import DEVICE_ERROR, CauseOfDeath
 from dumbwaiter.worker.hand import Hand, Held
 from dumbwaiter.worker.moving import RunnerMover, find_place
@@ -124,11 +123,9 @@ class RunnerKeeper:
             finally:
                 self._admission.move_out()
             if self._failures and not self._stopping:
-                # Loading keeps others from the device: one that fails at it must not do so all the time.
                 is_in_the_way = self._admission.is_shared and not self.seconds_each
                 held = time.monotonic() - found_at if is_in_the_way else 0.0
-                pause = back_off(self._failures, luck=random.random(), first=1.0)  # noqa: S311
-                await asyncio.sleep(max(pause, min(RESIDENCY * held, LONGEST_DELAY)))
+                await asyncio.sleep(before_next_load(self._failures, luck=random.random(), held=held))  # noqa: S311
 
     async def send(self, held: Sequence[Held]) -> None:
         """Hand inputs to the runner; if it is dying just now, its death settles them."""

@@ -77,6 +77,8 @@ class LedgerAdmission(Admission):
         self._saved_at = 0.0
         self._trouble = ""
         self._has_told_wait = False
+        self._mover: Mover
+        self._has_work: HasWork
 
     def attach(self, mover: Mover, has_work: HasWork) -> None:
         self._mover = mover
@@ -201,7 +203,13 @@ class LedgerAdmission(Admission):
                 if step.seat != self._seat or is_unread:
                     turn.write(step.seat)
                 self._seat, self._look_at, self._trouble = step.seat, step.look_at, ""
-        except (LedgerBusyError, LedgerFullError) as error:
+        except LedgerBusyError as error:
+            await self._note_trouble(error)
+            return None
+        except LedgerFullError as error:
+            # One without a seat has promised nothing yet, and waits. For one that has, what was decided is lost.
+            if self._ledger.seat is not None:
+                raise
             await self._note_trouble(error)
             return None
         self._tell(step)
