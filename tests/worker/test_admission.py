@@ -62,6 +62,22 @@ async def test_without_a_grant_a_message_stays_in_the_queue_with_its_count_untou
         assert not other
 
 
+class Hasty(Counting):
+    """Its grants are not for waiting."""
+
+    async def acquire(self, want: int, *, polls: bool = False) -> Grant:
+        await asyncio.sleep(0.05)
+        self.sizes.append(want)
+        return Grant(want, self, may_wait=False)
+
+
+async def test_with_a_grant_that_is_not_for_waiting_the_queue_is_looked_at_and_no_more(tmp_path: Path) -> None:
+    admission = Hasty()
+    async with kitchen(tmp_path, MODEL, admission=admission) as it:
+        await eventually(lambda: len(admission.sizes) > 5)
+        assert await it.output("soup") == "SOUP"
+
+
 async def test_no_more_is_received_than_was_granted(tmp_path: Path) -> None:
     admission = Counting(at_once=1)
     admission.open.set()

@@ -106,6 +106,28 @@ def test_outside_is_never_more_than_the_living_surely_leave_of_what_is_used(desk
     assert desk.take(LOOK_EVERY)[0].outside == 1 * GIB
 
 
+def test_what_may_be_a_busy_ones_activation_is_in_doubt_until_all_are_idle_and_then_looked_at_at_once(desk):
+    busy = desk.sit(resident=2 * GIB)
+    desk.device.in_use = 5 * GIB
+    device, _ = desk.take()
+    assert (device.outside, device.doubtful) == (3 * GIB, 0)
+    desk.says(busy, resident=2 * GIB, granted=2 * GIB, doing=RUNNING)
+    desk.device.in_use = 4 * GIB  # the stranger has left
+    device, _ = desk.take(LOOK_EVERY)
+    assert (device.outside, device.doubtful) == (2 * GIB, 2 * GIB)
+    desk.says(busy, resident=2 * GIB)
+    desk.device.in_use = 2 * GIB
+    device, _ = desk.take(LOOK_EVERY + 0.001)
+    assert (device.outside, device.doubtful) == (0, 0)
+
+
+def test_the_doubt_of_one_that_waits_is_everybodys_and_of_one_that_does_not_nobodys(desk):
+    desk.sit(resident=1 * GIB, outside=2 * GIB, doubtful=2 * GIB, asked_at=0.0, looked_at=0.0)
+    desk.sit(resident=1 * GIB, outside=2 * GIB, doubtful=3 * GIB)
+    desk.device.in_use = 4 * GIB
+    assert desk.take()[0].doubtful == 2 * GIB
+
+
 @pytest.mark.parametrize(
     ("record", "outside"),
     [

@@ -132,6 +132,19 @@ async def test_a_fault_while_work_is_looked_for_ends_the_admission_rather_than_i
         await look_for_work_in_vain()
 
 
+async def test_only_who_does_not_know_of_work_may_wait_for_it_with_the_grant(site):
+    async with AdmittedWorker(site, "m", footprint(weights=200), park_after=0.05) as worker:
+        await eventually(lambda: "park" in worker.orders)
+        worker.work = 1
+        found = await worker.admission.acquire(1, polls=True)
+        assert not found.may_wait
+        found.shrink_to(0)
+    async with AdmittedWorker(site, "other", footprint(weights=200)) as worker:
+        looks = await worker.admission.acquire(1, polls=True)
+        assert looks.may_wait
+        looks.shrink_to(0)
+
+
 async def test_a_gpu_that_nvml_cannot_be_asked_for_is_shared_by_nobody_unless_it_was_named(
     tmp_path, monkeypatch, caplog
 ):

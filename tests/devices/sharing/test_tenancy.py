@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from sharing_parts import MIB
 from tenants import CONTEXT, House, footprint, lacks_room
 
+from dumbwaiter.devices.admission import Grant
 from dumbwaiter.devices.sharing.tenancy import Stage
 from dumbwaiter.policies.admission import (
     IDLE,
@@ -224,6 +226,30 @@ async def test_a_grant_is_retained_when_its_work_is_done_and_nobody_lacks_room(h
     tenant.wishes(1)
     assert len(tenant.step(after=0.1).granted) == 1
     assert (tenant.seat.doing, tenant.seat.granted) == (RUNNING, held)
+
+
+async def test_who_has_run_out_of_work_and_only_looks_for_more_yields_within_a_slice(house):
+    tenant = house.tenant(known=footprint(seconds=3.0))
+    grant = tenant.runs()
+    tenant.step(after=0.01)
+    rung = tenant.tenancy.go_on(1, polls=True)
+    look = Grant(rung.size, tenant, may_wait=True)
+    tenant.tenancy.held.hand_out(look)
+    grant.give_back(1)
+    tenant.step(after=0.1)
+    assert tenant.seat.doing == POLLING
+    lacks_room(house)
+    tenant.step(after=POLL_SLICE)
+    assert look.is_revoked.is_set()
+
+
+async def test_whoever_begins_to_wait_rings_for_those_who_run(house):
+    running = house.neighbour(resident=100 * MIB, full=100 * MIB, granted=850 * MIB, doing="running", until=200.0)
+    house.seats[running] = msgspec.structs.replace(house.seats[running], deadline=300.0)
+    tenant = house.tenant()
+    tenant.learns(footprint())
+    tenant.asks_for_place()
+    assert running in tenant.step().rings
 
 
 async def test_before_it_gives_a_used_grant_back_the_cache_is_emptied(house):
