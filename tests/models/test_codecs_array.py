@@ -85,6 +85,12 @@ def test_a_length_that_cannot_be_counted_hides_behind_no_zero(shape):
     assert "the .npy body has an impossible shape" in complaint(npy(header(shape)))
 
 
+def test_nor_one_that_can_be_counted_only_in_items_smaller_than_the_model_wants():
+    empty = npy(header(f"(0, {2**62})", "'|i1'"))
+    assert ArrayCodec().from_body(NPY, empty).size == 0
+    assert "expected an array of float32" in complaint(empty, ArrayCodec(np.dtype("float32")))
+
+
 @pytest.mark.parametrize(
     "descr",
     ["'|O'", "'<U4'", "'|S8'", "'|V8'", "'<M8[s]'", "[('a', '<f4'), ('b', '<f4')]", "('<f4', (2,))"],

@@ -52,8 +52,11 @@ class ArrayCodec(InputCodec):
     def _cast(self, array: Any) -> Any:
         if self._dtype is None or array.dtype == self._dtype:
             return array
-        with _numpy().errstate(all="ignore"):
-            cast = array.astype(self._dtype)
+        try:
+            with _numpy().errstate(all="ignore"):
+                cast = array.astype(self._dtype)
+        except ValueError as error:  # a zero beside lengths that NumPy can count in this type's smaller items only
+            raise BadInputError(f"expected an array of {self._dtype}; this one's shape: {one_line(error)}") from None
         if not _fits(array, cast):
             raise BadInputError(f"expected an array of {self._dtype}; these values are {array.dtype} and do not fit")
         return cast
