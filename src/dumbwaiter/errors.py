@@ -202,6 +202,18 @@ class BadInputError(PermanentError):
     """The request's body cannot be decoded into what the model takes."""
 
 
+class SignalUnknownError(DumbwaiterError):
+    """The broker cannot tell *what*, which scaling by *signal* is to follow."""
+
+    def __init__(self, what: str, signal: str) -> None:
+        self.what = what
+        self.signal = signal
+        super().__init__(
+            f"scaling by {signal} follows {what}, which this broker cannot tell; set another scaling.signal, or a fixed"
+            " number of replicas"
+        )
+
+
 class PredictionError(DumbwaiterError):
     """A request was answered with a failure. *failure* says what, why and how often it was tried."""
 

@@ -8,6 +8,7 @@ the current folder. Durations are seconds or text such as "500ms", "30s", "2m"; 
 from dumbwaiter.config.checking import anchored
 from dumbwaiter.config.ledgers import ledgers_folder
 from dumbwaiter.config.loading import Flag, load_settings, place_in_file
+from dumbwaiter.config.scaling import ScalingSettings
 from dumbwaiter.config.settings import (
     TABLES,
     CourierSettings,
@@ -27,6 +28,7 @@ __all__ = [
     "GatewaySettings",
     "ModelSettings",
     "OutboundSettings",
+    "ScalingSettings",
     "Settings",
     "WorkerSettings",
     "anchored",

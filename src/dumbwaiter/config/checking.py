@@ -11,10 +11,14 @@ import msgspec
 
 from dumbwaiter.config.lines import Keys
 from dumbwaiter.config.meanings import meant
+from dumbwaiter.config.scaling import ScalingSettings
 from dumbwaiter.config.settings import TABLES, ModelSettings, Settings
 from dumbwaiter.config.units import WORDS, parse_duration, parse_size
 from dumbwaiter.errors import ConfigError
 from dumbwaiter.spelling import did_you_mean
+
+_SCALING = ("scaling",)
+"""The only table of settings within a model's."""
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -28,7 +32,9 @@ class Source(msgspec.Struct, frozen=True):
 
 def is_table(keys: Keys) -> bool:
     """Whether *keys* name a table of settings rather than one of them."""
-    return keys[0] in {*TABLES, "models"} and len(keys) <= (2 if keys[0] == "models" else 1)
+    if keys[0] == "models":
+        return len(keys) <= 2 or keys[2:] == _SCALING
+    return keys[0] in TABLES and len(keys) == 1
 
 
 def checked(source: Source, keys: Keys, value: Any) -> Any:
@@ -55,6 +61,8 @@ def checked(source: Source, keys: Keys, value: Any) -> Any:
 def _owner_of(keys: Keys) -> tuple[dict[str, Any], Keys]:
     """The settings among which ``keys`` ends, by name with their types, and the rest of the keys."""
     first = keys[0]
+    if first == "models" and keys[2:3] == _SCALING and len(keys) > 3:
+        return _types_of(ScalingSettings), keys[3:]
     if first == "models" and len(keys) > 2:
         return _types_of(ModelSettings), keys[2:]
     if first in TABLES and len(keys) > 1:

@@ -54,7 +54,28 @@ def load_settings(
     given = {keys for source in sources for keys in source.values}
     if tree["broker"].startswith("memory:") and ("blobs",) not in given:
         tree["blobs"] = "memory:"
+    _give_scaling(tree, sources)
     return msgspec.convert(tree, Settings)
+
+
+def _give_scaling(tree: dict[str, Any], sources: Sequence[Source]) -> None:
+    """A model has its own settings, or else the common ones. Raises ConfigError for bounds that cross."""
+    common = tree.get("scaling", {})
+    _check_bounds(common, [("scaling", "min_replicas")], sources)
+    for name, model in tree.get("models", {}).items():
+        model["scaling"] = {**common, **model.get("scaling", {})}
+        places = [("models", name, "scaling", "min_replicas"), ("scaling", "min_replicas")]
+        _check_bounds(model["scaling"], places, sources)
+
+
+def _check_bounds(scaling: Mapping[str, Any], places: Sequence[Keys], sources: Sequence[Source]) -> None:
+    """*places*: the keys that may have given the least number, the first that did has."""
+    least, most = scaling.get("min_replicas", 0), scaling.get("max_replicas")
+    if most is None or least <= most:
+        return
+    told = [(keys, source) for keys in places for source in reversed(sources) if keys in source.values]
+    keys, source = told[0]
+    raise ConfigError(f"{source.place(keys)}: {'.'.join(keys)}: {least} is more than max_replicas, which is {most}")
 
 
 def place_in_file(keys: Keys, path: str | Path | None = None) -> str | None:

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from dumbwaiter.config.scaling import ScalingSettings
+
 Seconds = Annotated[float, msgspec.Meta(ge=0, extra={"unit": "duration"})]
 Nbytes = Annotated[int, msgspec.Meta(ge=0, extra={"unit": "size"})]
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -120,7 +122,8 @@ class OutboundSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """One model; see models.contract.ModelSpec. *replicas* is how many worker processes ``serve`` starts for it.
+    """One model; see models.contract.ModelSpec. *replicas* is how many worker processes ``serve`` starts for it, unless
+    *scaling* has max_replicas: then they follow the work.
 
     *device* is an address for devices.opening, ``none``, or ``auto``: the first visible GPU is shared out among the
     workers that use it, and without a GPU nothing is. *footprint* is what its weights and a batch's activation take in
@@ -142,6 +145,7 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     footprint: Annotated[int | None, msgspec.Meta(extra={"unit": "size"})] = None
     weight: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 1.0
     park_after: Seconds = 300.0
+    scaling: ScalingSettings = ScalingSettings()
     parameters: dict[str, Any] = {}
 
 
@@ -166,6 +170,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     worker: WorkerSettings = WorkerSettings()
     courier: CourierSettings = CourierSettings()
     outbound: OutboundSettings = OutboundSettings()
+    scaling: ScalingSettings = ScalingSettings()
     models: dict[str, ModelSettings] = {}
     home: str = "."
 
@@ -175,5 +180,6 @@ TABLES: Mapping[str, type[msgspec.Struct]] = {
     "worker": WorkerSettings,
     "courier": CourierSettings,
     "outbound": OutboundSettings,
+    "scaling": ScalingSettings,
 }
 """The tables of settings beside ``models``, whose tables have names of their own."""

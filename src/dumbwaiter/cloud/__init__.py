@@ -1,0 +1,1 @@
+"""The gateway behind clouds' doors: AWS Lambda, Azure Functions, Cloud Run."""

@@ -1,0 +1,1 @@
+"""The capacity simulator: what some settings would cost, and how late answers would be."""
