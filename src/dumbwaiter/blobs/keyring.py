@@ -22,7 +22,7 @@ from dumbwaiter.errors import BlobError, BlobExistsError, BlobNotFoundError, Dum
 from dumbwaiter.urls import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from dumbwaiter.blobs.store import BlobStore
 
@@ -42,7 +42,9 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
 
     *rate* is how many predictions a second it may ask for, *burst* how many at once, *in_flight* how many may wait for
     their answer. None: no limit; of *expires_at*: never. *replaced_by* is the id of the key that a rotation made in its
-    place; *expires_at* is then the end of their overlap, and no longer says how long the key was made for.
+    place; *expires_at* is then the end of their overlap, and no longer says how long the key was made for. A key that
+    *is_revoked* is none any more: it only holds the place of its next version, so that nobody who changes the key just
+    then brings it back.
     """
 
     id: str
@@ -55,6 +57,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     burst: float | None = None
     in_flight: int | None = None
     replaced_by: str | None = None
+    is_revoked: bool = False
 
 
 class KeyNotFoundError(DumbwaiterError):
@@ -147,7 +150,7 @@ class Keyring:
             except BlobNotFoundError:  # it was changed or revoked between the two; the next listing knows
                 continue
             self._read = read
-            self.keys = {key.id: key for key in read.values() if key is not None}
+            self.keys = {key.id: key for key in read.values() if key is not None and not key.is_revoked}
             return
         raise BlobError(f"the API keys in {shown(self._store.url)} change faster than they can be read; try again")
 
@@ -193,34 +196,41 @@ async def expire_key(store: BlobStore, key_id: str, *, at: float, replaced_by: s
     *replaced_by*: the id of the key that takes its place. Raises KeyNotFoundError, and KeyReplacedError where one was
     to take the place that another has taken.
     """
+
+    def ended(key: ApiKey) -> ApiKey:
+        if replaced_by is not None and key.replaced_by is not None:
+            raise KeyReplacedError(key_id, key.replaced_by)
+        ends = at if key.expires_at is None else min(at, key.expires_at)
+        return msgspec.structs.replace(key, expires_at=ends, replaced_by=replaced_by or key.replaced_by)
+
+    return await _change(store, key_id, ended)
+
+
+async def revoke_key(store: BlobStore, key_id: str) -> None:
+    """End the key for good. Gateways notice within seconds. Raises KeyNotFoundError."""
+    await _change(store, key_id, lambda key: msgspec.structs.replace(key, hash="", is_revoked=True))
+
+
+async def _change(store: BlobStore, key_id: str, change: Callable[[ApiKey], ApiKey]) -> ApiKey:
+    """Write the key's next version, which is what *change* makes of the newest. Raises KeyNotFoundError."""
     while True:
-        newest = max(await _versions(store, key_id), default=None)
-        if newest is None:
+        versions = sorted(await _versions(store, key_id))
+        if not versions:
             raise KeyNotFoundError(key_id)
         try:
             # What is changed is what this very version says: the next one may have been written meanwhile.
-            key = msgspec.json.decode(await store.get(_name(key_id, newest)), type=ApiKey)
-            if replaced_by is not None and key.replaced_by is not None:
-                raise KeyReplacedError(key_id, key.replaced_by)
-            ends = at if key.expires_at is None else min(at, key.expires_at)
-            changed = msgspec.structs.replace(key, expires_at=ends, replaced_by=replaced_by or key.replaced_by)
-            await store.create(_name(key_id, newest + 1), msgspec.json.encode(changed))
+            key = msgspec.json.decode(await store.get(_name(key_id, versions[-1])), type=ApiKey)
+            if key.is_revoked:
+                raise KeyNotFoundError(key_id)
+            changed = change(key)
+            await store.create(_name(key_id, versions[-1] + 1), msgspec.json.encode(changed))
         except (BlobNotFoundError, BlobExistsError):
             continue  # somebody else changed it just now, and got on by it
         except msgspec.DecodeError as error:
             raise KeyNotFoundError(key_id) from error
-        await store.delete(_name(key_id, newest))
+        for version in versions:
+            await store.delete(_name(key_id, version))
         return changed
-
-
-async def revoke_key(store: BlobStore, key_id: str) -> None:
-    """Delete the key. Gateways notice within seconds. Raises KeyNotFoundError."""
-    versions = await _versions(store, key_id)
-    if not versions:
-        raise KeyNotFoundError(key_id)
-    # The oldest first: the newest says when the key ends, and must not leave one behind that says less.
-    for version in sorted(versions):
-        await store.delete(_name(key_id, version))
 
 
 async def _newest(store: BlobStore) -> dict[str, str]:

@@ -124,6 +124,18 @@ async def test_a_dripping_head_or_body_is_408_and_closed(broker, store, part):
     assert len(worker.requests) == 1
 
 
+async def test_what_came_quickly_buys_no_long_silence(broker, store):
+    """At 64 KiB a second what was sent would have taken 160 seconds."""
+    async with (
+        serving(broker),
+        gateway(broker, store, body_timeout=0.5) as running,
+        raw_connection(running.port) as (reader, writer),
+    ):
+        writer.write(POST + b"Content-Type: application/json\r\nContent-Length: 10485761\r\n\r\n" + b" " * 10_485_760)
+        await writer.drain()
+        assert (await read_all(reader, 5)).startswith(b"HTTP/1.1 408 ")
+
+
 async def test_an_idle_connection_is_closed_and_a_busy_one_is_kept(broker, store):
     request = POST + b"Content-Type: a/b\r\nContent-Length: 1\r\n\r\n1"
     async with (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 
 import psutil
@@ -224,6 +225,20 @@ async def test_chunked_bodies_are_counted_as_they_come(broker, store):
             return response.status_code == 202
 
         await eventually(is_free)
+
+
+@pytest.mark.parametrize("sent", [b"", b"1\r\nx\r\n"], ids=["nothing", "a byte"])
+async def test_whoever_announces_an_upload_and_sends_nothing_of_it_takes_no_memory(broker, store, sent):
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(serving(broker, store=store))
+        running = await stack.enter_async_context(gateway(broker, store, memory_limit=8 * MIB))
+        for _ in range(20):
+            reader, writer = await stack.enter_async_context(raw_connection(running.port))
+            head = b"POST /v1/models/echo/predictions HTTP/1.1\r\nHost: localhost\r\nContent-Type: a/b\r\n"
+            writer.write(head + b"Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n")
+            assert b" 100 " in await reader.readline()  # its body is waited for
+            writer.write(sent)
+        assert (await running.predict(content=bytes(900_000), headers=BYTES)).status_code == 200
 
 
 async def test_an_output_that_goes_out_within_an_object_takes_memory_too(broker, store):

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from dumbwaiter.config import GatewaySettings
 
 SLOWEST = 64 * 1024
-"""Each so many bytes of a body that arrive add a second to its deadline, and so do those of a response that leave."""
+"""Each so many bytes of a body that arrive add a second to its deadline, and so do those of a response that leave;
+but what went quickly buys no longer silence than a fresh one may keep.
+"""
 LINGER = 2.0
 LINGER_NBYTES = 4 * 1024 * 1024
 """How long, and how much, is still read and thrown away after the last response."""
@@ -84,8 +86,8 @@ class Connection(HttpToolsProtocol):
         self._last_word: Problem | None = None
         self._request_is_read = True
         self._owed: deque[RequestResponseCycle] = deque()
-        self._writing_since: float | None = None
-        self._written_before = 0
+        self._read_by: float | None = None
+        self._taken = 0
 
     # --- uvicorn's hooks ---
 
@@ -213,6 +215,7 @@ class Connection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._body_nbytes += len(body)
+        self.deadline = _extended(self.deadline, len(body), self.options.body_timeout, time.monotonic())
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -257,29 +260,29 @@ class Connection(HttpToolsProtocol):
         unread = self._outside.unread()
         if unread:
             return self._reads_too_slowly(unread, now)
-        self._writing_since = None
+        self._read_by = None
         if self.phase is Phase.OURS:
             return False
         # While we do not listen, or owe the response to an earlier request, the caller is not to blame.
         if self.flow.read_paused or len(self._owed) > (self.phase is Phase.BODY):
             self.deadline = max(self.deadline, now + self.options.body_timeout)
-        bonus = self._body_nbytes / SLOWEST if self.phase is Phase.BODY else 0.0
-        return now > self.deadline + bonus
+        return now > self.deadline
 
     def _reads_too_slowly(self, unread: int, now: float) -> bool:
         """Whether the caller leaves *unread* bytes of its responses lying for longer than it may."""
-        if self._writing_since is None:
-            self._writing_since = now
-            self._written_before = self._outside.written - unread
+        taken = self._outside.written - unread
+        if self._read_by is None:
+            self._read_by, self._taken = now + self.options.write_timeout, taken
         # Its own next turn begins when it has read all that there is.
         own_turn = {Phase.IDLE: self.options.idle_timeout, Phase.CLOSING: LINGER}
         self.deadline = max(self.deadline, now + own_turn.get(self.phase, self.options.body_timeout))
-        taken = self._outside.written - unread - self._written_before
-        return now - self._writing_since > self.options.write_timeout + taken / SLOWEST
+        self._read_by = _extended(self._read_by, taken - self._taken, self.options.write_timeout, now)
+        self._taken = taken
+        return now > self._read_by
 
     def expire(self) -> None:
         """The caller's time is over: say so if a request had begun and it can be heard, and close."""
-        if self.phase in (Phase.IDLE, Phase.CLOSING) or self._writing_since is not None:
+        if self.phase in (Phase.IDLE, Phase.CLOSING) or self._read_by is not None:
             self.transport.abort()
             return
         part = "head" if self.phase is Phase.HEAD else "body"
@@ -361,6 +364,11 @@ class Connection(HttpToolsProtocol):
 def make_protocol(options: GatewaySettings) -> type[Connection]:
     """The protocol class to give to uvicorn as ``http=``."""
     return type("GatewayConnection", (Connection,), {"options": options})
+
+
+def _extended(deadline: float, nbytes: int, timeout: float, now: float) -> float:
+    """*deadline* after *nbytes* more at *now*; no later than that of a caller who begins now, unless it was before."""
+    return max(deadline, min(deadline + nbytes / SLOWEST, now + timeout))
 
 
 def _parser_for(connection: Connection) -> Any:

@@ -22,7 +22,7 @@ from dumbwaiter.gateway.http.heads import read_head
 from dumbwaiter.gateway.http.problems import ProblemError, problem
 from dumbwaiter.gateway.http.sending import json_headers
 from dumbwaiter.gateway.predictions.inputs import Input, empty
-from dumbwaiter.gateway.predictions.uploads import UPLOAD_NBYTES, Uploads
+from dumbwaiter.gateway.predictions.uploads import Uploads, counted
 
 if TYPE_CHECKING:
     from dumbwaiter.blobs.store import BlobStore
@@ -76,9 +76,8 @@ class PresignedUploads:
         self._check(id_, caller.tenant, within=PUT_WITHIN)
         head = read_head(exchange.scope)
         with self._budget.hold() as hold:
-            hold.take(min(UPLOAD_NBYTES, head.declared or UPLOAD_NBYTES))
             chunks = body_chunks(exchange.receive, declared=head.declared, limit=self._limit)
-            await self._store.put_stream(upload_key(id_), chunks)
+            await self._store.put_stream(upload_key(id_), counted(chunks, hold, declared=head.declared))
         exchange.body_was_read = True
         await exchange.respond(204, [], b"")
 

@@ -64,8 +64,7 @@ class Uploads:
         if head.declared is not None and head.declared <= self._threshold:
             return self._whole(head, receive, hold, limit=self._limit, digest=digest)
         content_type = check_type(head.content_type)
-        hold.take(min(UPLOAD_NBYTES, head.declared or UPLOAD_NBYTES))
-        chunks = body_chunks(receive, declared=head.declared, limit=self._limit)
+        chunks = counted(body_chunks(receive, declared=head.declared, limit=self._limit), hold, declared=head.declared)
         return self._stream(content_type, chunks, _hash_of(head.content_type), durable=durable)
 
     async def drop(self, input_: Input) -> None:
@@ -144,6 +143,21 @@ async def read_ahead(chunks: AsyncIterator[bytes], nbytes: int) -> tuple[bytes, 
         if len(begun) > nbytes:
             break
     return bytes(begun), chunks
+
+
+async def counted(chunks: AsyncIterator[bytes], hold: Hold, *, declared: int | None) -> AsyncIterator[bytes]:
+    """*chunks* of an upload, taken through *hold* as they come, up to what one has in memory on its way through.
+
+    Not before: whoever announces an upload and sends nothing must not keep others from theirs.
+    """
+    most = min(UPLOAD_NBYTES, declared or UPLOAD_NBYTES)
+    hold.check(most)
+    nbytes = 0
+    async for chunk in chunks:
+        if nbytes < most:
+            nbytes = min(nbytes + len(chunk), most)
+            hold.ensure(nbytes)
+        yield chunk
 
 
 def _hash_of(content_type: str | None) -> hashlib._Hash:
