@@ -2,8 +2,9 @@
 
 Usage: python benchmarks/gpu_sharing.py [--device cuda:1] [--limit 24GiB] [--seconds 20] [--json | --markdown]
 
-The models take 3/8 and 6/8 of the limit when they run; a neighbour holds the rest of the card. They are served by real
-workers over SQLite, first alone, then together, with more requests waiting than they can answer. Nothing is downloaded.
+The models take 3/8 and 6/8 of the limit when they run. Admission's reserve is left free beside it, a neighbour holds
+the rest of the card. They are served by real workers over SQLite, first alone, then together, with more requests
+waiting than they can answer. Nothing is downloaded.
 It takes less than five minutes. Exit code 1: somebody ran out of memory, or was not answered; 2: there is no such GPU.
 With --device fake:8GiB the same runs on a device that is none, with models that only sleep.
 """
@@ -43,7 +44,7 @@ from dumbwaiter.devices.opening import open_device  # noqa: E402
 from dumbwaiter.devices.sharing import ledger_path  # noqa: E402
 from dumbwaiter.errors import BrokerUnavailableError, DumbwaiterError, QueueNotFoundError  # noqa: E402
 from dumbwaiter.message import Message  # noqa: E402
-from dumbwaiter.policies.admission import Seat  # noqa: E402
+from dumbwaiter.policies.admission import LEAST_RESERVE, RESERVE, Seat  # noqa: E402
 from gpu_sharing_card import Copies, Size  # noqa: E402
 from gpu_sharing_table import Case, Report, Together, described, report_as_markdown, this_machine  # noqa: E402
 
@@ -323,6 +324,11 @@ def limit_for(device: Device, wanted: str | None) -> int:
     return int(min(free * 0.9, 24 * GIB, machine_memory().available / 1.6))
 
 
+def reserve_of(device: Device) -> int:
+    """Bytes that admission gives to nobody: on a large card much of a small limit."""
+    return max(LEAST_RESERVE, math.ceil(RESERVE * device.capacity))
+
+
 def measure(device: Device, folder: Path, limit: int, cases: Sequence[str], seconds: float) -> Report:
     """All of it."""
     started = time.monotonic()
@@ -330,7 +336,7 @@ def measure(device: Device, folder: Path, limit: int, cases: Sequence[str], seco
         sizes = msgspec.convert(answer, dict[str, Size])
     with asked(device, "copies", limit * 3 // 8) as answer:
         copies = msgspec.convert(answer, Copies)
-    with asked(device, "hold", limit):
+    with asked(device, "hold", limit + reserve_of(device)):
         console.print(f"{device.name}: {(device.capacity - device.used()) / GIB:.2f} GiB left for the models")
         bench = Bench(folder, device, sizes)
         try:

@@ -102,7 +102,8 @@ def report_as_markdown(report: Report) -> str:
     """The tables, with what they are of."""
     kind = "**Not a GPU.** Device" if report.is_fake else "Device"
     head = (
-        f"{kind}: {report.device}. The models shared {report.limit / GIB:.2f} GiB, a neighbour held the rest. "
+        f"{kind}: {report.device}. The models shared {report.limit / GIB:.2f} GiB, a neighbour held the rest, but for "
+        "the reserve. "
         f"{report.seconds:g} s each together, half of it alone; {report.took:.0f} s in all. {report.machine}"
     )
     return "\n\n".join((head, _sizes(report), _cases(report), _targets(report)))

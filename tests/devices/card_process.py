@@ -3,8 +3,9 @@
 python card_process.py ADDRESS
 
 ``open``, ``info`` (free and all, as CUDA has it), ``hold N``, ``free`` (the last thing held), ``reserved``, ``peak``,
-``reset``, ``empty``, ``exhaust``, ``compute``, ``fail KIND``, ``synchronize``, ``load N`` (a network of so many bytes),
-``answer``, ``park``, ``wake``, ``storages``.
+``reset``, ``empty``, ``exhaust``, ``compute``, ``fail KIND``, ``synchronize``, ``preparable``,
+``prepare N``, ``aside``, ``is_native``, ``load N`` (a network of so many bytes),
+``answer``, ``touch``, ``graph``, ``park``, ``wake``, ``storages``.
 """
 
 from __future__ import annotations
@@ -132,6 +133,33 @@ class Orders:
         with torch.inference_mode():
             inputs = torch.linspace(-1, 1, 4 * 2048, device="cuda").view(4, 2048)
             return int(self.model["network"](inputs).view(torch.int32).to(torch.int64).sum())
+
+    def aside(self):
+        """Cache 64 MiB for a stream that is not the usual one."""
+        with self.torch.cuda.stream(self.torch.cuda.Stream()):
+            self.torch.empty(1 << 26, dtype=self.torch.uint8, device="cuda")
+
+    def is_native(self):
+        """Whether torch's allocator works as it does by default."""
+        settings = os.environ.get("PYTORCH_ALLOC_CONF", "") + os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "")
+        return "expandable_segments:True" not in settings and "backend" not in settings
+
+    def preparable(self):
+        return self.allocator.preparable()
+
+    def prepare(self, nbytes):
+        self.allocator.prepare(int(nbytes))
+
+    def graph(self):
+        """Capture the network in a CUDA graph, which the model keeps; whether it can be parked then."""
+        torch = self.torch
+        inputs = torch.zeros(4, 2048, device="cuda")
+        with torch.inference_mode():
+            self.model["network"](inputs)
+            self.model["graph"] = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.model["graph"]):
+                self.model["network"](inputs)
+        return self.parking.can_park
 
     def park(self):
         return self._moved(self.parking.park)

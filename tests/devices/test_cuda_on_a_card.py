@@ -19,6 +19,8 @@ from dumbwaiter.testing import eventually
 MIB, GIB = 1 << 20, 1 << 30
 #: The driver rounds, and a kernel that is loaded takes some memory of its own.
 NOISE = 64 * MIB
+#: Torch takes memory in pieces of so much, and may put what comes next into one that it has.
+SEGMENT = 20 * MIB
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
 
 
@@ -77,18 +79,19 @@ def test_looking_from_outside_takes_nothing_and_a_context_a_few_hundred_mebibyte
         assert near(device.used() - before, context, 2 * MIB)
 
 
-async def test_what_a_process_holds_is_seen_from_outside_until_its_cache_is_emptied(device, process):
-    before = device.used()
+def test_what_a_process_holds_is_seen_from_outside_until_its_cache_is_emptied(device, process):
+    before, own = device.used(), process.do("reserved")
+    assert own <= NOISE, "what the library of matrices works in stays"
     process.do("reset")
     process.do("hold", GIB)
-    assert near(device.used() - before, GIB)
-    assert process.do("reserved") == GIB
+    assert near(device.used() - before, GIB, SEGMENT)
+    assert near(process.do("reserved"), own + GIB, SEGMENT)
     process.do("free")
-    assert near(device.used() - before, GIB), "what is cached is kept from others"
-    assert (process.do("reserved"), process.do("peak")) == (GIB, GIB)
+    assert near(device.used() - before, GIB, SEGMENT), "what is cached is kept from others"
+    assert process.do("peak") == process.do("reserved") >= GIB
     process.do("empty")
-    assert process.do("reserved") < NOISE
-    assert near(device.used(), before)
+    assert process.do("reserved") <= own
+    assert near(device.used(), before, SEGMENT)
 
 
 async def test_what_a_killed_process_held_comes_back(device):
@@ -101,6 +104,32 @@ async def test_what_a_killed_process_held_comes_back(device):
         await eventually(lambda: near(device.used(), before), within=10.0)
 
 
+def test_what_was_taken_piece_by_piece_can_be_taken_at_once_unless_it_is_kept_apart(process):
+    if process.do("is_native") is not True:
+        pytest.skip("RULE NOT CHECKED: torch's allocator was told to work in another way here")
+    own = process.do("reserved")
+    for _ in range(8):
+        process.do("hold", GIB // 8)
+    assert process.do("preparable") < NOISE, "it is in use"
+    for _ in range(8):
+        process.do("free")
+    nbytes = process.do("preparable")
+    assert near(nbytes, GIB)
+    process.do("empty")
+    process.do("prepare", nbytes)
+    once = process.do("reserved")
+    assert near(once, own + GIB)
+    for _ in range(8):
+        process.do("hold", GIB // 8)
+    assert process.do("reserved") == once, "all of them were put into that piece"
+    for _ in range(8):
+        process.do("free")
+    process.do("aside")
+    assert process.do("preparable") == 0
+    process.do("empty")
+    assert process.do("reserved") == own
+
+
 # --- too little memory ------------------------------------------------------
 
 
@@ -108,7 +137,7 @@ def test_running_out_of_memory_is_recognised_and_all_of_it_comes_back(device, pr
     before = device.used()
     error = process.do("exhaust")
     assert (error["type"], error["out_of_memory"], error["sticky"]) == ("torch.OutOfMemoryError", True, False)
-    assert "CUDA out of memory" in error["text"]
+    assert "out of memory" in error["text"]
     process.do("empty")
     assert near(device.used(), before)
     assert process.do("compute") is True
@@ -218,3 +247,12 @@ def test_where_others_took_the_room_it_stays_parked_and_wakes_later(device, netw
         assert device.used() - parked < 2 * GIB
         assert network.do("wake")[2] >= GIB
     assert network.do("answer") == network.answer
+
+
+def test_a_network_in_a_cuda_graph_stays_where_it_is(device):
+    with CardProcess(device) as process:
+        process.do("open")
+        process.do("load", 64 * MIB)
+        assert process.do("graph") is False
+        assert process.do("park")[1:] == [0, 0]
+        assert process.do("storages") >= 64 * MIB

@@ -112,6 +112,84 @@ def test_an_interrupted_batch_says_nothing(opened):
     assert call(memory, model, "a")[0].size == 1
 
 
+# --- taken in advance -------------------------------------------------------
+
+
+class InOnePiece(fake.FakeAllocator):
+    """As if the device took long to give memory piece by piece."""
+
+    is_plain = True
+
+    def preparable(self):
+        return self.peak() - 100 * MIB if self.is_plain else 0
+
+    def prepare(self, nbytes):
+        self.prepared = [*getattr(self, "prepared", []), nbytes // MIB]
+        self.take(nbytes)
+        self.give(nbytes)
+
+
+@pytest.fixture
+def allocator(device):
+    allocator = open_allocator(device.address)
+    allocator.__class__ = InOnePiece
+    return allocator
+
+
+def next_turn(memory, model, *inputs):
+    memory.move("empty")
+    return [(one.nbytes // MIB, one.is_exact) for one in call(memory, model, *inputs)]
+
+
+def test_what_the_first_batch_of_a_turn_took_the_last_time_is_taken_at_once(allocator, opened):
+    memory, model = opened(each=10)
+    assert next_turn(memory, model, *"ab") == [(20, True)]
+    assert next_turn(memory, model, *"ab") == [], "it may have needed less"
+    assert call(memory, model, *"ab") == []
+    assert allocator.prepared == [20], "what the first one took is cached now"
+    assert next_turn(memory, model, *"a") == [(10, True)], "that size is new"
+    call(memory, model, *"ab")
+    assert allocator.prepared == [20]
+
+
+def test_a_batch_that_needs_more_than_was_taken_in_advance_is_told(allocator, opened):
+    memory, model = opened(each=10)
+    next_turn(memory, model, *"ab")
+    model.each = 30 * MIB
+    assert next_turn(memory, model, *"ab") == [(60, True)]
+
+
+def test_after_a_minute_a_batch_is_seen_as_it_is_and_may_turn_out_smaller(allocator, opened):
+    memory, model = opened(each=10)
+    next_turn(memory, model, *"ab")
+    model.each = 5 * MIB
+    for _ in range(2):
+        assert next_turn(memory, model, *"ab") == []
+        memory._preparable = {kind: (nbytes, at - 40.0) for kind, (nbytes, at) in memory._preparable.items()}
+    assert next_turn(memory, model, *"ab") == [(10, True)]
+    next_turn(memory, model, *"ab")
+    assert allocator.prepared == [20, 20, 10]
+
+
+def test_what_was_cached_for_something_else_is_not_taken_in_advance(allocator, opened):
+    memory, model = opened(each=10)
+    allocator.is_plain = False
+    for _ in range(2):
+        assert next_turn(memory, model, *"ab") == [(20, True)]
+    assert not hasattr(allocator, "prepared")
+
+
+def test_what_cannot_be_taken_at_once_may_still_fit_piece_by_piece(allocator, opened, device):
+    memory, model = opened(weights=100, each=100)
+    next_turn(memory, model, *"ab")
+    model.each = 50 * MIB
+    kept = fake.hold(device.capacity - device.used() + 200 * MIB - 150 * MIB)
+    memory.move("empty")
+    assert call(memory, model, *"ab")[0].nbytes == 100 * MIB
+    assert allocator.prepared == [200]
+    kept.free()
+
+
 # --- what goes wrong --------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from dumbwaiter.devices.admission import What
 from dumbwaiter.devices.contract import Allocator
@@ -21,6 +21,8 @@ from dumbwaiter.worker.shape_buckets import ANY, bucket_of
 
 _log = logging.getLogger(__name__)
 _LONGEST_SILENCE = 10.0
+#: For so many seconds it is taken for known what a batch takes; then one is seen again as it is by itself.
+_EXACT_FOR = 60.0
 Predict = Callable[[Sequence[Any]], list[Any]]
 
 
@@ -34,11 +36,27 @@ class OutOfRoomError(Exception):
     """The device has no room for the weights, which stay parked. Raised from the framework's own error."""
 
 
+@runtime_checkable
+class Prepares(Protocol):
+    """An allocator on whose device it takes much less time to take memory once than piece by piece."""
+
+    def preparable(self) -> int:
+        """Bytes that are cached now, after a batch, and could as well have been taken in one piece."""
+        ...
+
+    def prepare(self, nbytes: int) -> None:
+        """Have *nbytes* cached, in one piece. Raises the framework's out-of-memory error."""
+        ...
+
+
 class DeviceMemory:
     """The memory of *model*, through *allocator*, whose context is open. Make it once the model is loaded.
 
     *reserved*: bytes that the weights have now, and what else stays when the cache is emptied. What a batch takes
     beyond them is its activation: all of it is seen when nothing was cached at its start, else it is at most that much.
+
+    Where nothing is cached, what a batch like that took the last time is taken at once before it begins, if the
+    allocator Prepares: the first batch of each turn would otherwise pay for every piece.
     """
 
     def __init__(self, allocator: Allocator, model: LoadedModel) -> None:
@@ -47,6 +65,8 @@ class DeviceMemory:
         self._is_awake, self._is_clean = True, False
         self._bucket = ANY
         self._told: set[tuple[str, int]] = set()
+        self._preparable: dict[tuple[str, int], tuple[int, float]] = {}
+        self._in_one_piece = allocator if isinstance(allocator, Prepares) else None
         self._told_at = 0.0
         self._news: list[Observation] = []
         self._lacked_room = False
@@ -56,7 +76,7 @@ class DeviceMemory:
 
     def call(self, predict: Predict, inputs: Sequence[Any]) -> list[Any]:
         """predict(*inputs*), to its end on the device; what that took is kept for take_news() if it tells anything."""
-        outputs, observation, is_new = self._observed(predict, inputs)
+        outputs, observation, is_new = self._observed(predict, inputs, prepares=True)
         now = time.monotonic()
         tells = is_new or observation.is_exact or now - self._told_at >= _LONGEST_SILENCE
         if tells and not any(isinstance(output, Canceled) for output in outputs):
@@ -68,20 +88,42 @@ class DeviceMemory:
         outputs, observation, _ = self._observed(predict, inputs)
         return outputs, observation
 
-    def _observed(self, predict: Predict, inputs: Sequence[Any]) -> tuple[list[Any], Observation, bool]:
+    def _observed(
+        self, predict: Predict, inputs: Sequence[Any], *, prepares: bool = False
+    ) -> tuple[list[Any], Observation, bool]:
         """And whether it needed more than was reserved, or is the first of its kind."""
         allocator, was_clean = self._allocator, self._is_clean
         self._is_clean = False
         self._bucket = bucket_of(inputs)
+        is_prepared = prepares and was_clean and self._prepare(len(inputs))
         allocator.reset_peak()
         before, started = allocator.reserved(), time.monotonic()
         outputs = predict(inputs)
         allocator.synchronize()
         seconds, peak = time.monotonic() - started, allocator.peak()
         # Where nothing is cached, nothing stays.
-        self._is_clean = was_clean and allocator.reserved() == before
-        found = Observation(self._bucket, len(inputs), max(0, peak - self.reserved), seconds, is_exact=was_clean)
-        return outputs, found, peak > before or (found.bucket, found.size) not in self._told
+        self._is_clean = was_clean and not is_prepared and allocator.reserved() == before
+        nbytes, has_grown = max(0, peak - self.reserved), peak > before
+        is_exact = was_clean and (has_grown or not is_prepared)
+        found = Observation(self._bucket, len(inputs), nbytes, seconds, is_exact=is_exact)
+        if self._in_one_piece and was_clean and not is_prepared and nbytes:
+            self._preparable[self._bucket, len(inputs)] = (self._in_one_piece.preparable(), time.monotonic())
+        return outputs, found, has_grown or (found.bucket, found.size) not in self._told
+
+    def _prepare(self, size: int) -> bool:
+        """Whether memory was taken in advance for *size* inputs like these, as much as they needed the last time."""
+        nbytes, at = self._preparable.get((self._bucket, size), (0, 0.0))
+        if not (nbytes and self._in_one_piece and time.monotonic() - at < _EXACT_FOR):
+            return False
+        try:
+            self._in_one_piece.prepare(nbytes)
+        except Exception as error:
+            if not self._allocator.is_out_of_memory(error):
+                raise
+            # Piece by piece it may still fit.
+            self._allocator.empty_cache()
+            return False
+        return True
 
     def _tell(self, observation: Observation, now: float) -> None:
         self._told.add((observation.bucket, observation.size))

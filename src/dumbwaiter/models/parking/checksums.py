@@ -2,7 +2,8 @@
 
 Tensors count how often they were written to, but not every write is counted: none through ``.data`` (which is how
 adapters are merged into weights), none by a batch norm that trains, none by kernels of the user's own, and in inference
-mode none at all. So the bytes themselves are looked at: read where they are, that takes a few percent of a copy's time.
+mode none at all. So the bytes themselves are looked at: read where they are, that takes 4 to 8 % of a copy's time on an
+H100, for pieces of 1 GiB and of 128 MiB.
 """
 
 from __future__ import annotations

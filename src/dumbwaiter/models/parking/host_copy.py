@@ -13,7 +13,7 @@ class HostCopy:
     """A row of bytes that grows and never shrinks.
 
     It is made of slabs whose sizes are powers of two: torch rounds pinned memory up to the next one, so that a piece of
-    4.1 GB would take 8. Pinning takes about as long as copying ten times as much, so no slab is given back.
+    4.1 GB would take 8. Pinning takes as long as copying ten to twenty times as much, so no slab is given back.
     """
 
     def __init__(self, allocate: Callable[[int], Any]) -> None:

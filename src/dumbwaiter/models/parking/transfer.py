@@ -1,7 +1,7 @@
 """What parking asks of torch: the way between a device's memory and the host's.
 
-Storages are torch.UntypedStorage, bytes are one-dimensional tensors of uint8. This was written against torch's
-documentation and runs in the tests with storages on the CPU; on a card it was not run.
+Storages are torch.UntypedStorage, bytes are one-dimensional tensors of uint8. The tests have storages on the CPU for
+a device's, and on a card too where there is one.
 """
 
 from __future__ import annotations
