@@ -24,7 +24,7 @@ $(if $(filter $(BROKER),$(MEASURED)),,$(error BROKER=$(BROKER) is not measured; 
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-faults check format bench docs clean
+.PHONY: help demo serve test test-faults test-image check format bench docs clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -63,6 +63,10 @@ test: $(VENV)/.installed-dev  ## run the test suite (TESTS="tests/cli -x" runs a
 # One at a time: they keep bounds of seconds, and bring processes enough of their own.
 test-faults: $(VENV)/.installed-dev  ## the long trials: kill processes and servers at work (some minutes)
 	@$(BIN)/python -m pytest -m trial $(TESTS)
+
+# Root builds a base with debootstrap first: no registry of images is asked.
+test-image: $(VENV)/.installed-dev  ## build the rendered image and run it, with buildah and podman (root; some minutes)
+	@base=$$(tools/image_base.sh) && IMAGE_BASE="$$base" $(BIN)/python -m pytest -m trial tests/image $(TESTS)
 
 check: $(VENV)/.installed-dev  ## lint, types, layers, spelling, sizes
 	$(BIN)/ruff check

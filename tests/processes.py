@@ -127,10 +127,11 @@ def run_on_terminal(project, *arguments, **variables):
 
 
 class Serving:
-    """`dumbwaiter serve --json` in a project; its events come in by a thread."""
+    """`dumbwaiter serve --json` in a project, or `autoscale`; its events come in by a thread."""
 
-    def __init__(self, project, arguments, variables):
-        command = [sys.executable, "-m", "dumbwaiter", "serve", *arguments, "--port", "0", "--json"]
+    def __init__(self, project, arguments, variables, *, word="serve"):
+        port = ["--port", "0"] if word == "serve" else []
+        command = [sys.executable, "-m", "dumbwaiter", word, *arguments, *port, "--json"]
         self.log = (project / "serve.log").open("ab")
         self.process = subprocess.Popen(
             command, cwd=project, env=environment(**variables), stdout=subprocess.PIPE, stderr=self.log
@@ -192,11 +193,11 @@ class Serving:
 
 @contextlib.contextmanager
 def starting(folder):
-    """Start `dumbwaiter serve ARGUMENTS` in *folder*; whatever is left running at the end is stopped."""
+    """Start `dumbwaiter serve ARGUMENTS` in *folder* (or another *word*); what is left running is stopped at the end."""
     running = []
 
-    def start(*arguments, **variables):
-        running.append(Serving(folder, arguments, variables))
+    def start(*arguments, word="serve", **variables):
+        running.append(Serving(folder, arguments, variables, word=word))
         return running[-1]
 
     try:

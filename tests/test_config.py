@@ -125,7 +125,7 @@ def test_the_memory_broker_keeps_blobs_in_memory_too_unless_told_otherwise():
         ("log_format = 'jsn'\n", 1, ["auto, human, json", "did you mean 'json'"]),
         ("[worker]\ngrace = '5 fortnights'\n", 2, ["worker.grace", "5 fortnights", "30s"]),
         ("[gateway]\nbody_limit = '5 apples'\n", 2, ["gateway.body_limit", "5 apples", "32MiB"]),
-        ("[worker]\ngrace = -1\n", 2, ["worker.grace: expected a duration such as 500ms, 30s, 2m or 1h, not -1"]),
+        ("[worker]\ngrace = -1\n", 2, ["worker.grace: expected a duration such as 500ms, 30s, 2m, 1h or 7d, not -1"]),
         ("lock_duration = 0\n", 1, ["lock_duration: expected a duration ", ", above 0, not 0"]),
         ("[models.cats]\ntarget = 'a:B'\nmax_bach = 3\n", 3, ["models.cats.max_bach", "did you mean 'max_batch'"]),
         ("[models]\ncats = 'a:B'\n", 2, ["models.cats is a table", "[models.cats]"]),
@@ -372,3 +372,76 @@ def test_without_a_word_ledgers_lie_in_memory_where_all_workers_of_this_user_fin
     elsewhere = ledgers_folder(Settings(), in_memory=tmp_path / "nowhere")
     assert elsewhere == Path(tempfile.gettempdir()) / name
     assert not (tmp_path / name).exists()
+
+
+# --- scaling ---
+
+
+def test_a_model_has_the_common_scaling_where_it_says_nothing_of_its_own(tmp_path):
+    write(
+        tmp_path,
+        """
+        [scaling]
+        max_replicas = 4
+        idle_after = "5m"
+        [models.cats]
+        target = "cats:Infer"
+        [models.dogs]
+        target = "dogs:Infer"
+        [models.dogs.scaling]
+        max_replicas = 9
+        signal = "messages"
+        """,
+    )
+    settings = load()
+    cats, dogs = settings.models["cats"].scaling, settings.models["dogs"].scaling
+    assert (cats.is_on, cats.max_replicas, cats.idle_after, cats.signal) == (True, 4, 300.0, "work")
+    assert (dogs.max_replicas, dogs.idle_after, dogs.signal) == (9, 300.0, "messages")
+    assert settings.scaling == cats
+
+
+def test_without_a_most_number_a_model_keeps_its_replicas(tmp_path):
+    write(tmp_path, '[models.cats]\ntarget = "cats:Infer"\nreplicas = 3\n[models.cats.scaling]\nidle_after = 5\n')
+    model = load().models["cats"]
+    assert (model.scaling.is_on, model.replicas) == (False, 3)
+
+
+def test_scaling_is_set_by_variables_and_for_models_of_the_command_line_too(tmp_path):
+    write(tmp_path, '[models.text-embedding]\ntarget = "text:Embed"\n')
+    flags = [Flag("argument 'x'", ("models", "cats", "target"), "cats:Infer")]
+    names = {
+        "DUMBWAITER_SCALING__MAX_REPLICAS": "4",
+        "DUMBWAITER_SCALING__DRAIN_TARGET": "500ms",
+        "DUMBWAITER_SCALING__COLD_START": "2m",
+        "DUMBWAITER_MODELS__TEXT_EMBEDDING__SCALING__MAX_REPLICAS": "2",
+    }
+    models = load(names, flags).models
+    assert (models["cats"].scaling.max_replicas, models["cats"].scaling.drain_target) == (4, 0.5)
+    assert models["cats"].scaling.cold_start == 120.0
+    assert models["text-embedding"].scaling.max_replicas == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[scaling]\nmin_replicas = 3\nmax_replicas = 2\n", "dumbwaiter.toml:2: scaling.min_replicas: 3 is more than"),
+        (
+            '[scaling]\nmin_replicas = 3\n[models.cats]\ntarget = "c:I"\n[models.cats.scaling]\nmax_replicas = 2\n',
+            "dumbwaiter.toml:2: scaling.min_replicas: 3 is more than max_replicas, which is 2",
+        ),
+        (
+            '[models.cats]\ntarget = "c:I"\n[models.cats.scaling]\nmax_replicas = 2\nmin_replicas = 3\n',
+            "dumbwaiter.toml:5: models.cats.scaling.min_replicas: 3 is more than max_replicas, which is 2",
+        ),
+        ('[scaling]\nsignal = "moon"\n', "dumbwaiter.toml:2: scaling.signal: "),
+        ('[models.cats.scaling]\nidle_afte = "1s"\n', "did you mean 'idle_after'?"),
+        ('[scaling]\nlook_every = "0s"\n', "dumbwaiter.toml:2: scaling.look_every: "),
+        ("[scaling]\ncold_start = -1\n", "dumbwaiter.toml:2: scaling.cold_start: "),
+        ("[scaling]\nmax_replicas = 0\n", "dumbwaiter.toml:2: scaling.max_replicas: "),
+        ("[models.cats]\nscaling = 3\n", "dumbwaiter.toml:2: "),
+        ("scaling = 3\n", "dumbwaiter.toml:1: "),
+    ],
+)
+def test_wrong_scaling_is_named_with_its_place(tmp_path, text, said):
+    write(tmp_path, text)
+    assert said in complaint()

@@ -100,7 +100,33 @@ def test_outputs_stand_in_json(content_type, body, expected):
     assert output_as_json(content_type, body) == expected
 
 
-def test_a_long_output_of_a_kept_one_is_a_link():
+def test_a_long_output_of_a_kept_one_is_a_link_that_nobody_takes_for_the_output():
+    long = answer(b"x" * (INLINE_NBYTES + 1), "text/plain")
+    kept = shown(finished(long, id_="p1", model="m", links=links_of("p1")))
+    assert (kept["output"], kept["output_url"]) == (None, "/v1/predictions/p1/output")
+    elsewhere = shown(finished(answer(b"", "text/plain"), id_="p1", model="m", links=links_of("p1"), linked=True))
+    assert (elsewhere["output"], elsewhere["output_url"]) == (None, "/v1/predictions/p1/output")
+
+
+def test_only_a_long_output_of_a_kept_one_has_an_url_of_its_own():
+    assert "output_url" not in shown(finished(answer(b"null"), id_="p1", model="m", links=links_of("p1")))
     long = answer(b"x" * (INLINE_NBYTES + 1), "application/octet-stream")
-    assert shown(finished(long, id_="p1", model="m", links=links_of("p1")))["output"] == "/v1/predictions/p1/output"
-    assert shown(finished(long, id_="p1", model="m"))["output"].startswith("data:")
+    waited_for = shown(finished(long, id_="p1", model="m"))
+    assert waited_for["output"].startswith("data:")
+    assert "output_url" not in waited_for
+
+
+def test_a_failure_that_lies_elsewhere_has_no_output_to_link_to():
+    failure = failed(Message(id="p1"), Failure(code="model-error", message="no"))
+    kept = shown(finished(failure, id_="p1", model="m", links=links_of("p1"), linked=True))
+    assert not {"output", "output_url"} & set(kept)
+
+
+def test_what_nobody_measured_is_not_told_as_zeros():
+    failure = failed(Message(id="p1"), Failure(code="canceled", message="no more"))
+    told = shown(finished(failure, id_="p1", model="m", created_at=1.0, links=links_of("p1")))
+    assert not {"metrics", "started_at"} & set(told)
+    measured = failed(Message(id="p1"), Failure(code="canceled", message="no more"), timings=Timings(device=2.0))
+    told = shown(finished(measured, id_="p1", model="m", created_at=1.0, links=links_of("p1")))
+    assert told["metrics"]["predict_time"] == 2.0
+    assert "started_at" in told

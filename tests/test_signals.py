@@ -46,3 +46,27 @@ def test_one_more_sigterm_after_the_last_work_does_not_kill_and_ctrl_c_does(name
     done = subprocess.run([sys.executable, "-c", IMPATIENCE.format(name=name)], capture_output=True, check=False)
     assert done.returncode == exit_code, done.stderr.decode()
     assert (b"ended" in done.stdout) is (exit_code == 0)
+
+
+RETIREMENT = """
+import asyncio, os, signal
+from dumbwaiter.signals import RETIRE, told_to_retire, told_to_stop
+
+async def main():
+    with told_to_stop() as (stop, _), told_to_retire() as retire:
+        os.kill(os.getpid(), RETIRE)
+        await retire.wait()
+        assert not stop.is_set()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await stop.wait()
+        os.kill(os.getpid(), RETIRE)
+
+asyncio.run(main())
+os.kill(os.getpid(), RETIRE)
+print("ended")
+"""
+
+
+def test_who_is_told_to_retire_is_not_told_to_stop_and_may_be_told_again_as_often_as_one_likes() -> None:
+    done = subprocess.run([sys.executable, "-c", RETIREMENT], capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (0, b"ended\n"), done.stderr.decode()

@@ -253,6 +253,17 @@ class GatewayUnavailableError(GatewayError):
     """The gateway cannot be reached, hung up, or cannot serve now (502, 503); the same call may succeed later."""
 
 
+class PredictionOutOfReachError(GatewayUnavailableError):
+    """The gateway was away for as long as somebody would wait for the kept prediction *id*, which can be asked for
+    again; *error* is what befell the last try.
+    """
+
+    def __init__(self, id_: str, error: GatewayUnavailableError) -> None:
+        self.id = id_
+        detail = f"{error.detail}; it was asked about the kept request {id_}"
+        super().__init__(error.url, detail, status=error.status, code=error.code, retry_after=error.retry_after)
+
+
 class UploadError(DumbwaiterError):
     """The blob store at *url* did not take what a client put there. *status* is that of HTTP, None when there was no
     response; *may_pass*: putting it again may work.

@@ -1,12 +1,13 @@
 """The prediction object: what callers see of a request, in responses, events and webhooks. Pure.
 
 Source of the shape: Replicate's and Cog's HTTP APIs (https://github.com/replicate/cog/blob/main/docs/http.md). JSON and
-text outputs stand in it as JSON values; bytes such as pictures as a ``data:`` URL, or as a link where they are long.
+text outputs stand in it as JSON values; bytes such as pictures as a ``data:`` URL. Of a kept one a long output does not
+stand in it: `output` is null, and `output_url`, which is there only then, says where it is.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -19,11 +20,14 @@ from dumbwaiter.message import Failure, Message, Timings
 CANCELED = "canceled"
 """The failure code of a request that was cancelled."""
 INLINE_NBYTES = 1024 * 1024
-"""Longer outputs stand in a kept prediction as a link."""
+"""Longer outputs do not stand in a kept prediction; it links to them."""
 
 Status = Literal["starting", "processing", "succeeded", "failed", "canceled"]
 FINAL = frozenset({"succeeded", "failed", "canceled"})
 
+UNMEASURED = Timings()
+"""Of what no worker had in hand, such as what was cancelled while it waited."""
+_NULL = msgspec.Raw(b"null")
 _encode_json = msgspec.json.Encoder().encode
 
 
@@ -54,12 +58,17 @@ class PredictionFailure(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """Times are RFC 3339 text. *queue_position* counts those that are served before it, where the broker knows."""
+    """Times are RFC 3339 text. *queue_position* counts those that are served before it, where the broker knows.
+
+    *output_url* is there where an output is too long for *output*, which is null then: a link in its place would be
+    taken for a text that the model wrote.
+    """
 
     id: str
     model: str
     status: Status
     output: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    output_url: str | None = None
     error: PredictionFailure | None = None
     metrics: Metrics | None = None
     created_at: str | None = None
@@ -81,7 +90,7 @@ def links_of(id_: str, public_url: str | None = None) -> Links:
 
 
 def unfinished(
-    id_: str, model: str, *, created_at: float, started: bool, links: Links, position: int | None = None
+    id_: str, model: str, *, created_at: float, started: bool, links: Links | None, position: int | None = None
 ) -> Prediction:
     """A kept prediction that has no answer yet."""
     return Prediction(
@@ -95,19 +104,30 @@ def unfinished(
 
 
 def finished(
-    answer: Message, *, id_: str, model: str, created_at: float | None = None, links: Links | None = None
+    answer: Message,
+    *,
+    id_: str,
+    model: str,
+    created_at: float | None = None,
+    links: Links | None = None,
+    linked: bool = False,
 ) -> Prediction:
-    """The prediction that *answer* ends. The same arguments give the same bytes, in whichever process."""
+    """The prediction that *answer* ends. The same arguments give the same bytes, in whichever process.
+
+    *linked*: the output, which is long, is not in *answer*; the object of a kept one, which has *links*, tells where.
+    """
     timings = timings_of(answer)
     failure = failure_of(answer)
+    output_url = links.output if links and failure is None and (linked or len(answer.body) > INLINE_NBYTES) else None
     began = None if answer.time is None or not timings.device else answer.time - timings.device
     return Prediction(
         id=id_,
         model=model,
         status=status_of(failure),
-        output=msgspec.UNSET if failure else msgspec.Raw(_output(answer, links)),
+        output=msgspec.UNSET if failure else _NULL if output_url else _output(answer),
+        output_url=output_url,
         error=None if failure is None else shown_failure(failure),
-        metrics=metrics_of(timings),
+        metrics=None if failure and timings == UNMEASURED else metrics_of(timings),
         created_at=None if created_at is None else format_time(created_at),
         started_at=None if began is None or links is None else format_time(began),
         completed_at=None if answer.time is None or links is None else format_time(answer.time),
@@ -150,7 +170,5 @@ def output_as_json(content_type: str | None, body: bytes) -> bytes:
     return _encode_json(data_urls.write(content_type, body))
 
 
-def _output(answer: Message, links: Links | None) -> Any:
-    if links is not None and len(answer.body) > INLINE_NBYTES:
-        return _encode_json(links.output)
-    return output_as_json(answer.content_type, answer.body)
+def _output(answer: Message) -> msgspec.Raw:
+    return msgspec.Raw(output_as_json(answer.content_type, answer.body))

@@ -1,4 +1,4 @@
-"""Signals: being told to stop by one (SIGTERM or SIGINT; the second one hurries), and having died of one."""
+"""Signals: to be told to stop by one (SIGTERM or SIGINT; the second one hurries) or to retire, and to die of one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import signal
 from collections.abc import Iterator
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
+RETIRE = signal.SIGUSR1
+"""To a worker: take nothing more, finish what runs, however long that takes, and leave. SIGTERM then still stops it."""
 #: What a process dies of by its own fault; the names of the others say enough.
 _FAULTS = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGSYS)
 
@@ -39,6 +41,23 @@ def told_to_stop(
             # It ends anyway. One more SIGTERM from an impatient supervisor must not make a death of a clean exit;
             # Ctrl-C still breaks off what hangs.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def told_to_retire(retire: asyncio.Event | None = None) -> Iterator[asyncio.Event]:
+    """The event to heed: the one given or else one that RETIRE to this process sets. Afterwards it is deaf to that."""
+    if retire is not None:
+        yield retire
+        return
+    by_signal = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(RETIRE, by_signal.set)
+    try:
+        yield by_signal
+    finally:
+        loop.remove_signal_handler(RETIRE)
+        # By default it kills. Who is told to retire while it ends anyway ends well.
+        signal.signal(RETIRE, signal.SIG_IGN)
 
 
 def describe_exit(exit_code: int) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from dumbwaiter.answers import failure_of, succeeded
+from dumbwaiter.answers import failure_of, succeeded, timings_of
 from dumbwaiter.asking import cancel
-from dumbwaiter.blobs import open_store
+from dumbwaiter.blobs import events, open_store
 from dumbwaiter.blobs.results import load_result, save_result
 from dumbwaiter.message import Message, Timings
 
@@ -47,3 +49,13 @@ async def test_a_long_output_stays_in_the_store(store):
 
 async def test_a_second_cancelling_changes_nothing(store):
     assert await cancel(store, "r1") == await cancel(store, "r1")
+
+
+async def test_what_ran_says_for_how_long_it_did(store):
+    event = events.Event(id=events.event_id(events.new_attempt(1, time.time() - 5.0), events.FIRST), event="start")
+    await events.append(store, "r1", [event])
+    assert 5.0 <= timings_of(await cancel(store, "r1")).device < 60.0
+
+
+async def test_what_waited_tells_no_times(store):
+    assert timings_of(await cancel(store, "r1")) == Timings()

@@ -25,6 +25,19 @@ async def test_what_is_put_comes_back_unchanged_and_can_be_replaced(store: BlobS
         assert await store.get("claims/a") == data + b"2"
 
 
+async def test_other_bytes_are_another_version_and_reading_changes_none(store: BlobStore):
+    versions = set()
+    for data in (b"one", b"two", b"three"):
+        await store.put("uploads/a", data)
+        versions.add(await store.version("uploads/a"))
+        assert await store.get("uploads/a") == data
+        await store.copy("uploads/a", "claims/a")
+        versions.add(await store.version("uploads/a"))
+    assert len(versions) == 3
+    with pytest.raises(BlobNotFoundError):
+        await store.version("uploads/b")
+
+
 async def test_a_look_at_a_store_that_is_there_writes_nothing(store: BlobStore):
     await store.check()
     assert await store.list("") == []

@@ -201,6 +201,25 @@ async def test_only_the_failure_that_was_meant_is_forgotten(store: BlobStore, th
     assert await store.list("") == left
 
 
+async def test_the_answer_that_a_double_brings_while_a_failure_is_forgotten_keeps_its_body(
+    store: BlobStore, monkeypatch
+):
+    failure = msgspec.structs.replace(answer(b'{"detail":"' + b"large" * 100 + b'"}'), type=PREDICTION_FAILED)
+    await save_result(store, "r1", failure, threshold=64)
+    mark = await failure_mark(store, "r1")
+    delete = store.delete
+
+    async def late(key):
+        await delete(key)
+        if key == result_key("r1"):
+            await save_result(store, "r1", answer(b"large" * 100), threshold=64)
+
+    monkeypatch.setattr(store, "delete", late)
+    await forget_failure(store, "r1", mark)
+    assert (await load_result(store, "r1")).body == b"large" * 100
+    assert len(await store.list("result-bodies/")) == 1, "that of the failure is gone"
+
+
 async def test_a_store_that_cannot_take_a_result_says_so(local: BlobStore, tmp_path):
     (tmp_path / "blobs").write_text("a file where the folder should be")
     with pytest.raises(BlobError, match="cannot write blob 'results/r1'"):

@@ -131,7 +131,7 @@ def test_a_failure_is_one_line_and_exit_code_1_and_debug_shows_where(run, projec
     plain, debug = run(*arguments), run(*arguments, DUMBWAITER_DEBUG="1")
     assert plain.returncode == debug.returncode == 1
     assert plain.stderr == (
-        f"dumbwaiter: error: no queue named 'nowhere'; there are none yet on sqlite:{project}/.dumbwaiter/queue.db;"
+        f"dumbwaiter: error: there are no queues here: no sqlite:{project}/.dumbwaiter/queue.db;"
         " go to the project's folder, name its --broker, or start a worker first\n"
     )
     assert debug.stderr.startswith("Traceback (most recent call last):")
@@ -154,7 +154,7 @@ def test_a_reader_that_has_enough_is_no_error(project):
     """`dumbwaiter ... | head -0`: no traceback, and no complaint of the interpreter's."""
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-m", "dumbwaiter", "queues", "--json"]
+    command = [sys.executable, "-m", "dumbwaiter", "version"]
     done = subprocess.run(
         command, cwd=project, env=environment(), stdout=writer, stderr=subprocess.PIPE, timeout=50, check=False
     )
@@ -184,3 +184,30 @@ async def test_an_interrupted_command_exits_with_130_and_no_traceback(reading):
 
     await eventually(interrupted, within=30.0, every=0.3)
     assert (reading.returncode, reading.stderr.read().strip()) == (130, b"")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("queues",),
+        ("queues", "--json"),
+        ("dead-letters", "list"),
+        ("dead-letters", "show", "shout", "1"),
+        ("dead-letters", "redrive", "shout", "--all"),
+        ("dead-letters", "purge", "shout", "--all", "--yes"),
+        ("submit", "shout", "x"),
+        ("submit", "shout", "x", "--no-wait"),
+        ("result", "0123"),
+        ("cancel", "0123"),
+    ],
+    ids=" ".join,
+)
+def test_in_the_wrong_folder_a_command_says_so_and_leaves_nothing_there(run, project, arguments):
+    before = sorted(project.iterdir())
+    shown = run(*arguments)
+    assert (shown.returncode, shown.stdout) == (1, "")
+    assert shown.stderr == (
+        f"dumbwaiter: error: there are no queues here: no sqlite:{project}/.dumbwaiter/queue.db;"
+        " go to the project's folder, name its --broker, or start a worker first\n"
+    )
+    assert sorted(project.iterdir()) == before

@@ -60,6 +60,8 @@ async def test_an_unknown_queue_is_told_with_those_that_there_are(run, filled):
 
 
 async def test_without_any_queue_it_says_how_one_comes_to_be(run, project):
+    async with open_broker(f"sqlite:{project}/.dumbwaiter/queue.db"):
+        pass
     shown = run("queues")
     assert shown.returncode == 0
     assert shown.stdout == (

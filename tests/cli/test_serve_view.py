@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from dumbwaiter.autoscale import Scaled
 from dumbwaiter.cli.serve_view import ServeView
 from dumbwaiter.cli.status_pipe import Report
 from dumbwaiter.cli.supervisor import Child, Plan
@@ -228,3 +229,34 @@ async def test_on_a_terminal_progress_shows_then_the_addresses_and_ctrl_c_ends_i
         code = terminal.finish()
     assert code == 0
     assert terminal.shown.endswith("stopped\n")
+
+
+SCALED = Scaled(model="cats", before=1, after=4, why="backlog", work=25.3, offered=0.5512)
+
+
+def test_a_change_of_the_number_of_workers_is_told_with_its_reason(capsys):
+    with view_of("cats") as view:
+        view.scaled(SCALED)
+    assert "cats: 1 -> 4 workers (backlog; work 25.3 s, load 0.551)\n" in capsys.readouterr().err
+
+
+def test_programs_get_it_as_numbers_and_hear_when_one_has_left(capsys):
+    with view_of("cats", as_json=True) as view:
+        view.scaled(SCALED)
+        view.left(view.children[1])
+    assert events(capsys)[:2] == [
+        {"event": "scaled", "model": "cats", "from": 1, "to": 4, "why": "backlog", "work": 25.3, "offered": 0.5512},
+        {"event": "left", "name": "cats"},
+    ]
+
+
+def test_one_that_left_is_not_waited_for(capsys):
+    with view_of("cats", "dogs") as view:
+        for name in ("gateway", "cats", "courier"):
+            address = "http://127.0.0.1:8080" if name == "gateway" else ""
+            report(view, name, "ready", address=address, signature=TEXT if name == "cats" else {})
+        assert capsys.readouterr().out == ""
+        dogs = next(child for child in view.children if child.plan.name == "dogs")
+        view.children.remove(dogs)
+        view.left(dogs)
+        assert capsys.readouterr().out.startswith("dumbwaiter is ready after ")

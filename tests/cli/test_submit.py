@@ -64,6 +64,16 @@ def test_a_failed_answer_is_told_with_its_reason_and_the_others_are_answered(ser
     assert (good["status"], good["output"]) == ("succeeded", 2)
 
 
+@pytest.mark.parametrize("options", [(), ("--stream",)])
+def test_a_refused_text_that_may_be_a_mistyped_file_is_told_so(served, options):
+    shown = served.run("submit", "add", "numbrs", *options)
+    assert shown.returncode == 1
+    assert "bad-input: " in shown.stderr
+    assert shown.stderr.endswith("; no file is named 'numbrs', so it was sent as a text\n")
+    assert "no file" not in served.run("submit", "add", "--text", "numbrs", *options).stderr
+    assert "no file" not in served.run("submit", "add", "--data", "[1]", *options).stderr
+
+
 def test_without_waiting_the_id_is_printed_and_the_result_is_fetched_later(served):
     left = served.run("submit", "shout", "--no-wait", "later")
     assert left.returncode == 0
@@ -120,7 +130,7 @@ def test_an_unknown_model_is_told_with_those_that_there_are(served):
 def test_without_any_queue_it_says_where_it_looked_and_what_to_do(run, project):
     shown = run("submit", "shout", "x")
     assert shown.returncode == 1
-    assert f"no queue named 'shout'; there are none yet on sqlite:{project}/.dumbwaiter/queue.db; " in shown.stderr
+    assert f"there are no queues here: no sqlite:{project}/.dumbwaiter/queue.db; " in shown.stderr
     assert "; go to the project's folder, name its --broker, or start a worker first" in shown.stderr
 
 
@@ -240,7 +250,7 @@ def test_json_is_one_line_per_answer_on_a_terminal_too(served):
         ([""], "an input is empty: name a file, - for standard input, or a text; is a variable unset? see: "),
         ([], "no input; give a file, - for standard input, a text, or --data JSON; see: dumbwaiter submit --help"),
         (["--data", "{"], "--data '{' is not JSON: "),
-        (["x", "--wait", "soon"], "--wait': expected a duration such as 500ms, 30s, 2m or 1h, not 'soon'"),
+        (["x", "--wait", "soon"], "--wait': expected a duration such as 500ms, 30s, 2m, 1h or 7d, not 'soon'"),
     ],
 )
 def test_wrong_inputs_are_refused_before_anything_is_sent(served, arguments, complaint):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -237,3 +238,12 @@ def test_a_gateway_that_is_not_there_is_named(served):
     shown = served.run("submit", "shout", "--gateway", "http://127.0.0.1:9", "x y")
     assert shown.returncode == 1
     assert "gateway http://127.0.0.1:9: nothing listens there; check host and port, and that it runs" in shown.stderr
+
+
+def test_a_gateway_that_is_away_is_told_with_the_command_that_asks_again(run):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    shown = run("result", "--wait", "1s", "--gateway", url, "0abc")
+    assert (shown.returncode, shown.stdout) == (1, "")
+    assert "it was asked about the kept request 0abc; when it is back: " in shown.stderr
+    assert f": dumbwaiter result --gateway {url} --wait 60s 0abc\n" in shown.stderr

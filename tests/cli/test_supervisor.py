@@ -9,8 +9,11 @@ import signal
 import psutil
 import pytest
 
+from dumbwaiter.blobs import open_store
+from dumbwaiter.brokers import open_broker
 from dumbwaiter.cli.supervisor import Plan, Supervisor
-from dumbwaiter.config import Settings
+from dumbwaiter.config import Settings, load_settings
+from dumbwaiter.message import Message
 from dumbwaiter.testing import eventually
 from processes import family, gone, make_project, starting
 
@@ -111,6 +114,7 @@ class Listener:
         self.deaths = []
         self.lines = []
         self.said_when_ready = {}
+        self.gone = []
 
     def started(self, child):
         assert child.process.pid
@@ -125,6 +129,9 @@ class Listener:
 
     def died(self, child, why, delay):
         self.deaths.append((child.plan.name, why, delay))
+
+    def left(self, child):
+        self.gone.append(child.plan.name)
 
 
 async def test_a_process_that_wrong_usage_ends_is_given_up_on_and_ends_all(project, monkeypatch):
@@ -158,3 +165,96 @@ async def test_lines_of_any_length_are_passed_on(project, monkeypatch):
     option = "--" + "x" * 100_000
     assert await Supervisor([Plan("wordy", None, ["gateway", option], role="gateway")], listener, Settings()).run() == 1
     assert listener.lines == [f"dumbwaiter: error: no such option '{option}'; see: dumbwaiter gateway --help"]
+
+
+def worker(name, *arguments):
+    return Plan(name, "slow", ["worker", "slow=light:Slow", *arguments], comes_and_goes=True)
+
+
+def named(supervisor, name):
+    return next(child for child in supervisor.children if child.plan.name == name)
+
+
+async def settled(store, id_):
+    from dumbwaiter.blobs.results import load_result
+    from dumbwaiter.errors import BlobNotFoundError
+
+    try:
+        return await load_result(store, id_)
+    except BlobNotFoundError:
+        return None
+
+
+async def test_workers_come_and_go_while_it_runs_and_a_batch_is_never_interrupted(project, monkeypatch):
+    monkeypatch.chdir(project)
+    listener, settings = Listener(), load_settings(None, environ={})
+    supervisor = Supervisor([worker("one", "--grace", "500ms")], listener, settings)
+    running = asyncio.create_task(supervisor.run())
+    supervisor.add(worker("two"))
+    await eventually(lambda: listener.said_when_ready.keys() >= {"one", "two"}, within=30.0)
+    supervisor.retire(named(supervisor, "two"))
+    await eventually(lambda: listener.gone == ["two"], within=20.0)
+    async with open_broker(settings.broker) as broker:
+        await broker.send("slow", [Message(id="long", body=b"2", content_type="text/plain")])
+        await eventually((project / "slow.started").exists, within=20.0)
+        supervisor.retire(named(supervisor, "one"))
+        supervisor.retire(named(supervisor, "one"))
+        answer = await eventually(lambda: settled(open_store(settings.blobs), "long"), within=20.0)
+        assert answer.body == b"2"
+    await eventually(lambda: listener.gone == ["two", "one"], within=20.0)
+    assert (supervisor.children, listener.deaths) == ([], [])
+    assert not running.done(), "without any child it goes on: the next one may come"
+    supervisor.stop.set()
+    assert await running == 0
+    supervisor.add(worker("late"))
+    assert supervisor.children == []
+
+
+async def test_one_that_is_retired_before_it_has_said_anything_ends_too(project, monkeypatch):
+    monkeypatch.chdir(project)
+    listener = Listener()
+    supervisor = Supervisor([], listener, Settings())
+    running = asyncio.create_task(supervisor.run())
+    supervisor.add(worker("one"))
+    supervisor.retire(named(supervisor, "one"))
+    await eventually(lambda: listener.gone == ["one"], within=20.0)
+    supervisor.add(worker("two"))
+    await eventually(lambda: named(supervisor, "two").process, within=20.0)
+    supervisor.retire(named(supervisor, "two"))
+    await eventually(lambda: listener.gone == ["one", "two"], within=20.0)
+    assert listener.deaths == []
+    supervisor.stop.set()
+    assert await running == 0
+
+
+async def test_one_that_comes_and_goes_is_started_again_ever_more_slowly_and_ends_nobody_else(project, monkeypatch):
+    """Also when its settings are wrong, which somebody may have written while it ran."""
+    monkeypatch.chdir(project)
+    listener = Listener()
+    plan = Plan("wrong", "slow", ["worker", "--no-such-option"], comes_and_goes=True)
+    supervisor = Supervisor([plan], listener, Settings())
+    running = asyncio.create_task(supervisor.run())
+    await eventually(lambda: len(listener.deaths) == 3, within=30.0)
+    assert listener.deaths == [("wrong", "exited with code 2", delay) for delay in (0.5, 1.0, 2.0)]
+    (child,) = supervisor.children
+    assert child.last_words == "exited with code 2"
+    supervisor.retire(child)
+    await eventually(lambda: listener.gone == ["wrong"], within=1.5, what="its end, before its next start")
+    assert len(listener.deaths) == 3
+    supervisor.stop.set()
+    assert await running == 0
+
+
+async def test_when_all_stop_one_that_retires_gets_the_grace_and_no_more(project, monkeypatch):
+    monkeypatch.chdir(project)
+    listener, settings = Listener(), load_settings(None, environ={"DUMBWAITER_WORKER__GRACE": "1s"})
+    supervisor = Supervisor([worker("one", "--grace", "1")], listener, settings)
+    running = asyncio.create_task(supervisor.run())
+    await eventually(lambda: "one" in listener.said_when_ready, within=30.0)
+    async with open_broker(settings.broker) as broker:
+        await broker.send("slow", [Message(id="endless", body=b"1000", content_type="text/plain")])
+        await eventually((project / "slow.started").exists, within=20.0)
+        supervisor.retire(named(supervisor, "one"))
+        supervisor.stop.set()
+        assert await running == 0
+        assert (await broker.stats("slow")).ready == 1, "handed back"

@@ -12,9 +12,10 @@ from dumbwaiter.blobs import open_store
 from dumbwaiter.blobs.events import Event, append, event_id
 from dumbwaiter.blobs.results import save_result
 from dumbwaiter.client.broker_door import BrokerDoor
-from dumbwaiter.client.door import Cancellation
-from dumbwaiter.errors import BrokerClosedError, BrokerUnavailableError
+from dumbwaiter.client.door import Cancellation, PredictionStatus
+from dumbwaiter.errors import BrokerClosedError, BrokerUnavailableError, PredictionTimeoutError
 from dumbwaiter.message import Message, Timings
+from dumbwaiter.policies.polling import Pace
 
 pytestmark = pytest.mark.anyio
 
@@ -81,3 +82,55 @@ async def test_a_broker_that_is_away_keeps_nobody_from_cancelling(store, monkeyp
         monkeypatch.setattr(door._broker, "queues", away)
         assert await door.cancel("r1") is Cancellation.UNKNOWN
         assert (await door.status("r1", None)).status == "canceled"
+
+
+@pytest.mark.parametrize("verb", ["ask", "submit", "submit and keep"])
+@pytest.mark.parametrize("comes_back", [True, False])
+async def test_a_large_request_lies_in_the_store_once_however_often_it_is_sent(store, monkeypatch, verb, comes_back):
+    monkeypatch.setattr("dumbwaiter.asking.repeating._PACE", Pace(0.01, 0.01))
+    async with door_to(store) as door:
+        await door._broker.create_queue("echo")
+        send, tries = door._broker.send, []
+
+        async def away_at_first(queue, messages, *, delay=0.0):
+            tries.append([message.data_ref for message in messages])
+            if not comes_back or len(tries) < 4:
+                raise BrokerUnavailableError("it is away")
+            await send(queue, messages, delay=delay)
+
+        monkeypatch.setattr(door._broker, "send", away_at_first)
+        message = Message(id="r1", body=b"x" * 5000, content_type="text/plain")
+        if verb == "ask":
+            with pytest.raises(PredictionTimeoutError if comes_back else BrokerUnavailableError):
+                await door.ask("echo", message, timeout=0.5)
+        elif comes_back:
+            assert (await door.submit("echo", message, keep=verb == "submit and keep", timeout=20.0)).id == "r1"
+        else:
+            with pytest.raises(BrokerUnavailableError, match="was tried"):
+                await door.submit("echo", message, keep=verb == "submit and keep", timeout=0.5)
+    (claim,) = await store.list("claims/")
+    assert len(tries) >= 4
+    assert tries == [[f"blob:{claim}"]] * len(tries)
+
+
+async def test_without_a_timeout_a_request_is_submitted_once(store, monkeypatch):
+    async with door_to(store) as door:
+        tries = []
+
+        async def away(queue, messages, *, delay=0.0):
+            tries.append(queue)
+            raise BrokerUnavailableError("it is away")
+
+        monkeypatch.setattr(door._broker, "send", away)
+        with pytest.raises(BrokerUnavailableError):
+            await door.submit("echo", Message(id="r1"), keep=True)
+    assert tries == ["echo"]
+
+
+async def test_what_began_and_waits_again_has_the_same_status_as_at_a_gateway(store):
+    async with door_to(store) as door:
+        await door._broker.create_queue("echo")
+        await door.submit("echo", Message(id="r1"), keep=True)
+        assert await door.status("r1", "echo") == PredictionStatus(status="starting", queue_position=0)
+        await append(store, "r1", EVENTS[:1])
+        assert await door.status("r1", "echo") == PredictionStatus(status="processing")

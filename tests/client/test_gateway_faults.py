@@ -16,6 +16,7 @@ from dumbwaiter.errors import (
     GatewayError,
     GatewayUnavailableError,
     PredictionError,
+    PredictionOutOfReachError,
     PredictionTimeoutError,
 )
 from dumbwaiter.policies import repeating
@@ -279,6 +280,32 @@ async def test_a_password_in_the_url_is_not_shown(unused_port):
     assert "secret" not in str(caught.value)
 
 
+# --- kept results ---
+
+
+async def test_a_kept_result_is_looked_for_however_often_its_gateway_is_away_meanwhile(pauses):
+    away = [problem(503, "shutting-down", retry_after=1), None] * 8
+    for timeout in (30, None):
+        async with serving(in_turn(*away, succeeds())) as server, AsyncClient(server.url(""), retries=1) as client:
+            assert await client.result("7", timeout) == "ok"
+        assert len(server.asked) == 17
+
+
+async def test_whoever_wants_no_repetition_gets_none_for_kept_results_either(pauses):
+    async with serving(in_turn(None, succeeds())) as server, AsyncClient(server.url(""), retries=0) as client:
+        with pytest.raises(GatewayUnavailableError):
+            await client.result("7", 30)
+
+
+async def test_a_gateway_that_stays_away_until_patience_ends_is_told_with_the_id():
+    async with serving(in_turn(None)) as server, AsyncClient(server.url("")) as client:
+        with pytest.raises(
+            PredictionOutOfReachError, match="it hung up .*; it was asked about the kept request 7"
+        ) as caught:
+            await client.result("7", 0.8)
+        assert (caught.value.id, len(server.asked) > 2) == ("7", True)
+
+
 # --- streams ---
 
 
@@ -315,7 +342,7 @@ async def test_a_stream_that_is_cut_goes_on_where_it_was_cut(pauses):
     assert looked == [None, "1-2", "1-2", "1-3"]
 
 
-async def test_a_stream_that_breaks_after_a_long_silence_was_alive_and_uses_up_no_repetition(pauses, monkeypatch):
+async def test_a_stream_that_breaks_after_a_long_silence_was_alive_and_is_opened_again_soon(pauses, monkeypatch):
     monkeypatch.setattr(repeating, "STEADY_AFTER", -1.0)
     accepted = response(202, b'{"id":"7","status":"starting"}', content_type="application/json")
     quiet = stream_of(("", "message", ""))
@@ -330,9 +357,29 @@ async def test_a_stream_that_breaks_after_a_long_silence_was_alive_and_uses_up_n
     async with serving(answer) as server, AsyncClient(server.url(""), retries=1) as client:
         assert [output async for output in client.stream("m", "x")] == ["soup"]
     assert streams == []
+    assert [attempt for attempt, _ in pauses] == [1] * 5
 
 
-async def test_a_stream_that_is_cut_again_and_again_is_an_error_and_the_request_is_cancelled(pauses):
+async def test_a_stream_goes_on_through_an_outage_that_is_longer_than_its_repetitions(pauses):
+    accepted = response(202, b'{"id":"7","status":"starting"}', content_type="application/json")
+    away = [None, problem(503, "shutting-down", retry_after=1)] * 8
+    streams = [stream_of(("1-1", "output", '"a"')), *away, stream_of(("1-2", "output", '"b"')), *away]
+    streams.append(stream_of(("completed", "completed", '{"id":"7","status":"succeeded"}')))
+
+    async def answer(asked, writer):
+        if not asked.path.endswith("/events"):
+            writer.write(accepted if asked.method == "POST" else response(200, b'["a","b"]', content_type="a/json"))
+        elif (data := streams.pop(0)) is None:
+            writer.close()
+        else:
+            writer.write(data)
+
+    async with serving(answer) as server, AsyncClient(server.url(""), retries=1) as client:
+        assert [output async for output in client.stream("m", "x", timeout=30)] == ["a", "b"]
+    assert streams == []
+
+
+async def test_a_stream_that_is_cut_until_patience_ends_is_an_error_with_its_id_and_the_request_is_cancelled():
     accepted = response(202, b'{"id":"7","status":"starting"}', content_type="application/json")
 
     async def answer(asked, writer):
@@ -341,8 +388,11 @@ async def test_a_stream_that_is_cut_again_and_again_is_an_error_and_the_request_
         else:
             writer.write(accepted)
 
-    async with serving(answer) as server, AsyncClient(server.url(""), retries=2) as client:
-        with pytest.raises(GatewayUnavailableError, match="the events of 7 ended early; ask again"):
-            await anext(client.stream("m", "x"))
-    assert [asked.path for asked in server.asked].count("/v1/predictions/7/events") == 3
+    async with serving(answer) as server, AsyncClient(server.url(""), retries=1) as client:
+        with pytest.raises(
+            PredictionOutOfReachError, match="the events of 7 ended early; .* about the kept request 7"
+        ) as caught:
+            await anext(client.stream("m", "x", timeout=1.0))
+        assert caught.value.id == "7"
+    assert [asked.path for asked in server.asked].count("/v1/predictions/7/events") > 2
     assert server.asked[-1].path == "/v1/predictions/7/cancel"

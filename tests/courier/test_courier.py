@@ -136,7 +136,9 @@ async def test_a_long_output_is_a_link_in_a_webhook_and_whole_in_a_reply(broker,
     links = links_of(request.id)
     same = finished(answer, id_=request.id, model="echo", created_at=created_at(request.id), links=links)
     assert bodies["/hook"] == encode_prediction(same)
-    assert (json.loads(bodies["/hook"])["output"] == links.output) == (nbytes > INLINE_NBYTES)
+    told = json.loads(bodies["/hook"])
+    assert told.get("output_url") == (links.output if nbytes > INLINE_NBYTES else None)
+    assert (told["output"] is None) == (nbytes > INLINE_NBYTES)
     assert bodies["/reply"] == b"x" * nbytes
 
 
@@ -162,6 +164,13 @@ async def test_an_id_that_no_gateway_gave_out_has_no_links(broker, store, courie
     assert (told["id"], told["output"], "urls" in told) == ("made up/by hand", "HELLO", False)
 
 
+async def progress(broker, request, event, prediction=b'{"status":"processing","output":[1,"\\u00e9"]}', occasion="1"):
+    """What a worker does while a request runs."""
+    request = msgspec.structs.replace(request, extensions={**request.extensions, "webhookevents": "start,output"})
+    told = notification.progressed(request, event, prediction, model="echo", occasion=occasion)
+    await broker.send(WEBHOOKS_QUEUE, told)
+
+
 async def test_progress_is_sent_as_the_worker_wrote_it_and_dropped_after_a_few_tries(broker, courier, monkeypatch):
     now_again(monkeypatch)
     statuses = iter([200, 500, 500, 500, 500])
@@ -171,14 +180,50 @@ async def test_progress_is_sent_as_the_worker_wrote_it_and_dropped_after_a_few_t
 
     async with serving(answer) as server:
         courier()
-        request = a_request(server.url())
-        request = msgspec.structs.replace(request, extensions={**request.extensions, "webhookevents": "start,output"})
+        request = a_request(server.url(), id_="made up/by hand")
         for event in ("start", "output", "logs"):
-            told = notification.progressed(request, event, b'{"status":"processing"}', model="echo", occasion="1")
-            await broker.send(WEBHOOKS_QUEUE, told)
+            await progress(broker, request, event)
             await eventually(lambda: empty(broker))
-    assert [asked.body for asked in server.asked] == [b'{"status":"processing"}'] * 4
+    assert [asked.body for asked in server.asked] == [b'{"status":"processing","output":[1,"\\u00e9"]}'] * 4
     assert len({asked.headers["webhook-id"] for asked in server.asked}) == 2
+
+
+async def test_progress_has_the_links_that_the_end_will_have(broker, store, courier):
+    async with serving(always(response())) as server:
+        courier(public_url="https://api.example.com")
+        for id_ in (None, "made up/by hand"):
+            request = a_request(server.url(), id_=id_)
+            before = b'{"status":"processing","urls":{"get":"/elsewhere"}}'
+            await progress(broker, request, "start", before)
+            await eventually(lambda: empty(broker))
+            await answered(broker, store, request)
+            await eventually(lambda: empty(broker))
+            start, end = (json.loads(asked.body).get("urls") for asked in server.asked[-2:])
+            assert start == end
+            assert (start is None) == (id_ is not None)
+            assert start is None or start["get"] == f"https://api.example.com/v1/predictions/{request.id}"
+
+
+async def test_progress_that_is_none_is_dropped(broker, courier):
+    async with serving(always(response())) as server:
+        courier()
+        await progress(broker, a_request(server.url()), "start", b"[1]")
+        await eventually(lambda: empty(broker))
+    assert not server.asked
+
+
+@pytest.mark.parametrize("url", ["https://10.0.0.1/", "file:///etc/passwd"])
+async def test_progress_for_a_url_that_is_forbidden_is_dropped_and_its_end_is_a_dead_letter(
+    broker, store, courier, url
+):
+    courier()
+    request = a_request(url)
+    for number in range(3):
+        await progress(broker, request, "output", occasion=str(number))
+    await eventually(lambda: empty(broker))
+    await answered(broker, store, request)
+    assert (await the_dead_letter(broker)).reason == "forbidden-url"
+    assert (await broker.stats(WEBHOOKS_QUEUE)).dead == 1
 
 
 # --- when it fails ---

@@ -84,7 +84,7 @@ def test_runner_and_consumer_find_the_same_fake_device(tmp_path):
         ("fake:8?path=x&path=y", "option 'path' stands twice"),
         ("fake:8?path=x&cache=no", "expected true or false, not 'no'"),
         ("fake:8?path=x&load=0", "a rate of 0 bytes a second never ends"),
-        ("fake:8?path=x&frees_after=soon", "expected a duration such as 500ms, 30s, 2m or 1h, not 'soon'"),
+        ("fake:8?path=x&frees_after=soon", "expected a duration such as 500ms, 30s, 2m, 1h or 7d, not 'soon'"),
     ],
 )
 def test_a_wrong_address_is_told_what_there_is(address, complaint):

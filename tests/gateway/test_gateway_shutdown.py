@@ -14,6 +14,7 @@ import httpx
 import psutil
 import pytest
 from gateway_running import gateway, raw_connection
+from problems_seen import problem
 
 from dumbwaiter.config import GatewaySettings
 from dumbwaiter.errors import ConfigError
@@ -153,6 +154,26 @@ async def test_a_body_that_is_still_coming_when_the_grace_ends_gets_503(broker, 
         assert (await running.http.get("/v2/health/live")).status_code == 200
         running.stop.set()
         assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 503 ")
+
+
+@pytest.mark.parametrize("headers", [{"prefer": "respond-async"}, {"idempotency-key": "k"}, {}])
+async def test_those_whose_request_the_broker_has_not_confirmed_when_the_grace_ends_get_503(
+    broker, store, monkeypatch, headers
+):
+    await broker.create_queue("echo")
+    begun = asyncio.Event()
+
+    async def hangs(queue, messages, **options):
+        begun.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(broker, "send", hangs)
+    async with gateway(broker, store, grace=0.1) as running:
+        asking = asyncio.create_task(running.predict(content=b"1", headers={"content-type": "a/b", **headers}))
+        await begun.wait()
+        running.stop.set()
+        problem(await asking, 503, "shutting-down")
+        assert (await asking).headers["retry-after"] == "1"
 
 
 async def test_a_port_that_is_taken_is_named(broker, store):

@@ -251,6 +251,7 @@ def test_a_listed_host_is_no_way_around_the_addresses():
         (OutboundSettings(allowed_networks=["inside"]), r"outbound\.allowed_networks.*'inside'"),
         (OutboundSettings(allowed_hosts=["https://example.com"]), r"outbound\.allowed_hosts: 'https://example.com'"),
         (OutboundSettings(allowed_hosts=["*"]), r"outbound\.allowed_hosts: '\*' is no host"),
+        (OutboundSettings(allowed_hosts=["https://x.com"]), r"'https://x\.com' is a URL and no host; write hooks\."),
     ],
 )
 def test_settings_that_name_no_network_or_host_are_refused(settings, words):

@@ -66,6 +66,7 @@ class Kitchen:
     consumer: Consumer
     stop: asyncio.Event
     hurry: asyncio.Event
+    retire: asyncio.Event
     running: asyncio.Task[None]
     statuses: list[WorkerStatus] = field(default_factory=list)
 
@@ -145,9 +146,9 @@ async def kitchen(
             admission=admission,
             on_status=statuses.append,
         )
-        stop, hurry = asyncio.Event(), asyncio.Event()
-        running = asyncio.create_task(consumer.run(stop, hurry=hurry))
-        it = Kitchen(broker, store, asker, consumer, stop, hurry, running, statuses)
+        stop, hurry, retire = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        running = asyncio.create_task(consumer.run(stop, hurry=hurry, retire=retire))
+        it = Kitchen(broker, store, asker, consumer, stop, hurry, retire, running, statuses)
         try:
             if wait_ready:
                 await eventually(lambda: "ready" in it.states, within=20.0, what="the model being ready")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 
 from dumbwaiter.blobs import open_store
-from dumbwaiter.blobs.events import append, read_events
+from dumbwaiter.blobs.events import append, is_next_event, read_events
 from dumbwaiter.brokers.memory import MemoryBroker
 from dumbwaiter.errors import BlobError
 from dumbwaiter.message import Message
+from dumbwaiter.testing import eventually
 from dumbwaiter.worker import progress
 from dumbwaiter.worker.notifying import Notifier
 from dumbwaiter.worker.pipe import Report
@@ -98,15 +100,58 @@ async def test_it_is_full_until_its_chunks_are_written(lane, gate, monkeypatch) 
     assert not lane.is_full
 
 
-async def test_a_write_that_fails_loses_its_events_and_the_next_is_tried(lane, store, gate, caplog) -> None:
-    gate.errors = [BlobError("no space left on the device")]
+async def test_what_a_store_refuses_is_written_before_what_came_later_and_nothing_is_missing(
+    lane, store, gate, monkeypatch, caplog
+) -> None:
+    monkeypatch.setattr(progress, "RETRY_EVERY", 0.01)
+    gate.errors = [BlobError("slow down")] * 3
+    lane.add(*output(b"first"))
+    await asyncio.sleep(0)
+    lane.add(*output(b"second"))
     gate.open.set()
-    lane.add(*output(b"lost"))
+    await eventually(lambda: gate.sizes == [1, 1, 1, 1, 1])
     await lane.flush()
-    lane.add(*output(b"kept"))
+    events = await read_events(store, "one")
+    assert [event.data for event in events] == [b"first", b"second"]
+    assert is_next_event(events[0].id, "")
+    assert is_next_event(events[1].id, events[0].id)
+    assert caplog.text.count("is late: slow down") == 3
+
+
+async def test_no_event_follows_one_that_could_not_be_written_for_long(lane, store, gate, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(progress, "RETRY_EVERY", 0.01)
+    monkeypatch.setattr(progress, "WRITE_TIMEOUT", 0.1)
+    monkeypatch.setattr(progress, "MOST_CHUNK_NBYTES", 10)
+    gate.errors = [BlobError("no space left on the device")] * 1000
+    gate.open.set()
+    lane.add(*output(b"x" * 100))
+    assert lane.is_full
+    await lane.room()
+    gate.errors.clear()
+    lane.add(*output(b"later"))
     await lane.flush()
-    assert [event.data for event in await read_events(store, "one")] == [b"kept"]
-    assert "no space left" in caplog.text
+    assert await read_events(store, "one") == []
+    assert "all further progress of one is lost: no space left" in caplog.text
+
+
+async def test_an_answer_waits_for_one_more_try_and_no_longer(lane, store, gate) -> None:
+    gate.errors = [BlobError("slow down")] * 1000
+    gate.open.set()
+    lane.add(*output(b"x"))
+    await lane.flush()
+    assert gate.sizes == [1, 1]
+
+
+async def test_logs_that_were_dropped_leave_no_gap_between_the_ids(lane, store, gate) -> None:
+    lane.add(*output(b"first"))
+    await asyncio.sleep(0)
+    for _ in range(20):
+        lane.add(*log(b"x" * 10_000))
+    gate.open.set()
+    await lane.flush()
+    ids = ["", *(event.id for event in await read_events(store, "one"))]
+    assert len(ids) < 20
+    assert all(is_next_event(id_, before) for before, id_ in pairwise(ids))
 
 
 @pytest.mark.parametrize("error", [TimeoutError(), RuntimeError("a fault of ours")])

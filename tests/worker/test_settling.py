@@ -387,3 +387,36 @@ async def test_a_claim_check_stays_for_whoever_holds_the_message_by_now(tmp_path
         assert [answer.body for answer in await inbox.receive(max_messages=1, max_wait=10)] == [b"SOUP"]
         await it.consumer._settler.settled()
         assert await store.list("claims/") == ["claims/soup"]
+
+
+@pytest.mark.parametrize(("text", "left"), [("bad", ["claims/body"]), ("soup", [])])
+async def test_the_body_of_a_dead_letter_stays_for_its_redrive(tmp_path, broker, store, text, left) -> None:
+    async with kitchen(tmp_path, SHOUT, broker=broker, store=store, max_deliveries=1) as it:
+        await store.put("claims/body", text.encode())
+        message = Message(id="one", content_type="text/plain", data_ref="blob:claims/body", extensions={"keep": "true"})
+        await it.broker.send(QUEUE, [message])
+        await it.result("one")
+        await eventually(it.is_empty)
+        await it.consumer._settler.settled()
+        assert [letter.message.data_ref for letter in await it.broker.dead_letters(QUEUE)] == [
+            f"blob:{key}" for key in left
+        ]
+        assert await store.list("claims/") == left
+
+
+@pytest.mark.parametrize(
+    ("code", "left"), [("model-error", ["claims/body"]), ("canceled", []), ("deadline-exceeded", [])]
+)
+async def test_a_double_of_what_failed_leaves_the_body_that_the_dead_letter_needs(
+    tmp_path, broker, store, code, left
+) -> None:
+    """Both claim one body where a request was sent again with its key, and not every broker drops the double."""
+    said = Failure(code=code, message="no", attempts=3)
+    await save_result(store, "one", failed(Message(id="one"), said), threshold=1000)
+    await store.put("claims/body", b"soup")
+    async with kitchen(tmp_path, SHOUT, broker=broker, store=store) as it:
+        message = Message(id="one", content_type="text/plain", data_ref="blob:claims/body", extensions={"keep": "true"})
+        await it.broker.send(QUEUE, [message])
+        await eventually(lambda: "completed" in broker.diary)
+        await it.consumer._settler.settled()
+        assert await store.list("claims/") == left

@@ -11,9 +11,10 @@ from dumbwaiter.asking.following import follow_to_end
 from dumbwaiter.asking.outbox import MAX_SEND
 from dumbwaiter.asking.patience import Patience
 from dumbwaiter.asking.pending import Pending
-from dumbwaiter.asking.polling import Polling
+from dumbwaiter.asking.polling import Polling, until_found
 from dumbwaiter.asking.repeating import while_away
 from dumbwaiter.asking.results import await_result
+from dumbwaiter.asking.standing import Standing, standing_of
 
 __all__ = [
     "CLAIM_THRESHOLD",
@@ -22,8 +23,11 @@ __all__ = [
     "Patience",
     "Pending",
     "Polling",
+    "Standing",
     "await_result",
     "cancel",
     "follow_to_end",
+    "standing_of",
+    "until_found",
     "while_away",
 ]

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import msgspec
 
+from dumbwaiter.asking.alarms import Alarms
+from dumbwaiter.asking.claims import Claims
+from dumbwaiter.asking.endings import Endings
 from dumbwaiter.asking.outbox import Entry, Outbox, fail
 from dumbwaiter.asking.patience import Patience
 from dumbwaiter.asking.pending import Pending
@@ -26,7 +29,7 @@ from dumbwaiter.policies.backing_off import back_off
 from dumbwaiter.tasks import end
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
     from types import TracebackType
 
     from dumbwaiter.blobs.store import BlobStore
@@ -51,6 +54,9 @@ class Asker:
     Bodies above *claim_threshold* bytes, and those that the broker does not take, travel through *store*; without a
     store all travel inline.
 
+    A body that a message to be sent claims, because it was large or its sender has put it into the store, is dropped
+    when that message is certain never to be sent. Whoever sends one whose body others need too says *owns_body* False.
+
     When the broker loses the inbox, whoever waits gets BrokerUnavailableError and the next request opens another.
     """
 
@@ -62,7 +68,10 @@ class Asker:
         self._broker = broker
         self._store = store
         self._claim_threshold = claim_threshold_for(broker.capabilities.max_message_nbytes, claim_threshold)
-        self._outbox = Outbox(broker, self._drop_soon)
+        self._claims = Claims(self._drop_soon)
+        self._alarms = Alarms()
+        self._endings = Endings(self._alarms)
+        self._outbox = Outbox(broker, self._claims, on_unsent=self._see_end)
         self._waiters: dict[str, tuple[str, asyncio.Future[Message]]] = {}
         self._inbox: Inbox | None = None
         self._address: str | None = None
@@ -94,6 +103,7 @@ class Asker:
                     await asyncio.wait(self._background)
         await end(self._background)
         await self._close_inbox()
+        self._alarms.close()
 
     async def ask(self, queue: str, message: Message, *, timeout: float) -> Message:
         """Send *message* and return its answer, an output or a failure, within *timeout* seconds.
@@ -105,7 +115,9 @@ class Asker:
         pending = await self.begin(queue, message, timeout=patience)
         return await pending.answer(patience)
 
-    async def begin(self, queue: str, message: Message, *, timeout: float = 60.0, confirm: bool = False) -> Pending:
+    async def begin(
+        self, queue: str, message: Message, *, timeout: float = 60.0, confirm: bool = False, owns_body: bool = True
+    ) -> Pending:
         """Put *message* on its way and return what its answer can be awaited on.
 
         With *confirm* it returns only after the broker has confirmed the message. Opening the inbox and checking in
@@ -113,39 +125,62 @@ class Asker:
         """
         self._require_open()
         given = message
-        if self._address is None or (self._store is not None and len(message.body) > self._claim_threshold):
-            patience = Patience(timeout)
-            try:
-                async with asyncio.timeout(patience.left):
-                    message = await self._ready_to_go(given)
-            except TimeoutError:
-                raise PredictionTimeoutError(f"message {given.id!r} could not be sent within {patience:g} s") from None
-        id_ = message.correlation_id or message.id
-        if id_ in self._waiters and not self._waiters[id_][1].done():
+        if owns_body:
+            self._claims.hold(given)
+        try:
+            if self._address is None or self._is_large(given):
+                message = await self._in_time(self._ready_to_go(given), Patience(timeout), given.id)
+            pending, entry = self._addressed(
+                queue, message, confirm=confirm, owns_body=owns_body or message is not given
+            )
+            self._outbox.put(queue, entry)
+            if confirm:
+                try:
+                    await entry.future
+                except BaseException:
+                    pending.forget()  # the error may keep this frame alive while the caller tries the same id again
+                    raise
+            return pending
+        finally:
+            if owns_body:
+                self._claims.let_go(given)
             self._take_back(message, given)
-            raise ValueError(f"an answer to {id_!r} is being waited for already; give each request an id of its own")
-        request = msgspec.structs.replace(message, reply_to=self._address, correlation_id=id_)
-        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        self._waiters[id_] = (queue, future)
-        pending = Pending(id_, queue, future, forget=self._forget, collect=self._collect_soon)
-        if confirm:
-            try:
-                await self._confirmed(queue, request)
-            except BaseException:
-                pending.forget()  # the error may keep this frame alive while the caller tries the same id again
-                raise
-        else:
-            self._outbox.put(queue, Entry(request, future, confirms=False))
-        return pending
 
-    async def send(self, queue: str, message: Message) -> None:
+    def when_over(self, pending: Pending, patience: Patience, over: Callable[[], object]) -> None:
+        """Call *over* once: when what *pending* stands for is answered, was not sent, or can be answered no more, and
+        when *patience* ends at the latest. That nobody waits for the answer any more ends nothing.
+        """
+        if pending.done():
+            over()
+        else:
+            self._endings.tell(pending.id, pending.queue, patience.ends_at, over)
+
+    async def send(self, queue: str, message: Message, *, owns_body: bool = True) -> None:
         """Send *message* as it is, asking for no answer here; return when the broker has confirmed it."""
         self._require_open()
-        checked_in = await self._checked_in(message, durable=True)
-        if self._closed:  # meanwhile
+        async with self.claiming(message, durable=True) as request:
+            self._require_open()  # it may have been closed meanwhile
+            confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            owns_body = owns_body or request is not message
+            self._outbox.put(queue, Entry(request, confirmed, confirms=True, owns_body=owns_body))
+            await confirmed
+
+    @contextlib.asynccontextmanager
+    async def claiming(
+        self, message: Message, *, durable: bool, timeout: float | None = None
+    ) -> AsyncIterator[Message]:
+        """*message* for one who may have to try more than once to send it: a large body is checked in here, and only
+        once, within *timeout* seconds. Raises PredictionTimeoutError, BlobError.
+        """
+        checking_in = self._checked_in(message, durable=durable)
+        if timeout is None:
+            checked_in = await checking_in
+        else:
+            checked_in = await self._in_time(checking_in, Patience(timeout), message.id)
+        try:
+            yield checked_in
+        finally:
             self._take_back(checked_in, message)
-        self._require_open()
-        await self._confirmed(queue, checked_in)
 
     async def collect(self, answer: Message) -> Message:
         """*answer* with its body: one that came by claim check is fetched and its blob dropped. Raises BlobError."""
@@ -177,6 +212,7 @@ class Asker:
         doomed = [future for name, future in waiters if queue in (None, name) and not future.done()]
         for future in doomed:
             fail(future, error)
+        self._endings.come_all(queue)
         return len(doomed)
 
     def waiting(self) -> set[str]:
@@ -188,10 +224,25 @@ class Asker:
         if waiting is future:  # else a later request has this id by now
             self._waiters.pop(id_, None)
 
-    async def _confirmed(self, queue: str, message: Message) -> None:
-        confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._outbox.put(queue, Entry(message, confirmed, confirms=True))
-        await confirmed
+    def _addressed(self, queue: str, message: Message, *, confirm: bool, owns_body: bool) -> tuple[Pending, Entry]:
+        """What waits for the answer to *message*, and what is to go out. Raises ValueError for an id in use."""
+        id_ = message.correlation_id or message.id
+        if id_ in self._waiters and not self._waiters[id_][1].done():
+            raise ValueError(f"an answer to {id_!r} is being waited for already; give each request an id of its own")
+        request = msgspec.structs.replace(message, reply_to=self._address, correlation_id=id_)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Message] = loop.create_future()
+        self._waiters[id_] = (queue, future)
+        pending = Pending(id_, queue, future, forget=self._forget, collect=self._collect_soon, alarms=self._alarms)
+        told: asyncio.Future[Any] = loop.create_future() if confirm else future
+        return pending, Entry(request, told, confirms=confirm, owns_body=owns_body and message.data_ref is not None)
+
+    async def _in_time(self, work: Coroutine[Any, Any, T], patience: Patience, id_: str) -> T:
+        try:
+            async with asyncio.timeout(patience.left):
+                return await work
+        except TimeoutError:
+            raise PredictionTimeoutError(f"message {id_!r} could not be sent within {patience:g} s") from None
 
     async def _ready_to_go(self, message: Message) -> Message:
         # A request whose asker dies is worth nothing, so its body need not survive a power cut.
@@ -204,18 +255,24 @@ class Asker:
             raise
         return checked_in
 
+    def _is_large(self, message: Message) -> bool:
+        return self._store is not None and len(message.body) > self._claim_threshold
+
     async def _checked_in(self, message: Message, *, durable: bool) -> Message:
-        if self._store is None or len(message.body) <= self._claim_threshold:
+        """*message* with a large body in the store, which is held then; _take_back() lets go of it."""
+        if self._store is None or not self._is_large(message):
             return message
         checking_in = asyncio.create_task(
             check_in(self._store, message, threshold=self._claim_threshold, durable=durable)
         )
         try:
-            return await asyncio.shield(checking_in)
+            checked_in = await asyncio.shield(checking_in)
         except asyncio.CancelledError:
             # A store may finish what it has begun, and nobody else would know of that blob.
             self._in_background(_drop_after(self._store, checking_in))
             raise
+        self._claims.hold(checked_in)
+        return checked_in
 
     def _require_open(self) -> None:
         if self._closed:
@@ -268,6 +325,8 @@ class Asker:
 
     def _deliver(self, answers: Iterable[Message]) -> None:
         for answer in answers:
+            if self._endings:
+                self._see_end(answer)
             _, future = self._waiters.pop(answer.correlation_id or "", (None, None))
             if future is not None and not future.done():
                 future.set_result(answer)
@@ -275,10 +334,13 @@ class Asker:
             self.late += 1
             self._drop_soon(answer)
 
+    def _see_end(self, message: Message) -> None:
+        self._endings.come(message.correlation_id or "")
+
     def _take_back(self, checked_in: Message, message: Message) -> None:
-        """*message* is not sent after all: drop what was checked in for it."""
+        """Whoever had *message* checked in needs what came of it no more."""
         if checked_in is not message:
-            self._drop_soon(checked_in)
+            self._claims.let_go(checked_in)
 
     def _collect_soon(self, answer: Message) -> asyncio.Task[Message]:
         return self._in_background(self.collect(answer))

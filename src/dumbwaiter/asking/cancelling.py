@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import TYPE_CHECKING
 
 from dumbwaiter.answers import failed
+from dumbwaiter.blobs.events import last_start
 from dumbwaiter.blobs.results import head_of_result, save_result
 from dumbwaiter.errors import BlobNotFoundError
-from dumbwaiter.message import Failure, Message
+from dumbwaiter.message import Failure, Message, Timings
 from dumbwaiter.prediction import CANCELED
+from dumbwaiter.signing import created_at
 
 if TYPE_CHECKING:
     from dumbwaiter.blobs.store import BlobStore
@@ -28,6 +31,16 @@ async def cancel(store: BlobStore, id_: str, *, model: str | None = None, tenant
         return await head_of_result(store, id_)
     request = Message(id=id_, subject=model, tenant=tenant)
     failure = Failure(code=CANCELED, message="the request was cancelled by its caller")
-    await save_result(store, id_, failed(request, failure), threshold=_INLINE_NBYTES)
+    answer = failed(request, failure, timings=await _timings(store, id_))
+    await save_result(store, id_, answer, threshold=_INLINE_NBYTES)
     # Read back, so that whoever cancels sees what all others see: the wire rounds times.
     return await head_of_result(store, id_)
+
+
+async def _timings(store: BlobStore, id_: str) -> Timings:
+    """Where the time of what is cancelled now has gone; nothing where it has not begun, or nobody wrote when."""
+    began = await last_start(store, id_)
+    if began is None:
+        return Timings()
+    made = created_at(id_)
+    return Timings(queued=0.0 if made is None else max(0.0, began - made), device=max(0.0, time.time() - began))

@@ -13,18 +13,19 @@ class Patience(float):
     shows what the caller said. But *left* shrinks: no layer below begins to count anew.
     """
 
-    __slots__ = ("_ends_at",)
+    __slots__ = ("ends_at",)
 
-    _ends_at: float
+    ends_at: float
+    """When it ends, on the monotonic clock."""
 
     def __new__(cls, seconds: float) -> Self:
         if isinstance(seconds, cls):
             return seconds
         made = super().__new__(cls, seconds)
-        made._ends_at = time.monotonic() + seconds
+        made.ends_at = time.monotonic() + seconds
         return made
 
     @property
     def left(self) -> float:
         """Seconds until it ends; 0.0 afterwards."""
-        return max(0.0, self._ends_at - time.monotonic())
+        return max(0.0, self.ends_at - time.monotonic())

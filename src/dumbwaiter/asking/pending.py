@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dumbwaiter.asking.outbox import fail
@@ -12,6 +13,7 @@ from dumbwaiter.errors import BrokerClosedError, PredictionTimeoutError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dumbwaiter.asking.alarms import Alarms
     from dumbwaiter.message import Message
 
 
@@ -19,9 +21,10 @@ class Pending:
     """A request on its way. Forgotten with the object: an answer that comes later is ignored.
 
     *forget* is told when nobody waits for *future* any more; *collect* begins to fetch an answer's body.
+    *alarms* end its waiting.
     """
 
-    __slots__ = ("_collect", "_collecting", "_forget", "_future", "id", "queue")
+    __slots__ = ("_alarms", "_collect", "_collecting", "_forget", "_future", "id", "queue")
 
     def __init__(
         self,
@@ -31,12 +34,14 @@ class Pending:
         *,
         forget: Callable[[str, asyncio.Future[Message]], None],
         collect: Callable[[Message], asyncio.Task[Message]],
+        alarms: Alarms,
     ) -> None:
         self.id = id_
         self.queue = queue
         self._future = future
         self._forget = forget
         self._collect = collect
+        self._alarms = alarms
         self._collecting: asyncio.Task[Message] | None = None
 
     def __del__(self) -> None:
@@ -65,11 +70,11 @@ class Pending:
     async def head(self, timeout: float) -> Message:
         """As answer(), but a body that came by claim check is still to be fetched, by body(), or to be discarded."""
         patience = Patience(timeout)
-        timer = asyncio.get_running_loop().call_later(patience.left, self._expire, patience)
+        alarm = self._alarms.set(patience.ends_at, partial(self._expire, patience))
         try:
             return await self._future
         finally:
-            timer.cancel()
+            self._alarms.silence(alarm)
             self.forget()
 
     async def body(self, answer: Message, timeout: float) -> Message:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dumbwaiter.policies.polling import Pace, fitted, next_pause
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Awaitable, Callable, Collection
 
     from dumbwaiter.asking.patience import Patience
+
+T = TypeVar("T")
 
 
 class Polling:
@@ -37,3 +39,18 @@ class Polling:
         else:
             await asyncio.sleep(pause)
         return True
+
+
+async def until_found(
+    look: Callable[[], Awaitable[T | None]],
+    polling: Polling,
+    wakes: Callable[[], Collection[asyncio.Future[Any]]] = tuple,
+) -> T:
+    """What *look* finds at last; None: nothing yet. A pause ends early when one of what *wakes* returns is done.
+
+    Raises TimeoutError when the patience of *polling* is over.
+    """
+    while (found := await look()) is None:
+        if not await polling.pause(wakes=wakes()):
+            raise TimeoutError
+    return found

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from dumbwaiter.asking.patience import Patience
-from dumbwaiter.asking.polling import Polling
+from dumbwaiter.asking.polling import Polling, until_found
 from dumbwaiter.blobs.results import load_result
 from dumbwaiter.errors import BlobNotFoundError, PredictionTimeoutError
 from dumbwaiter.policies.polling import QUICK
@@ -25,17 +25,15 @@ async def await_result(store: BlobStore, id_: str, timeout: float | None) -> Mes
     patience = None if timeout is None else Patience(timeout)
     try:
         async with asyncio.timeout(patience.left if patience else None):
-            return await _look_until_found(store, id_, Polling(QUICK, patience=patience))
+            return await until_found(lambda: _find(store, id_), Polling(QUICK, patience=patience))
     except TimeoutError:
         raise PredictionTimeoutError(
             f"no result of {id_!r} within {patience or 0.0:g} s; it may still be waiting or running"
         ) from None
 
 
-async def _look_until_found(store: BlobStore, id_: str, polling: Polling) -> Message:
-    while True:
-        try:
-            return await load_result(store, id_)
-        except BlobNotFoundError:
-            if not await polling.pause():
-                raise TimeoutError from None
+async def _find(store: BlobStore, id_: str) -> Message | None:
+    try:
+        return await load_result(store, id_)
+    except BlobNotFoundError:
+        return None

@@ -9,6 +9,7 @@ request; its result says how it ended.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING, Literal
 
@@ -18,9 +19,14 @@ from dumbwaiter.blobs.keys import safe_segment
 from dumbwaiter.errors import BlobNotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
     from dumbwaiter.blobs.store import BlobStore
+
+    Opened = Callable[[str], contextlib.AbstractAsyncContextManager[Sequence["Event"]]]
+
+FIRST = 1
+"""The number of the first event of an attempt."""
 
 _MOST_DELIVERIES = 0xFF
 _TIME_OF_ATTEMPT = slice(2, 13)
@@ -49,8 +55,20 @@ def new_attempt(delivery_count: int, now: float) -> str:
 
 
 def event_id(attempt: str, sequence: int) -> str:
-    """The id of the event number *sequence* of *attempt*."""
+    """The id of the event number *sequence* of *attempt*; they count from FIRST on, and leave none out."""
     return f"{attempt}-{sequence:08x}"
+
+
+def is_next_event(id_: str, before: str) -> bool:
+    """Whether nothing was lost between the event *before* (no event's id: there was none) and the event *id_*: it is
+    the next of its attempt, or the first of another. What is no event's id tells nothing, and passes.
+    """
+    if not is_event_id(id_):
+        return True
+    place = int(id_.partition("-")[2], 16)
+    if _attempt_of(id_) != _attempt_of(before):
+        return place <= FIRST
+    return place == int(before.partition("-")[2], 16) + 1
 
 
 def is_event_id(text: str) -> bool:
@@ -67,8 +85,13 @@ async def append(store: BlobStore, request_id: str, events: Sequence[Event]) -> 
         await store.put(f"{_folder(request_id)}{events[-1].id}", _encode(events), durable=False)
 
 
-async def follow(store: BlobStore, request_id: str, after: str | None = None) -> AsyncIterator[Event]:
+async def follow(
+    store: BlobStore, request_id: str, after: str | None = None, *, opened: Opened | None = None
+) -> AsyncGenerator[Event]:
     """The events that are there now, in order; only those behind the id *after*, unless None. One segment in memory.
+
+    *opened* gives the events of the segment with a key for as long as they are read, for one who wants to count them or
+    share them with others; read_segment() otherwise. Close what this returns, so that it lets go of the last one.
 
     An *after* of which nothing is known is passed over, and the events come from the first one on: it is no event's id
     at all, or of an attempt that was forgotten since. After a redrive attempts are counted from one again, so that
@@ -81,10 +104,11 @@ async def follow(store: BlobStore, request_id: str, after: str | None = None) ->
     for key in keys:
         if key.removeprefix(folder) <= seen:
             continue
-        for event in await _segment(store, key):
-            if event.id > seen:
-                seen = event.id
-                yield event
+        async with _read(store, key) if opened is None else opened(key) as events:
+            for event in events:
+                if event.id > seen:
+                    seen = event.id
+                    yield event
 
 
 async def read_events(store: BlobStore, request_id: str, after: str | None = None) -> list[Event]:
@@ -106,12 +130,18 @@ async def forget_events(store: BlobStore, request_id: str) -> None:
         await store.delete(key)
 
 
-async def _segment(store: BlobStore, key: str) -> list[Event]:
+async def read_segment(store: BlobStore, key: str) -> list[Event]:
+    """The events in the object *key*; none where that is gone or cannot be read. Raises BlobError."""
     try:
         return _decode(await store.get(key))
     except (BlobNotFoundError, msgspec.DecodeError):
         # It was forgotten just now, or torn by a power cut: segments are not synced.
         return []
+
+
+@contextlib.asynccontextmanager
+async def _read(store: BlobStore, key: str) -> AsyncIterator[list[Event]]:
+    yield await read_segment(store, key)
 
 
 def _attempt_of(id_: str) -> str:

@@ -74,13 +74,14 @@ class LocalBlobStore(BlobStore):
             file.close()
 
     async def exists(self, key: str) -> bool:
-        return await asyncio.to_thread(self._size, key) is not None
+        return await asyncio.to_thread(self._status, key) is not None
 
     async def size(self, key: str) -> int:
-        nbytes = await asyncio.to_thread(self._size, key)
-        if nbytes is None:
-            raise BlobNotFoundError(key)
-        return nbytes
+        return (await self._found(key)).st_size
+
+    async def version(self, key: str) -> str:
+        status = await self._found(key)
+        return f"{status.st_ino}-{status.st_mtime_ns}-{status.st_size}"
 
     async def list(self, prefix: str) -> list[str]:
         check_prefix(prefix)
@@ -142,14 +143,20 @@ class LocalBlobStore(BlobStore):
                 self._check_absence(key)
                 raise BlobNotFoundError(key) from None
 
-    def _size(self, key: str) -> int | None:
+    async def _found(self, key: str) -> os.stat_result:
+        status = await asyncio.to_thread(self._status, key)
+        if status is None:
+            raise BlobNotFoundError(key)
+        return status
+
+    def _status(self, key: str) -> os.stat_result | None:
         with self._naming("read", key) as path:
             try:
                 status = path.stat()
             except _ABSENT:
                 self._check_absence(key)
                 return None
-        return status.st_size if stat.S_ISREG(status.st_mode) else None
+        return status if stat.S_ISREG(status.st_mode) else None
 
     def _delete(self, key: str) -> None:
         with self._naming("delete", key) as path:

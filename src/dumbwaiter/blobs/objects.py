@@ -117,6 +117,11 @@ class ObjectBlobStore(BlobStore):
         with self._naming("read", key):
             return await _in_thread(self._finding(lambda: obstore.head(self._store, key)["size"]))
 
+    async def version(self, key: str) -> str:
+        with self._naming("read", key):
+            found = await _in_thread(self._finding(lambda: obstore.head(self._store, key)))
+        return f"{found['e_tag'] or found['last_modified'].isoformat()}-{found['size']}"
+
     async def list(self, prefix: str) -> list[str]:
         check_prefix(prefix)
         with self._listing(prefix):

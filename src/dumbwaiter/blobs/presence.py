@@ -5,6 +5,7 @@ A worker that dies without a word is forgotten after STALE_AFTER seconds.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,11 +25,16 @@ STALE_AFTER = 20.0
 LONGEST_REASON = 400
 FORGOTTEN_AFTER = 600.0
 """A worker that has been silent for so many seconds is dead, and what it said is deleted."""
+_READS_AT_ONCE = 32
+"""On a bucket each takes a round trip."""
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker says of itself. *announced_at* is in seconds since the Unix epoch; *seconds_each* is the measured
-    device time of one input, its share of a batch, and 0.0 while that is unknown.
+    """What a worker says of itself. *announced_at* and *started_at* are in seconds since the Unix epoch; *seconds_each*
+    is the measured device time of one input, its share of a batch, and 0.0 while that is unknown.
+
+    *settled* and *work_seconds* only go on: messages that it has taken off the queue, and the device time of all inputs
+    so far. *in_hand*: messages that it holds now. *load_seconds*: how long its model took to load, 0.0 until it has.
     """
 
     worker: str
@@ -37,6 +43,11 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     announced_at: float = 0.0
     seconds_each: float = 0.0
+    started_at: float = 0.0
+    settled: int = 0
+    work_seconds: float = 0.0
+    in_hand: int = 0
+    load_seconds: float = 0.0
     signature: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
@@ -103,11 +114,18 @@ def _of(states: Sequence[str], state: str) -> str:
 
 
 async def _said(store: BlobStore, model: str) -> list[tuple[str, WorkerStatus]]:
-    said = []
-    for key in await store.list(f"workers/{safe_segment(model)}/"):
-        with contextlib.suppress(BlobNotFoundError, msgspec.DecodeError):  # it left, or is writing, just now
-            said.append((key, msgspec.json.decode(await store.get(key), type=WorkerStatus)))
-    return said
+    keys = await store.list(f"workers/{safe_segment(model)}/")
+    said: list[tuple[str, WorkerStatus | None]] = []
+    for start in range(0, len(keys), _READS_AT_ONCE):
+        some = keys[start : start + _READS_AT_ONCE]
+        said += zip(some, await asyncio.gather(*(_status(store, key) for key in some)), strict=True)
+    return [(key, status) for key, status in said if status is not None]
+
+
+async def _status(store: BlobStore, key: str) -> WorkerStatus | None:
+    with contextlib.suppress(BlobNotFoundError, msgspec.DecodeError):  # it left, or is writing, just now
+        return msgspec.json.decode(await store.get(key), type=WorkerStatus)
+    return None
 
 
 def _key(model: str, worker: str) -> str:

@@ -7,6 +7,7 @@ who redrives a dead letter takes its failure away first. A cancellation is never
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
 from typing import TYPE_CHECKING
@@ -161,10 +162,14 @@ async def forget_failure(store: BlobStore, request_id: str, mark: str) -> None:
     # Of whoever else redrives it, a caller who cancels it, and the run that followed, one may have been here meanwhile.
     if await failure_mark(store, request_id) != mark:
         return
-    # In this order: a result that is there is whole.
+    named = None
+    with contextlib.suppress(BlobDamagedError):
+        named = (await head_of_result(store, request_id)).data_ref
+    # In this order: a result that is there is whole. Of the bodies its own alone: one beside it may be that of the next
+    # answer, which a double of the message brings just now. What nobody names is swept when it is old.
     await store.delete(result_key(request_id))
-    for key in await store.list(_bodies_of(request_id)):
-        await store.delete(key)
+    if named is not None and named.startswith(_SCHEME + _bodies_of(request_id)):
+        await store.delete(_body_key(named))
     await forget_events(store, request_id)
 
 

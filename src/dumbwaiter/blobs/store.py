@@ -81,6 +81,12 @@ class BlobStore(ABC):
         """The object's number of bytes. Raises BlobNotFoundError."""
 
     @abstractmethod
+    async def version(self, key: str) -> str:
+        """A text that is another one once other bytes were written there; the same bytes may change it too, and reading
+        never does. Raises BlobNotFoundError.
+        """
+
+    @abstractmethod
     async def list(self, prefix: str) -> list[str]:
         """The keys below the folder *prefix* (``claims/``, or empty for all), sorted."""
 

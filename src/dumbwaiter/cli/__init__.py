@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import click
 
+from dumbwaiter.cli.first_process import work_as_child_of_process_1
 from dumbwaiter.cli.options import Group
 from dumbwaiter.errors import ConfigError, DumbwaiterError
 from dumbwaiter.printable import printable
@@ -23,6 +24,8 @@ COMMANDS = {
     "serve": ("dumbwaiter.cli.serve:serve", "Serve models on this machine: gateway, courier and workers."),
     "gateway": ("dumbwaiter.cli.runtimes:gateway", "Run one gateway: REST in, queue out."),
     "worker": ("dumbwaiter.cli.runtimes:worker", "Run one worker: it pulls from its model's queue."),
+    "autoscale": ("dumbwaiter.cli.autoscale:autoscale", "Run as many workers as the work asks for, down to none."),
+    "scaler": ("dumbwaiter.cli.scaler:scaler", "Run what KEDA asks how many workers a model needs."),
     "courier": ("dumbwaiter.cli.courier:courier", "Run one courier: it posts webhooks and replies to their URLs."),
     "submit": ("dumbwaiter.cli.submit:submit", "Ask a model, by queue or gateway, and print the answers."),
     "result": ("dumbwaiter.cli.submit:result", "Print a kept result by its id."),
@@ -31,7 +34,10 @@ COMMANDS = {
     "dead-letters": ("dumbwaiter.cli.dead_letters:dead_letters", "List, show, redrive or purge failed messages."),
     "devices": ("dumbwaiter.cli.devices:devices", "Show whose models share a GPU's memory, and who waits for it."),
     "doctor": ("dumbwaiter.cli.doctor:doctor", "Say what a broker guarantees, and what to change."),
+    "plan": ("dumbwaiter.cli.plan:plan", "Simulate what scaling will cost, and how late answers will be."),
     "keys": ("dumbwaiter.cli.keys:keys", "Make, list, rotate and revoke the API keys of callers."),
+    "deploy": ("dumbwaiter.cli.deploy:deploy", "Render what runs this project elsewhere, such as on Kubernetes."),
+    "probe": ("dumbwaiter.cli.probe:probe", "Say whether a worker or courier of this machine lives."),
     "version": ("dumbwaiter.cli.version:version", "Print the version."),
 }
 
@@ -87,6 +93,8 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; errors become one line on stderr."""
+    if arguments is None:
+        work_as_child_of_process_1()
     try:
         code = cli.main(args=arguments, prog_name="dumbwaiter", standalone_mode=False)
         sys.stdout.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -12,7 +13,7 @@ import click
 from dumbwaiter.cli.connect import connected
 from dumbwaiter.cli.options import current_settings, given_config, given_flags
 from dumbwaiter.client import AsyncClient
-from dumbwaiter.errors import AccessError
+from dumbwaiter.errors import AccessError, PredictionOutOfReachError
 from dumbwaiter.message import is_url
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ async def asking() -> AsyncIterator[Asking]:
     """The client, open: of the gateway if one is named, else of the broker in the settings.
 
     Raises click.UsageError when a gateway and a broker are named at once, or a key without a gateway, and within the
-    block click.ClickException for an AccessError of a gateway that wants a key, or another one.
+    block click.ClickException for an AccessError of a gateway that wants a key, or another one, and for a
+    PredictionOutOfReachError.
     """
     meta = click.get_current_context().meta
     url: str | None = meta.get(_URL)
@@ -77,6 +79,13 @@ async def asking() -> AsyncIterator[Asking]:
         if error.status != HTTPStatus.UNAUTHORIZED:
             raise
         raise click.ClickException(f"{error}; set DUMBWAITER_API_KEY or --api-key") from None
+    except PredictionOutOfReachError as error:
+        raise click.ClickException(f"{error}; when it is back: {asked_again(error.id)}") from None
+
+
+def asked_again(id_: str) -> str:
+    """The command that asks again for the result of *id_*, in the way in which this command line asks."""
+    return f"dumbwaiter result {shlex.join([*same_way(), '--wait', '60s', id_])}"
 
 
 def is_through_gateway() -> bool:

@@ -21,16 +21,22 @@ if TYPE_CHECKING:
     from dumbwaiter.blobs import BlobStore
     from dumbwaiter.brokers.contract import Broker
 
+_GO_THERE = "go to the project's folder, name its --broker, or start a worker first"
+
 
 @asynccontextmanager
 async def connected_broker(settings: Settings) -> AsyncIterator[Broker]:
-    """The broker, open. An unknown queue raises with why its workers cannot load the model, or with the names of those
-    that exist.
+    """The broker, open. Where there is none yet, none is made: these commands have nothing to do there.
+
+    An unknown queue raises with why its workers cannot load the model, or with the names of those that exist.
     """
-    async with open_broker(settings.broker, lock_duration=settings.lock_duration) as broker:
-        if not broker.capabilities.multi_process:
-            where = "lives within one `dumbwaiter serve`; no other process can look into it"
-            raise ConfigError(f"{shown(settings.broker)} {where}")
+    unopened = open_broker(settings.broker, lock_duration=settings.lock_duration)
+    if not unopened.capabilities.multi_process:
+        where = "lives within one `dumbwaiter serve`; no other process can look into it"
+        raise ConfigError(f"{shown(settings.broker)} {where}")
+    if unopened.examine_unopened() is not None:
+        raise click.ClickException(f"there are no queues here: no {shown(settings.broker)}; {_GO_THERE}")
+    async with unopened as broker:
         try:
             yield broker
         except QueueNotFoundError as error:
@@ -85,7 +91,6 @@ async def _with_known(broker: Broker, error: QueueNotFoundError, settings: Setti
     else:
         # Only a file is found by the folder in which one stands.
         is_file = settings.broker.startswith("sqlite:")
-        where = "go to the project's folder, name its --broker" if is_file else "look at the --broker and its ?prefix="
-        where = f"{where}, or start a worker first"
+        where = _GO_THERE if is_file else "look at the --broker and its ?prefix=, or start a worker first"
         hint = f"there are none yet on {shown(settings.broker)}; {where}"
     return click.ClickException(f"no queue named {error.queue!r}; {hint}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dumbwaiter.brokers import open_broker
+from dumbwaiter.cli.beating import beating, noting
 from dumbwaiter.cli.event_loop import run_for_long
 from dumbwaiter.cli.options import Command, current_settings, setting, settings_options
 from dumbwaiter.cli.runtimes import Tell, checked_store, status_fd_option
@@ -60,12 +61,13 @@ def _say(report: Report) -> None:
 
 async def _courier(settings: Settings, tell: Tell) -> int:
     async with (
+        beating(settings.heartbeat) as note,
         open_broker(settings.broker, lock_duration=settings.lock_duration) as opened,
         taking_over(opened, Path(settings.slots), WEBHOOKS_QUEUE) as broker,
     ):
         store = await checked_store(settings)
         with deaf_afterwards(signal.SIGINT, signal.SIGTERM):
-            return await run_courier_with(settings, broker, store, tell, None)
+            return await run_courier_with(settings, broker, store, noting(note, tell), None)
 
 
 async def run_courier_with(

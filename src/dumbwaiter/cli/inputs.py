@@ -20,12 +20,21 @@ SOURCE = "/dumbwaiter/cli"
 
 
 class Input(msgspec.Struct, frozen=True):
-    """One input: its *name* for people and where its body comes from. Files are read when their turn comes."""
+    """One input: its *name* for people and where its body comes from. Files are read when their turn comes.
+
+    *is_no_file*: it was taken for a text because no file is named so; perhaps one was meant.
+    """
 
     name: str
     body: bytes | None = None
     content_type: str | None = None
     file: Path | None = None
+    is_no_file: bool = False
+
+    @property
+    def doubt(self) -> str:
+        """What to say behind the reason for which it was refused."""
+        return f"; no file is named {self.name[:60]!r}, so it was sent as a text" if self.is_no_file else ""
 
     def message(self, model: str, *, content_type: str | None, patience: float | None) -> Message:
         """The request, due *patience* seconds from now. Raises click.ClickException for a file that cannot be read."""
@@ -76,7 +85,7 @@ def _input_of(argument: str, *, as_text: bool) -> Input:
         mimetypes.guess_type(argument)[0] or "/" in argument
     ):
         raise click.UsageError(f"no file named {argument!r}; if it is a text, say --text")
-    return Input(argument, argument.encode(), "text/plain")
+    return Input(argument, argument.encode(), "text/plain", is_no_file=True)
 
 
 def _kind_of(file: Path) -> Literal["file", "folder", "nothing"]:

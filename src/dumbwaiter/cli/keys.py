@@ -47,11 +47,14 @@ def _duration(_ctx: click.Context, _param: click.Parameter, value: str | None) -
         raise click.BadParameter(str(error)) from None
 
 
-def _lifetime(ctx: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+def _lifetime(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
     """Seconds above 0, infinite for ``never``; None: not said."""
     if value == "never":
         return _NEVER
-    seconds = _duration(ctx, parameter, value)
+    try:
+        seconds = None if value is None else parse_duration(value)
+    except ValueError:
+        raise click.BadParameter(f"expected a duration such as 12h or 90d, or never, not {value!r}") from None
     if seconds is not None and not 0.0 < seconds <= _LONGEST:
         raise click.BadParameter(f"expected a duration above 0s and up to 36500d, or never, not {value!r}")
     return seconds
@@ -91,7 +94,9 @@ def keys() -> None:
 @click.option("--rate", callback=_rate, metavar="N/UNIT", help="How many predictions: 10/s, 60/min or 1000/h.")
 @click.option("--burst", type=click.IntRange(min=1), metavar="N", help="How many at once (default: N of --rate).")
 @click.option("--in-flight", type=click.IntRange(min=1), metavar="N", help="How many may wait for their answer.")
-@click.option("--expires", callback=_lifetime, metavar="TIME", help="How long it is valid: 90d (default: never ends).")
+@click.option(
+    "--expires", callback=_lifetime, metavar="TIME", help="How long it is valid: 90d, or never (the default)."
+)
 @json_option
 @settings_options
 def create(

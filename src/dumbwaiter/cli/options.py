@@ -84,12 +84,23 @@ def switch(name: str, *keys: str, text: str) -> Callable[[F], F]:
     return click.option(name, is_flag=True, callback=remember, expose_value=False, help=text)
 
 
-def settings_options(command: F) -> F:
-    """--config, --broker, --blobs, --log-level and --log-format."""
+def config_option(command: F) -> F:
+    """--config alone; current_settings() reads what it names."""
 
     def remember(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
         ctx.meta[_CONFIG] = value
 
+    return click.option(
+        "--config",
+        callback=remember,
+        expose_value=False,
+        metavar="FILE",
+        help="Settings file instead of ./dumbwaiter.toml.",
+    )(command)
+
+
+def settings_options(command: F) -> F:
+    """--config, --broker, --blobs, --log-level and --log-format."""
     for option in (
         setting("--log-format", "log_format", text="How logs look: auto, human or json.", metavar="FORMAT"),
         setting("--log-level", "log_level", text="Least level to log: debug, info, warning or error.", metavar="LEVEL"),
@@ -100,13 +111,7 @@ def settings_options(command: F) -> F:
             text="Where requests wait: sqlite:FILE, redis://HOST, amqp://, nats://, kafka:// … (docs/brokers.md).",
             metavar="URL",
         ),
-        click.option(
-            "--config",
-            callback=remember,
-            expose_value=False,
-            metavar="FILE",
-            help="Settings file instead of ./dumbwaiter.toml.",
-        ),
+        config_option,
     ):
         command = option(command)
     return command

@@ -9,14 +9,16 @@ import socket
 from dumbwaiter.errors import ConfigError
 
 
-def usable_port(host: str, port: int, *, share: bool = False) -> int:
+def usable_port(
+    host: str, port: int, *, share: bool = False, flag: str = "--port", setting: str = "gateway.host"
+) -> int:
     """*port*, or a free one for 0. Raises ConfigError when it is in use or may not be had; with *share* other gateways
-    may use it too.
+    may use it too. *flag* and *setting* are those that chose port and host.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
-        raise ConfigError(f"gateway.host {host!r} is no address of this machine: {error.strerror}") from None
+        raise ConfigError(f"{setting} {host!r} is no address of this machine: {error.strerror}") from None
     with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if share:
@@ -25,16 +27,16 @@ def usable_port(host: str, port: int, *, share: bool = False) -> int:
             probe.bind(address)
             probe.listen(1)  # with SO_REUSEADDR only this fails where another socket listens
         except OSError as error:
-            raise ConfigError(_why(error, host, port)) from None
+            raise ConfigError(_why(error, host, port, flag)) from None
         free: int = probe.getsockname()[1]
         return free
 
 
-def _why(error: OSError, host: str, port: int) -> str:
+def _why(error: OSError, host: str, port: int, flag: str = "--port") -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"port {port} on {host} is in use; choose another with --port N, or any free one with --port 0"
+        return f"port {port} on {host} is in use; choose another with {flag} N, or any free one with {flag} 0"
     if error.errno in (errno.EACCES, errno.EPERM):
-        return f"port {port} on {host} needs privileges; choose one above 1023 with --port N"
+        return f"port {port} on {host} needs privileges; choose one above 1023 with {flag} N"
     return f"cannot listen on {host} port {port}: {os.strerror(error.errno or 0)}"
 
 

@@ -13,6 +13,7 @@ import click
 
 from dumbwaiter.blobs import open_store
 from dumbwaiter.brokers import open_broker
+from dumbwaiter.cli.beating import beating, noting
 from dumbwaiter.cli.event_loop import run_for_long
 from dumbwaiter.cli.options import Command, current_settings, setting, settings_options, switch
 from dumbwaiter.cli.ports import url_of, usable_port
@@ -129,14 +130,18 @@ def _show_tracebacks() -> Tell:
 
 
 async def _gateway(settings: Settings, tell: Tell) -> int:
-    async with open_broker(settings.broker, lock_duration=settings.lock_duration) as broker:
+    async with (
+        beating(settings.heartbeat) as note,
+        open_broker(settings.broker, lock_duration=settings.lock_duration) as broker,
+    ):
         store = await checked_store(settings)
         with deaf_afterwards(signal.SIGINT, signal.SIGTERM):
-            return await run_gateway_with(settings, broker, store, tell, None)
+            return await run_gateway_with(settings, broker, store, noting(note, tell), None)
 
 
 async def _worker(settings: Settings, spec: ModelSpec, tell: Tell) -> int:
     async with (
+        beating(settings.heartbeat) as note,
         open_broker(settings.broker, lock_duration=settings.lock_duration) as opened,
         taking_over(opened, Path(settings.slots), spec.name) as broker,
     ):
@@ -148,7 +153,7 @@ async def _worker(settings: Settings, spec: ModelSpec, tell: Tell) -> int:
                 shown(settings.broker),
             )
         with deaf_afterwards(signal.SIGINT, signal.SIGTERM):
-            return await run_worker_with(settings, spec, broker, store, tell, None)
+            return await run_worker_with(settings, spec, broker, store, noting(note, tell), None, is_own_process=True)
 
 
 async def checked_store(settings: Settings) -> BlobStore:
@@ -181,13 +186,19 @@ async def run_worker_with(
     tell: Tell,
     stop: asyncio.Event | None,
     hurry: asyncio.Event | None = None,
+    *,
+    is_own_process: bool = False,
 ) -> int:
-    """Run a worker until *stop* (None: SIGTERM or SIGINT); *tell* hears of each of its states."""
+    """Run a worker until *stop* (None: SIGTERM or SIGINT); *tell* hears of each of its states.
+
+    *is_own_process*: this process was started for it, so its age is part of how long a worker takes to start.
+    """
     from dumbwaiter.devices.sharing import open_admission  # noqa: PLC0415 - a gateway need not import it
     from dumbwaiter.worker.run import run_worker  # noqa: PLC0415 - as above
+    from dumbwaiter.worker.workload import process_age  # noqa: PLC0415 - as above
 
     def heard(status: WorkerStatus) -> None:
-        tell(Report(state=status.state, reason=status.reason, signature=status.signature))
+        tell(Report(state=status.state, reason=status.reason, signature=status.signature, worker=status.worker))
 
     async with open_admission(terms_of(spec, settings)) as admission:
         return await run_worker(
@@ -200,4 +211,5 @@ async def run_worker_with(
             on_status=heard,
             stop=stop,
             hurry=hurry,
+            start_seconds=process_age() if is_own_process else 0.0,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -12,6 +12,7 @@ import click
 from dumbwaiter.blobs import open_store
 from dumbwaiter.brokers import open_broker
 from dumbwaiter.cli.event_loop import run_for_long
+from dumbwaiter.cli.fleet import scaling
 from dumbwaiter.cli.one_process import OneProcess
 from dumbwaiter.cli.options import Command, given_config, given_flags, json_option, settings_options
 from dumbwaiter.cli.ports import usable_port
@@ -61,10 +62,14 @@ def serve(models: tuple[str, ...], weights: tuple[str, ...], devices: tuple[str,
     finish; a second Ctrl-C hurries. What still waits in the queue is there at the next start. Two `serve` may share
     one project: their workers compete for the same queues, and each needs a port of its own.
 
+    A model with max_replicas (docs/autoscaling.md) gets as many workers as its work asks for, and none while it is
+    idle.
+
     """
     settings, chosen = settings_and_models(models, weights, devices)
     if not chosen:
         raise click.UsageError("no model to serve; name one, such as: dumbwaiter serve network:Infer")
+    _refuse_scaling(settings, chosen)
     specs = [spec_of(model.name, settings) for model in chosen]
     broker, store = open_broker(settings.broker), open_store(settings.blobs)  # neither connects yet
     port = usable_port(settings.gateway.host, settings.gateway.port, share=settings.gateway.share_port)
@@ -79,8 +84,17 @@ def serve(models: tuple[str, ...], weights: tuple[str, ...], devices: tuple[str,
                 hide_load_failures()
             one = OneProcess(settings, specs, view, port=port)
             view.children = one.children
-            return run_for_long(_until_signalled(one, view))
-        return asyncio.run(_supervise(plans_of(settings, chosen, port), view, settings))
+            return run_for_long(until_signalled(one, view))
+        return asyncio.run(_supervise(settings, chosen, port, view))
+
+
+def _refuse_scaling(settings: Settings, chosen: Sequence[Chosen]) -> None:
+    scaled = next((model.name for model in chosen if settings.models[model.name].scaling.is_on), None)
+    if scaled is not None and settings.broker.startswith("memory:"):
+        raise ConfigError(
+            f"models.{scaled}.scaling.max_replicas: with the broker memory: all runs in one process, where a model has"
+            " one worker; take another broker, such as the default, or leave max_replicas out"
+        )
 
 
 def _try_devices(settings: Settings, chosen: Sequence[Chosen]) -> None:
@@ -122,13 +136,18 @@ async def _try(settings: Settings, broker: Broker, store: BlobStore) -> None:
         pass
 
 
-async def _supervise(plans: Sequence[Plan], view: ServeView, settings: Settings) -> int:
-    supervisor = Supervisor(plans, view, settings)
+async def _supervise(settings: Settings, chosen: Sequence[Chosen], port: int, view: ServeView) -> int:
+    supervisor = Supervisor(plans_of(settings, chosen, port), view, settings)
     view.children = supervisor.children
-    return await _until_signalled(supervisor, view)
+    scaled = [model for model in chosen if settings.models[model.name].scaling.is_on]
+    if not scaled:
+        return await until_signalled(supervisor, view)
+    plans = {model.name: worker_plans(settings, model) for model in scaled}
+    async with scaling(settings, plans, supervisor, on_scaled=view.scaled):
+        return await until_signalled(supervisor, view)
 
 
-async def _until_signalled(system: Supervisor | OneProcess, view: ServeView) -> int:
+async def until_signalled(system: Supervisor | OneProcess, view: ServeView) -> int:
     """Run with SIGINT, SIGTERM and SIGHUP stopping it and, the second time, making it hurry."""
 
     def heard() -> None:
@@ -149,21 +168,41 @@ async def _until_signalled(system: Supervisor | OneProcess, view: ServeView) -> 
 
 
 def plans_of(settings: Settings, chosen: Sequence[Chosen], port: int) -> list[Plan]:
-    """The processes to run: they read the same file and variables as this one, and are given its flags."""
+    """The processes to run: they read the same file and variables as this one, and are given its flags.
+
+    Of a model that scales at least one worker, so that what is wrong with it is seen now and not by the first caller.
+    """
+    common = _common_flags()
+    listen = ["--host", settings.gateway.host, "--port", str(port), "--grace", str(gateway_grace(settings))]
+    plans = [Plan("gateway", None, ["gateway", *listen, *common], role="gateway")]
+    for model in chosen:
+        rules = settings.models[model.name].scaling
+        count = max(rules.min_replicas, 1) if rules.is_on else settings.models[model.name].replicas
+        plan_of = worker_plans(settings, model)
+        plans += [plan_of(number) for number in range(1, count + 1)]
+    plans.append(Plan("courier", None, ["courier", *common], role="courier"))
+    return plans
+
+
+def worker_plans(settings: Settings, model: Chosen) -> Callable[[int], Plan]:
+    """What makes the plan of the n-th worker of *model*."""
+    arguments = ["worker", model.argument, "--grace", str(settings.worker.grace), *_common_flags()]
+    if model.weights is not None:
+        arguments += ["--weights", f"{model.name}={model.weights}"]
+    if model.device is not None:
+        arguments += ["--device", f"{model.name}={model.device}"]
+    comes_and_goes = settings.models[model.name].scaling.is_on
+
+    def plan_of(number: int) -> Plan:
+        name = model.name if number == 1 else f"{model.name}-{number}"
+        return Plan(name, model.name, arguments, comes_and_goes=comes_and_goes)
+
+    return plan_of
+
+
+def _common_flags() -> list[str]:
     common: list[str] = ["--config", path] if (path := given_config()) else []
     for name, keys, value in given_flags():
         if len(keys) == 1:
             common += [name, value]
-    listen = ["--host", settings.gateway.host, "--port", str(port), "--grace", str(gateway_grace(settings))]
-    plans = [Plan("gateway", None, ["gateway", *listen, *common], role="gateway")]
-    for model in chosen:
-        arguments = ["worker", model.argument, "--grace", str(settings.worker.grace), *common]
-        if model.weights is not None:
-            arguments += ["--weights", f"{model.name}={model.weights}"]
-        if model.device is not None:
-            arguments += ["--device", f"{model.name}={model.device}"]
-        for number in range(1, settings.models[model.name].replicas + 1):
-            name = model.name if number == 1 else f"{model.name}-{number}"
-            plans.append(Plan(name, model.name, arguments))
-    plans.append(Plan("courier", None, ["courier", *common], role="courier"))
-    return plans
+    return common

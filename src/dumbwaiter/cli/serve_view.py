@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
+    from dumbwaiter.autoscale import Scaled
     from dumbwaiter.cli.status_pipe import Report
     from dumbwaiter.cli.supervisor import Child
     from dumbwaiter.config import Settings
@@ -54,7 +55,7 @@ class ServeView:
             self._progress = _progress_line(self._console, self._waiting_for())
             self._progress.start()
         else:
-            self._line(f"loading {', '.join(spec.name for spec in self._specs)}")
+            self._line(self._title())
         return self
 
     def __exit__(
@@ -97,6 +98,30 @@ class ServeView:
         then = "giving up" if delay is None else f"starting it again in {duration(delay)}"
         self._line(f"{child.plan.name} {why}; {then}")
 
+    def left(self, child: Child) -> None:
+        """A worker that was told to retire has ended."""
+        self._event("left", {"name": child.plan.name})
+        self._announce()
+        self._update_progress(self._waiting_for())
+
+    def scaled(self, news: Scaled) -> None:
+        """A model has more workers now, or fewer."""
+        self._event(
+            "scaled",
+            {
+                "model": news.model,
+                "from": news.before,
+                "to": news.after,
+                "why": news.why,
+                "work": news.work,
+                "offered": news.offered,
+            },
+        )
+        self._line(
+            f"{news.model}: {news.before} -> {news.after} workers ({news.why}; work {duration(news.work)}, load"
+            f" {news.offered:.3g})"
+        )
+
     def stopping(self, *, hurry: bool) -> None:
         """All is told to stop; *hurry*: for the second time."""
         self._event("stopping", {"hurry": hurry})
@@ -126,6 +151,9 @@ class ServeView:
         if self._progress:
             self._progress.stop()
             self._progress = None
+
+    def _title(self) -> str:
+        return f"loading {', '.join(spec.name for spec in self._specs)}"
 
     def _waiting_for(self) -> str:
         waiting = [child for child in self.children if child.report.state != "ready"]

@@ -17,12 +17,15 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """How a child is. *address* is a ready gateway's URL; *signature* what a ready model takes and gives."""
+    """How a child is. *address* is a ready gateway's URL; *signature* what a ready model takes and gives; *worker* the
+    name by which a worker announces itself.
+    """
 
     state: str
     reason: str = ""
     address: str = ""
     signature: dict[str, Any] = {}
+    worker: str = ""
 
 
 class StatusPipe:

@@ -8,15 +8,13 @@ import shlex
 import sys
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from dumbwaiter.answers import failure_of, timings_of
-from dumbwaiter.asking import while_away
-from dumbwaiter.cli.asking import Asking, asking, gateway_options, is_through_gateway, same_way
+from dumbwaiter.cli.asking import Asking, asked_again, asking, gateway_options, is_through_gateway, same_way
 from dumbwaiter.cli.inputs import Input, inputs_of
 from dumbwaiter.cli.options import Command, json_option, settings_options
 from dumbwaiter.cli.output import print_json_line
@@ -35,9 +33,12 @@ from dumbwaiter.client import Cancellation
 from dumbwaiter.config import parse_duration
 from dumbwaiter.errors import (
     AccessError,
+    BadInputError,
     BlobNotFoundError,
     ConfigError,
     DumbwaiterError,
+    InputRefusedError,
+    PredictionError,
     PredictionTimeoutError,
     QueueNotFoundError,
 )
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
 
 _NOTHING_KNOWN = "nothing is known of {}: if it waits it will not run; if you mistyped it, cancel the right one"
 _SHOWN_IDS = 3
+_BAD_INPUT = "bad-input"
+"""The failure code of an input that the model does not take."""
 
 
 class _Asked(NamedTuple):
@@ -239,8 +242,7 @@ async def _leave(asked: _Asked) -> int:
     async with asking() as (client, _):
         for given in asked.inputs:
             message = given.message(asked.model, content_type=asked.content_type, patience=None)
-            send = partial(client.submit_message, asked.model, message, keep=True)
-            handle = await while_away(send, asked.wait, id_=message.id)
+            handle = await client.submit_message(asked.model, message, keep=True, timeout=asked.wait)
             asked.under_way[handle.id] = None
             if asked.as_json:
                 print_json_line({"input": given.name, "id": handle.id})
@@ -261,8 +263,13 @@ async def _stream(asked: _Asked) -> int:
         outputs = client.stream_message(asked.model, message, timeout=asked.wait)
         shown = stack.enter_context(Stream(as_json=asked.as_json))
         async with aclosing(outputs):
-            async for output in outputs:
-                shown.put(output.content_type, output.body)
+            try:
+                async for output in outputs:
+                    shown.put(output.content_type, output.body)
+            except PredictionError as error:
+                if error.failure.code != _BAD_INPUT or not given.doubt:
+                    raise
+                raise click.ClickException(f"{error}{given.doubt}") from None
     return 0
 
 
@@ -280,7 +287,7 @@ async def _ask(asked: _Asked, put: Put) -> int:
 
         with _progress(len(asked.inputs)) as advance:
             async for given, task in in_order(asked.inputs, ask):
-                worst = max(worst, _show_outcome(given.name, task, as_json=asked.as_json, put=put))
+                worst = max(worst, _show_outcome(given, task, as_json=asked.as_json, put=put))
                 advance()
     return worst
 
@@ -301,7 +308,10 @@ async def _ask_one(asked: _Asked, opened: Asking, given: Input) -> Message:
 async def _fetch(id_: str, wait: float) -> Message:
     async with asking() as (client, _):
         if wait:
-            return await client.result_message(id_, wait)
+            try:
+                return await client.result_message(id_, wait)
+            except PredictionTimeoutError as error:
+                raise click.ClickException(f"{error}; ask again: {asked_again(id_)}") from None
         try:
             return await client.load_message(id_)
         except BlobNotFoundError:
@@ -329,10 +339,10 @@ async def _cancel(ids: Sequence[str], *, as_json: bool) -> int:
     return worst
 
 
-def _show_outcome(name: str, task: asyncio.Task[Message], *, as_json: bool, put: Put) -> int:
-    error = task.exception()
+def _show_outcome(given: Input, task: asyncio.Task[Message], *, as_json: bool, put: Put) -> int:
+    name, error = given.name, task.exception()
     if error is None:
-        return _show(name, task.result(), as_json=as_json, put=put)
+        return _show(name, task.result(), as_json=as_json, put=put, doubt=given.doubt)
     # Without its queue, the right name or the right key, no other input can fare better; any other trouble may be this
     # input's own.
     if isinstance(error, QueueNotFoundError | AccessError | ConfigError) or not isinstance(
@@ -343,19 +353,19 @@ def _show_outcome(name: str, task: asyncio.Task[Message], *, as_json: bool, put:
     if as_json:
         print_json_line({"input": name, "status": "failed", "error": {"code": type(error).__name__, "message": text}})
     else:
-        _complain(name, text)
+        _complain(name, text + (given.doubt if isinstance(error, BadInputError | InputRefusedError) else ""))
     return 1
 
 
-def _show(name: str, answer: Message, *, as_json: bool, put: Put) -> int:
-    """Print one answer, or *put* its output where it belongs; 1 if it is a failure."""
+def _show(name: str, answer: Message, *, as_json: bool, put: Put, doubt: str = "") -> int:
+    """Print one answer, or *put* its output where it belongs; 1 if it is a failure. *doubt* is about a refused input."""
     failure = failure_of(answer)
     if as_json:
         outcome = {"output": json_output(answer)} if failure is None else {"error": failure}
         facts = {"input": name, "id": answer.correlation_id, "status": status_of(failure)}
         print_json_line({**facts, **outcome, "timings": timings_of(answer)})
     elif failure is not None:
-        _complain(name, f"{failure.code}: {failure.message}")
+        _complain(name, f"{failure.code}: {failure.message}{doubt if failure.code == _BAD_INPUT else ''}")
     else:
         put(name, answer)
     return 0 if failure is None else 1

@@ -1,5 +1,7 @@
 """Keeps the processes of ``dumbwaiter serve`` alive: starts them, restarts the dead, stops all in order.
 
+Workers may come and go while it runs: see add() and retire().
+
 A child is started from the main thread (PR_SET_PDEATHSIG follows the thread), in a process group of its own, so that
 Ctrl-C on the terminal reaches the supervisor alone and children always get a SIGTERM.
 """
@@ -17,7 +19,7 @@ import msgspec
 
 from dumbwaiter.cli.restarting import deaths_in_a_row, is_hopeless, restart_delay
 from dumbwaiter.cli.status_pipe import Report
-from dumbwaiter.signals import describe_exit
+from dumbwaiter.signals import RETIRE, describe_exit
 from dumbwaiter.tasks import end
 
 if TYPE_CHECKING:
@@ -28,16 +30,22 @@ _AFTER_GRACE = 5.0
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """A process to keep alive: its *name* for people, the *model* of a worker (None for others), its command line."""
+    """A process to keep alive: its *name* for people, the *model* of a worker (None for others), its command line.
+
+    One that *comes_and_goes* is never given up on: it is started again ever more slowly, and all others go on.
+    """
 
     name: str
     model: str | None
     arguments: Sequence[str]
     role: Literal["gateway", "worker", "courier"] = "worker"
+    comes_and_goes: bool = False
 
 
 class Child:
-    """A planned process and what is known of it. *process* is None between a death and the restart."""
+    """A planned process and what is known of it. *process* is None between a death and the restart, *last_words* what
+    it died of or said was wrong. *workers* are the names by which its processes announced themselves, the newest last.
+    """
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -45,6 +53,18 @@ class Child:
         self.report = Report(state="starting")
         self.ever_ready = False
         self.deaths = 0
+        self.last_words = ""
+        self.workers: list[str] = []
+        self.retired = asyncio.Event()
+
+    def heed(self) -> None:
+        """It has said how it is."""
+        report = self.report
+        self.ever_ready = self.ever_ready or report.state == "ready"
+        if report.reason:
+            self.last_words = report.reason
+        if report.worker and report.worker not in self.workers:
+            self.workers.append(report.worker)
 
     def signal(self, number: signal.Signals) -> None:
         """Send *number* to the process, if there is one."""
@@ -59,6 +79,7 @@ class Audience(Protocol):
     def reported(self, child: Child) -> None: ...
     def said(self, child: Child, line: str) -> None: ...
     def died(self, child: Child, why: str, delay: float | None) -> None: ...
+    def left(self, child: Child) -> None: ...
 
 
 class Supervisor:
@@ -73,15 +94,16 @@ class Supervisor:
         # Workers and the courier leave side by side: what is still to be delivered then waits in the queue.
         self._grace = max(settings.worker.grace, settings.courier.grace)
         self._failed = False
+        self._keepers: dict[Child, asyncio.Task[None]] = {}
 
     async def run(self) -> int:
         """Keep all children alive until told to stop; 0, or 1 when one of them was given up on."""
-        keepers = {child: asyncio.create_task(self._keep_alive(child)) for child in self.children}
-        stopped = asyncio.create_task(self.stop.wait())
-        await asyncio.wait({stopped, *keepers.values()}, return_when=asyncio.FIRST_COMPLETED)
-        self.stop.set()
-        await self._stop_all(keepers)
-        for child, keeper in keepers.items():
+        for child in self.children:
+            if child not in self._keepers:
+                self._keep(child)
+        await self.stop.wait()
+        await self._stop_all(self._keepers)
+        for child, keeper in self._keepers.items():
             if keeper.done():
                 keeper.result()
             else:  # not even SIGKILL ends it, as when a device driver hangs
@@ -89,29 +111,60 @@ class Supervisor:
                 self._audience.died(child, "cannot be killed: the kernel is still at work for it", None)
         return 1 if self._failed else 0
 
+    def add(self, plan: Plan) -> None:
+        """Start one more, before or while run() runs. What is being stopped gets nobody new."""
+        if not self.stop.is_set():
+            child = Child(plan)
+            self.children.append(child)
+            self._keep(child)
+
+    def retire(self, child: Child) -> None:
+        """Have a worker take nothing more and leave once what runs has ended, however long that takes."""
+        if not child.retired.is_set():
+            child.retired.set()
+            # Before its first report a worker does not listen yet, and has nothing that could be lost.
+            child.signal(signal.SIGTERM if child.report.state == "starting" else RETIRE)
+
+    def _keep(self, child: Child) -> None:
+        keeper = self._keepers[child] = asyncio.create_task(self._keep_alive(child))
+        keeper.add_done_callback(lambda _: self._ended(child))
+
+    def _ended(self, child: Child) -> None:
+        """A retired one is forgotten. Another one that ends before it is told to has been given up on, and ends all."""
+        if self.stop.is_set():
+            return
+        if child.retired.is_set() and self._keepers[child].exception() is None:
+            del self._keepers[child]
+            self.children.remove(child)
+            self._audience.left(child)
+        else:
+            self.stop.set()
+
     async def _keep_alive(self, child: Child) -> None:
         loop = asyncio.get_running_loop()
-        while not self.stop.is_set():
+        while not (self.stop.is_set() or child.retired.is_set()):
             started_at = loop.time()
             code = await self._run_once(child)
-            if self.stop.is_set():
+            if self.stop.is_set() or child.retired.is_set():
                 return
             child.deaths = deaths_in_a_row(child.deaths, loop.time() - started_at)
-            why = describe_exit(code)
-            if is_hopeless(exit_code=code, deaths=child.deaths, ever_ready=child.ever_ready):
+            why = child.last_words = describe_exit(code)
+            hopeless = is_hopeless(exit_code=code, deaths=child.deaths, ever_ready=child.ever_ready)
+            if hopeless and not child.plan.comes_and_goes:
                 self._failed = True
                 self._audience.died(child, why, None)
                 return
             delay = restart_delay(child.deaths)
             self._audience.died(child, why, delay)
-            await self._pause(delay)
+            if await self._pause(delay, child.retired):
+                return
 
-    async def _pause(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self.stop.wait()
-        except TimeoutError:
-            return
+    async def _pause(self, seconds: float, retired: asyncio.Event) -> bool:
+        """Wait; True as soon as there is nothing to wait for any more."""
+        stopping, retiring = asyncio.create_task(self.stop.wait()), asyncio.create_task(retired.wait())
+        done, _ = await asyncio.wait({stopping, retiring}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        await end((stopping, retiring))
+        return bool(done)
 
     async def _run_once(self, child: Child) -> int:
         """Start the process, pass on what it says, return its exit code."""
@@ -131,7 +184,7 @@ class Supervisor:
         child.process = process
         child.report = Report(state="starting")
         self._audience.started(child)
-        if self.stop.is_set():  # told to while the process was being made, so nobody has signalled it
+        if self.stop.is_set() or child.retired.is_set():  # while it was being made, so nobody has signalled it
             child.signal(signal.SIGTERM)
         readers = [
             asyncio.create_task(self._read_output(child)),
@@ -160,7 +213,7 @@ class Supervisor:
                     child.report = msgspec.json.decode(line, type=Report)
                     # What the child wrote before this is in the other pipe by now, and is to be passed on before it.
                     await asyncio.sleep(0)
-                    child.ever_ready = child.ever_ready or child.report.state == "ready"
+                    child.heed()
                     self._audience.reported(child)
             finally:
                 transport.close()

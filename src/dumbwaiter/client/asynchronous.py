@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from dumbwaiter.answers import failure_of, raise_for_failure
-from dumbwaiter.asking import CLAIM_THRESHOLD, Patience, while_away
+from dumbwaiter.asking import CLAIM_THRESHOLD, Patience
 from dumbwaiter.client.door import Cancellation, Event, PredictionStatus
 from dumbwaiter.client.doors import door_to
 from dumbwaiter.client.mapping import each_of, next_of, outcome_of
@@ -204,9 +204,14 @@ class AsyncClient:
         request = await build_request_aside(model, input, content_type=content_type, **attributes)
         return await self.submit_message(model, request, keep=keep)
 
-    async def submit_message(self, model: str, message: Message, *, keep: bool = False) -> AsyncHandle:
-        """As submit(), for a message made by hand."""
-        return AsyncHandle(self, model, await self._door.submit(_model(model), message, keep=keep))
+    async def submit_message(
+        self, model: str, message: Message, *, keep: bool = False, timeout: float | None = None
+    ) -> AsyncHandle:
+        """As submit(), for a message made by hand. While a broker is unavailable it is sent again, with the same id,
+        for *timeout* seconds (None: never).
+        """
+        submitted = await self._door.submit(_model(model), message, keep=keep, timeout=timeout)
+        return AsyncHandle(self, model, submitted)
 
     async def stream(
         self,
@@ -232,14 +237,11 @@ class AsyncClient:
 
     async def stream_message(self, model: str, message: Message, *, timeout: float = 60.0) -> AsyncGenerator[Event]:
         """As stream(), for a message made by hand, with nothing decoded."""
-        submitted = await while_away(
-            lambda: self._door.submit(_model(model), message, keep=True), timeout, id_=message.id
-        )
-        id_ = submitted.id
+        id_ = (await self._door.submit(_model(model), message, keep=True, timeout=timeout)).id
         self._streams.add(id_)
         outputs = Outputs()
         try:
-            async with contextlib.aclosing(self._door.follow(id_)) as events:
+            async with contextlib.aclosing(self._door.follow(id_, timeout)) as events:
                 while (event := await _next_within(timeout, events, id_)) is not None:
                     if outputs.take(event):
                         yield event

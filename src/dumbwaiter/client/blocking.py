@@ -166,9 +166,11 @@ class Client:
         request = build_request(model, input, content_type=content_type, **attributes)
         return self.submit_message(model, request, keep=keep)
 
-    def submit_message(self, model: str, message: Message, *, keep: bool = False) -> Handle:
+    def submit_message(
+        self, model: str, message: Message, *, keep: bool = False, timeout: float | None = None
+    ) -> Handle:
         """As submit(), for a message made by hand."""
-        return Handle(self._run(self._async.submit_message(model, message, keep=keep)), self._run)
+        return Handle(self._run(self._async.submit_message(model, message, keep=keep, timeout=timeout)), self._run)
 
     def upload(
         self, content: str | PathLike[str] | bytes | bytearray | memoryview, *, content_type: str | None = None

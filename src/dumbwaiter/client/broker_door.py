@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from dumbwaiter.answers import failure_of
-from dumbwaiter.asking import Asker, Patience, Polling, await_result, cancel, follow_to_end, while_away
+from dumbwaiter.asking import (
+    Asker,
+    Patience,
+    Pending,
+    Polling,
+    await_result,
+    cancel,
+    follow_to_end,
+    standing_of,
+    while_away,
+)
 from dumbwaiter.blobs import BlobStore, events, open_store
 from dumbwaiter.blobs.results import has_result, load_result
 from dumbwaiter.brokers import open_broker, shown
@@ -15,7 +25,7 @@ from dumbwaiter.client.door import Cancellation, Door, Event, PredictionStatus, 
 from dumbwaiter.errors import BlobNotFoundError, BrokerClosedError, BrokerError, ConfigError, QueueNotFoundError
 from dumbwaiter.message import Message, is_model_name
 from dumbwaiter.policies.polling import WATCH
-from dumbwaiter.prediction import CANCELED, status_of
+from dumbwaiter.prediction import CANCELED, Status, status_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -56,21 +66,26 @@ class BrokerDoor(Door):
 
     async def ask(self, model: str, message: Message, *, timeout: float) -> Message:
         patience = Patience(timeout)
-
-        def send() -> Awaitable[Message]:
-            return self._open_asker().ask(model, message, timeout=patience)
-
-        with self._naming_broker():
-            return await while_away(send, patience, id_=message.id)
-
-    async def submit(self, model: str, message: Message, *, keep: bool) -> Submitted:
         asker = self._open_asker()
         with self._naming_broker():
-            if not keep:
-                return Submitted(message.id, await asker.begin(model, message, confirm=True))
+            async with asker.claiming(message, durable=False, timeout=patience) as request:
+                return await while_away(lambda: asker.ask(model, request, timeout=patience), patience, id_=message.id)
+
+    async def submit(self, model: str, message: Message, *, keep: bool, timeout: float | None = None) -> Submitted:
+        asker = self._open_asker()
+        if keep:
             await self._check_store()
-            await asker.send(model, message)
-            return Submitted(message.id, None)
+        with self._naming_broker():
+            async with asker.claiming(message, durable=keep) as request:
+
+                async def send() -> Pending | None:
+                    if not keep:
+                        return await asker.begin(model, request, confirm=True)
+                    await asker.send(model, request)
+                    return None
+
+                pending = await (send() if timeout is None else while_away(send, timeout, id_=message.id))
+        return Submitted(message.id, pending)
 
     async def load(self, id_: str) -> Message:
         return await load_result(self._open_store(), id_)
@@ -82,14 +97,9 @@ class BrokerDoor(Door):
         if self._store is not None:
             with contextlib.suppress(BlobNotFoundError):
                 return PredictionStatus(status=status_of(failure_of(await load_result(self._store, id_))))
-        self._open_asker()
-        knows = model is not None and self._broker is not None and self._broker.capabilities.queue_position
-        if knows and self._broker is not None and model is not None:
-            position = await self._broker.position(model, id_)
-            if position is not None:
-                return PredictionStatus(status="starting", queue_position=position)
-        started = knows if self._store is None else bool(await events.read_events(self._store, id_))
-        return PredictionStatus(status="processing" if started else "starting")
+        standing = await standing_of(self._open_broker(), self._store, id_, model)
+        status: Status = "processing" if standing.started else "starting"
+        return PredictionStatus(status=status, queue_position=standing.position)
 
     async def cancel(self, id_: str) -> Cancellation:
         store = self._open_store()
@@ -98,7 +108,7 @@ class BrokerDoor(Door):
             return Cancellation.ENDED
         return Cancellation.CANCELED if is_known else Cancellation.UNKNOWN
 
-    async def follow(self, id_: str) -> AsyncGenerator[Event]:
+    async def follow(self, id_: str, timeout: float) -> AsyncGenerator[Event]:  # noqa: ARG002 - nothing is away for long here
         store = self._open_store()
 
         async def find() -> Literal[True] | None:
@@ -108,7 +118,7 @@ class BrokerDoor(Door):
             async for one in told:
                 self._open_asker()  # it may have been closed meanwhile
                 if isinstance(one, events.Event):
-                    yield Event(one.event, one.content_type, one.data)
+                    yield Event(one.event, one.content_type, one.data, one.id)
 
     async def upload(self, source: Source) -> Upload:  # noqa: ARG002 - there is nowhere to put it
         raise ConfigError(
@@ -124,14 +134,14 @@ class BrokerDoor(Door):
 
     async def _knows(self, store: BlobStore, id_: str) -> bool:
         """Whether the request *id_* has begun to run, or waits in a queue whose broker can tell."""
-        if await events.last_start(store, id_) is not None:
-            return True
-        if self._broker is None or not self._broker.capabilities.queue_position:
-            return False
+        broker = self._open_broker()
+        standing = await standing_of(broker, store, id_, None)
+        if standing.started or not broker.capabilities.queue_position:
+            return standing.started
         # Whether it is known is only a hint; a broker that is away does not keep anybody from cancelling.
         with contextlib.suppress(BrokerError):
-            for queue in await self._broker.queues():
-                if is_model_name(queue) and await self._broker.position(queue, id_) is not None:
+            for queue in await broker.queues():
+                if is_model_name(queue) and await broker.position(queue, id_) is not None:
                     return True
         return False
 
@@ -149,6 +159,11 @@ class BrokerDoor(Door):
         if self._asker is None:
             raise BrokerClosedError("this client is not open; use it inside `async with`")
         return self._asker
+
+    def _open_broker(self) -> Broker:
+        if self._broker is None:
+            raise BrokerClosedError("this client is not open; use it inside `async with`")
+        return self._broker
 
     def _open_store(self) -> BlobStore:
         if self._store is None:

@@ -46,11 +46,14 @@ class PredictionStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Event(NamedTuple):
-    """Something that happened to a kept request while it ran; *body* is of *content_type*."""
+    """Something that happened to a kept request while it ran; *body* is of *content_type*. *id* is blobs.events' own,
+    where it is known.
+    """
 
     kind: str
     content_type: str | None
     body: bytes
+    id: str = ""
 
 
 class Submitted(NamedTuple):
@@ -91,8 +94,10 @@ class Door(ABC):
         """
 
     @abstractmethod
-    async def submit(self, model: str, message: Message, *, keep: bool) -> Submitted:
-        """Hand in *message*; it is confirmed when this returns. Raises as ask() does."""
+    async def submit(self, model: str, message: Message, *, keep: bool, timeout: float | None = None) -> Submitted:
+        """Hand in *message*; it is confirmed when this returns. While a broker is away it is sent again for *timeout*
+        seconds (None: never). Raises as ask() does.
+        """
 
     @abstractmethod
     async def load(self, id_: str) -> Message:
@@ -115,5 +120,8 @@ class Door(ABC):
         """Put *source* where a request can name it. Raises ConfigError where requests cannot."""
 
     @abstractmethod
-    def follow(self, id_: str) -> AsyncGenerator[Event]:
-        """What happens to the kept request *id_*, from its start on; ends when its answer can be loaded."""
+    def follow(self, id_: str, timeout: float) -> AsyncGenerator[Event]:
+        """What happens to the kept request *id_*, from its start on; ends when its answer can be loaded.
+
+        It goes on through outages of a gateway that last no longer than *timeout* seconds.
+        """

@@ -37,6 +37,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     status: Status
     output: msgspec.Raw = msgspec.Raw(b"null")
+    output_url: str | None = None
     error: PredictionFailure | None = None
     metrics: Metrics | None = None
     completed_at: str | None = None
@@ -50,8 +51,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_linked(self) -> bool:
-        """Whether the output is too long to stand here, and a link stands in its place."""
-        return self.urls is not None and bytes(self.output) == msgspec.json.encode(self.urls.output)
+        """Whether the output is too long to stand here."""
+        return self.output_url is not None
 
 
 class _Document(msgspec.Struct, frozen=True, kw_only=True):

@@ -86,10 +86,12 @@ class GatewayConnection:
         waits: float | None = None,
         model: str | None = None,
         id_: str | None = None,
+        insists: bool = False,
     ) -> httpx.Response:
         """The response that tells of a prediction; anything else is raised, after repetitions while *patience* lasts.
 
-        *waits*: ask the gateway to wait so many seconds for the answer; never longer than *patience*.
+        *waits*: ask the gateway to wait so many seconds for the answer; never longer than *patience*. *insists*:
+        repetitions are not counted, so that nothing but *patience* ends them.
         """
         counted = 0
         for attempt in itertools.count(1):
@@ -98,7 +100,7 @@ class GatewayConnection:
                     method, path, _prefer(headers, waits, patience), content, waits=waits, model=model, id_=id_
                 )
             except GatewayError as error:
-                counted += is_counted(error.status, has_patience=patience is not None)
+                counted += not insists and is_counted(error.status, has_patience=patience is not None)
                 if counted > self._retries or not self._retries or not may_pass(error):
                     raise
                 await self.pause(attempt, error, patience)

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import TYPE_CHECKING, ClassVar, Self
 from urllib.parse import quote
 
-from dumbwaiter.asking import Patience, Polling
+from dumbwaiter.asking import Patience, Polling, until_found
 from dumbwaiter.client.door import Cancellation, Door, Event, PredictionStatus, Submitted
 from dumbwaiter.client.gateway_answers import (
     Seen,
@@ -23,7 +23,13 @@ from dumbwaiter.client.gateway_connection import GatewayConnection, may_pass
 from dumbwaiter.client.gateway_requests import body_of, headers_of
 from dumbwaiter.client.gateway_uploads import GatewayUploads
 from dumbwaiter.client.server_events import EventParser, ServerEvent, output_of
-from dumbwaiter.errors import BlobNotFoundError, GatewayError, GatewayUnavailableError, PredictionTimeoutError
+from dumbwaiter.errors import (
+    BlobNotFoundError,
+    GatewayError,
+    GatewayUnavailableError,
+    PredictionOutOfReachError,
+    PredictionTimeoutError,
+)
 from dumbwaiter.message import new_id
 from dumbwaiter.policies.polling import WATCH
 from dumbwaiter.policies.repeating import failures_in_a_row
@@ -39,6 +45,8 @@ if TYPE_CHECKING:
 
 LONGEST_LOOK = 30.0
 """Seconds that one request may wait for a kept result; then the next one asks."""
+LONGEST_OUTAGE = 60.0
+"""Whoever waits for a kept result without end gives up a gateway that is away for so many seconds."""
 LAST_WORDS = 0.25
 """The gateway gets so many seconds more to say why there is no answer. Less than a second's patience gets none."""
 COMPLETED = "completed"
@@ -86,7 +94,14 @@ class GatewayDoor(Door):
             raise PredictionTimeoutError(f"no answer from {model!r} within {patience:g} s; it is kept as {id_}")
         return answer
 
-    async def submit(self, model: str, message: Message, *, keep: bool) -> Submitted:  # noqa: ARG002 - it always is
+    async def submit(
+        self,
+        model: str,
+        message: Message,
+        *,
+        keep: bool,  # noqa: ARG002 - it always is
+        timeout: float | None = None,  # noqa: ARG002 - tries are counted here
+    ) -> Submitted:
         key = message.idempotency_key or (new_id() if self._retries or self._idempotent else None)
         headers = {"accept": AS_IT_IS, "prefer": "respond-async"}
         response = await self._post(model, message, headers, key, patience=None)
@@ -101,9 +116,16 @@ class GatewayDoor(Door):
 
     async def await_result(self, id_: str, timeout: float | None) -> Message:
         patience = None if timeout is None else Patience(timeout)
+        waits = None if patience is not None and patience <= 0.0 else LONGEST_LOOK
         try:
             async with asyncio.timeout(_limit(patience) if patience else None):
-                return await self._look_until_there(id_, patience)
+                # Between two looks too: the gateway has waited for us, or knows no waiting.
+                return await until_found(
+                    lambda: self._look(id_, patience or Patience(LONGEST_OUTAGE), waits=waits, insists=True),
+                    Polling(WATCH, patience=patience),
+                )
+        except GatewayUnavailableError as error:
+            raise PredictionOutOfReachError(id_, error) from error
         except TimeoutError:
             raise PredictionTimeoutError(
                 f"no result of {id_!r} within {patience or 0.0:g} s; it may still be waiting or running"
@@ -121,25 +143,28 @@ class GatewayDoor(Door):
     async def upload(self, source: Source) -> Upload:
         return await self._uploads.upload(source)
 
-    async def follow(self, id_: str) -> AsyncGenerator[Event]:
-        last, failures = "", 0
+    async def follow(self, id_: str, timeout: float) -> AsyncGenerator[Event]:
+        last, failures, patience = "", 0, Patience(timeout)
         while True:
             opened_at = time.monotonic()
             try:
                 async for event in self._stream(id_, last):
                     if event.id != last:  # something new has come
-                        last, failures = event.id, 0
+                        last, failures, patience = event.id, 0, Patience(float(timeout))
                     if event.name == COMPLETED:
                         return
-                    yield Event(event.name, *output_of(event.data))
+                    yield Event(event.name, *output_of(event.data), event.id)
                 what = f"the events of {id_} ended early; ask again"
                 error: GatewayError = GatewayUnavailableError(self._connection.shown, what)
             except GatewayError as caught:
                 error = caught
             failures = failures_in_a_row(failures, time.monotonic() - opened_at)
-            if failures > self._retries or not may_pass(error):
+            if not self._retries or not may_pass(error):
                 raise error
-            await self._connection.pause(failures, error)
+            try:
+                await self._connection.pause(failures, error, patience)
+            except GatewayUnavailableError as away:
+                raise PredictionOutOfReachError(id_, away) from away
 
     async def _stream(self, id_: str, last: str) -> AsyncIterator[ServerEvent]:
         headers = {"accept": "text/event-stream", **({"last-event-id": last} if last else {})}
@@ -164,21 +189,18 @@ class GatewayDoor(Door):
             model=model,
         )
 
-    async def _look_until_there(self, id_: str, patience: Patience | None) -> Message:
-        polling = Polling(WATCH, patience=patience)
-        while True:
-            waits = None if patience is not None and patience <= 0.0 else LONGEST_LOOK
-            answer = await self._look(id_, patience, waits=waits)
-            if answer is not None:
-                return answer
-            # The gateway has waited for us, or knows no waiting.
-            if not await polling.pause():
-                raise TimeoutError
-
-    async def _look(self, id_: str, patience: Patience | None, *, waits: float | None) -> Message | None:
+    async def _look(
+        self, id_: str, patience: Patience | None, *, waits: float | None, insists: bool = False
+    ) -> Message | None:
         # The output itself, and not the object that tells of it: there text and bytes are put in other words.
         response = await self._connection.call(
-            "GET", f"{_path(id_)}/output", patience=patience, waits=waits, headers={"accept": "*/*"}, id_=id_
+            "GET",
+            f"{_path(id_)}/output",
+            patience=patience,
+            waits=waits,
+            headers={"accept": "*/*"},
+            id_=id_,
+            insists=insists,
         )
         if is_pending(response):
             return None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from dumbwaiter.blobs.events import is_next_event
 from dumbwaiter.client.door import Event
 from dumbwaiter.content_types import JSON, parse_content_type
 from dumbwaiter.errors import BlobError
@@ -23,13 +24,20 @@ class Outputs:
     def __init__(self) -> None:
         self._count = 0
         self._place = 0
+        self._last = ""
+        self._is_whole = True
         self._content_type: str | None = None
 
     def take(self, event: Event) -> bool:
-        """Whether *event* is an output that is new. An attempt that begins anew tells those before it again."""
+        """Whether *event* is an output that is new. An attempt that begins anew tells those before it again.
+
+        Where an event was lost, nobody can tell which output comes next: then it is rest() that tells.
+        """
+        self._is_whole = is_next_event(event.id, self._last) and (self._is_whole or event.kind == "start")
+        self._last = event.id or self._last
         if event.kind == "start":
             self._place = 0
-        elif event.kind == "output":
+        elif event.kind == "output" and self._is_whole:
             self._place += 1
             if self._place > self._count:
                 self._count = self._place

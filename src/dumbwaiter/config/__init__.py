@@ -6,8 +6,10 @@ the current folder. Durations are seconds or text such as "500ms", "30s", "2m"; 
 """
 
 from dumbwaiter.config.checking import anchored
+from dumbwaiter.config.kubernetes import KubernetesSettings
 from dumbwaiter.config.ledgers import ledgers_folder
 from dumbwaiter.config.loading import Flag, load_settings, place_in_file
+from dumbwaiter.config.scaler import ScalerSettings
 from dumbwaiter.config.scaling import ScalingSettings
 from dumbwaiter.config.settings import (
     TABLES,
@@ -26,8 +28,10 @@ __all__ = [
     "CourierSettings",
     "Flag",
     "GatewaySettings",
+    "KubernetesSettings",
     "ModelSettings",
     "OutboundSettings",
+    "ScalerSettings",
     "ScalingSettings",
     "Settings",
     "WorkerSettings",

@@ -130,8 +130,8 @@ def _json_or_text(value: Any) -> Any:
 
 
 _LOCATIONS = {
-    *(("broker",), ("blobs",), ("slots",), ("ledgers",), ("footprints",)),
-    *(("gateway", "certfile"), ("gateway", "keyfile")),
+    *(("broker",), ("blobs",), ("slots",), ("ledgers",), ("footprints",), ("heartbeat",)),
+    *(("gateway", "certfile"), ("gateway", "keyfile"), ("scaler", "certfile"), ("scaler", "keyfile")),
 }
 
 

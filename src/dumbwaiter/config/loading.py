@@ -18,8 +18,8 @@ from dumbwaiter.errors import ConfigError
 
 FILE_NAME = "dumbwaiter.toml"
 PREFIX = "DUMBWAITER_"
-#: Variables that are not settings: the path of the file, tracebacks on errors, and no skipped tests.
-OTHER_VARIABLES = frozenset({"DUMBWAITER_API_KEY", "DUMBWAITER_CONFIG", "DUMBWAITER_DEBUG", "DUMBWAITER_REQUIRE_ALL"})
+#: Variables that are not settings: the path of the file, tracebacks on errors, and what tests look at.
+OTHER_VARIABLES = frozenset(f"{PREFIX}{name}" for name in ("API_KEY", "CONFIG", "DEBUG", "KEDA_SCHEMAS", "REQUIRE_ALL"))
 
 
 class Flag(msgspec.Struct, frozen=True):

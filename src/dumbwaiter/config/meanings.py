@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from dumbwaiter.config import kubernetes
 from dumbwaiter.config.lines import Keys
 from dumbwaiter.config.settings import SHORTEST_SIGNING_KEY
 from dumbwaiter.config.units import parse_size
@@ -101,4 +102,5 @@ _READERS: Mapping[Keys, Callable[[Any], Any]] = {
     ("gateway", "public_url"): _public_url,
     ("gateway", "signing_key"): _signing_key,
     ("outbound", "allowed_networks"): _networks,
+    **{("kubernetes", name): read for name, read in kubernetes.READERS.items()},
 }

@@ -33,7 +33,7 @@ class ScalingSettings(msgspec.Struct, frozen=True, kw_only=True):
     messages_each: Annotated[float, msgspec.Meta(gt=0)] = 2.0
     scale_in_after: Pause = 60.0
     idle_after: Pause = 60.0
-    cold_start: Pause | None = None
+    cold_start: Annotated[Pause | None, msgspec.Meta(extra={"unit": "duration"})] = None
     look_every: Span = 2.0
 
     @property

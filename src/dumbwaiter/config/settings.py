@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from dumbwaiter.config.kubernetes import KubernetesSettings
+from dumbwaiter.config.scaler import ScalerSettings
 from dumbwaiter.config.scaling import ScalingSettings
 
 Seconds = Annotated[float, msgspec.Meta(ge=0, extra={"unit": "duration"})]
@@ -28,7 +30,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     are in memory at once; those above *claim_threshold* stream through the blob store. *header_timeout* bounds the wait
     for a complete request head, from the first byte or, on a fresh connection, from the start. *body_timeout* bounds
     the body; every 64 KiB that arrive add a second. *write_timeout* bounds how long a caller may leave a response
-    unread; every 64 KiB that it takes add a second. *idle_timeout* is how long a connection may rest between two
+    unread; every 64 KiB that it takes add a second. Neither lets anybody pause for longer than it is. *idle_timeout* is how long a connection may rest between two
     requests. *share_port* lets several gateways listen at one address (Linux). *grace* is how long waiting requests
     may take once told to stop.
 
@@ -85,6 +87,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     *grace*: how long after SIGTERM a running batch may still take; *claim_threshold*: replies above so many bytes
     travel by claim check; *max_nbytes_in_hand*: no further large body is fetched while the runner has so many bytes;
     *receive_wait*: how long one receive waits for messages; *load_timeout*: how long the model's constructor may take.
+    *spot*: the cloud whose notice that it takes this machine is heeded; *spot_url*: where its metadata service is (None:
+    where that cloud has it).
     """
 
     grace: Seconds = 25.0
@@ -92,6 +96,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_nbytes_in_hand: Nbytes = 256 * 1024 * 1024
     receive_wait: Seconds = 20.0
     load_timeout: Seconds = 600.0
+    spot: Literal["off", "aws", "gcp", "azure"] = "off"
+    spot_url: str | None = None
 
 
 class CourierSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,7 +161,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     *slots* is a folder of this machine's, in which workers and couriers write down what they hold, so that the next one
     can hand it back at once when one is killed. *ledgers* is the folder in which the workers of this machine, or of all
     containers of a pod, say what they hold of their devices (None: see ledgers_folder); *footprints* is where what a
-    model was measured to take of a device is kept.
+    model was measured to take of a device is kept. *heartbeat* is a file in which a worker, courier or gateway
+    gives signs of life.
     """
 
     broker: str = "sqlite:.dumbwaiter/queue.db"
@@ -163,6 +170,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     slots: str = ".dumbwaiter/slots"
     ledgers: str | None = None
     footprints: str = ".dumbwaiter/footprints"
+    heartbeat: str | None = None
     lock_duration: Annotated[float, msgspec.Meta(gt=0, extra={"unit": "duration"})] = 30.0
     log_format: Literal["auto", "human", "json"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -171,6 +179,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     courier: CourierSettings = CourierSettings()
     outbound: OutboundSettings = OutboundSettings()
     scaling: ScalingSettings = ScalingSettings()
+    scaler: ScalerSettings = ScalerSettings()
+    kubernetes: KubernetesSettings = KubernetesSettings()
     models: dict[str, ModelSettings] = {}
     home: str = "."
 
@@ -181,5 +191,7 @@ TABLES: Mapping[str, type[msgspec.Struct]] = {
     "courier": CourierSettings,
     "outbound": OutboundSettings,
     "scaling": ScalingSettings,
+    "scaler": ScalerSettings,
+    "kubernetes": KubernetesSettings,
 }
 """The tables of settings beside ``models``, whose tables have names of their own."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-WORDS = {"duration": "a duration such as 500ms, 30s, 2m or 1h", "size": "a size such as 512, 100kB or 32MiB"}
+WORDS = {"duration": "a duration such as 500ms, 30s, 2m, 1h or 7d", "size": "a size such as 512, 100kB or 32MiB"}
 
 _DURATIONS = {"": 1.0, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}

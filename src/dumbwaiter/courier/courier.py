@@ -161,11 +161,13 @@ class Courier:
         if is_past_trying(tries):
             await self._dead_letter(held, Stop("delivery-limit"), f"handed out {tries} times without a verdict")
             return
+        best_effort = False
         try:
             notification = read(held.delivery.message)
+            best_effort = notification.event != "completed"
             target = self._outbound.policy.check_url(notification.url)
         except DumbwaiterError as error:
-            await self._settle(held, verdicts.of_error(error, tries, most=MAX_TRIES), best_effort=False)
+            await self._settle(held, verdicts.of_error(error, tries, most=MAX_TRIES), best_effort=best_effort)
             return
         while (turn := self._take(target.host, held, now=(began := time.monotonic()))) is not None:
             if can_postpone(self._broker):
@@ -178,7 +180,7 @@ class Courier:
         finally:
             now = time.monotonic()
             self._places.release(target.host, tenant, began=began, now=now)
-        await self._settle(held, verdict, best_effort=notification.event != "completed")
+        await self._settle(held, verdict, best_effort=best_effort)
 
     def _take(self, host: str, held: Held, *, now: float) -> float | None:
         is_first_try = held.delivery.delivery_count == 1

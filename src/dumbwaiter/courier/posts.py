@@ -7,11 +7,10 @@ and the HTTP binding of CloudEvents 1.0 in binary mode
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hmac
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -19,9 +18,10 @@ import msgspec
 
 from dumbwaiter.answers import failure_of
 from dumbwaiter.blobs.results import head_of_result, result_body_nbytes, with_result_body
+from dumbwaiter.courier.memory import Memory
 from dumbwaiter.envelope import to_attributes
-from dumbwaiter.errors import DumbwaiterError
-from dumbwaiter.prediction import INLINE_NBYTES, encode_prediction, finished, links_of
+from dumbwaiter.errors import BadInputError, DumbwaiterError
+from dumbwaiter.prediction import INLINE_NBYTES, Links, encode_prediction, finished, links_of
 from dumbwaiter.signing import created_at
 
 if TYPE_CHECKING:
@@ -31,9 +31,15 @@ if TYPE_CHECKING:
     from dumbwaiter.signing import SigningKey
 
 USER_AGENT = "dumbwaiter"
-_LARGE_NBYTES, _LARGE_AT_ONCE = 4 * 1024 * 1024, 4
+MEMORY_NBYTES = 128 * 1024 * 1024
+"""So many bytes of bodies, and of what is made of them, are in memory at once; a larger one is there alone."""
+COPIES = 3
+"""So often is an output in memory that goes out within an object: as it came, as text, and within that object."""
 # What may stand in the value of a ce- header: printable ASCII without the space, the quote and the percent sign.
 _PLAIN = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
+
+
+_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class SupersededError(DumbwaiterError):
@@ -53,13 +59,15 @@ class Post(msgspec.Struct, frozen=True):
 
 
 class Composer:
-    """Makes what is posted from results in *store*; *public_url* is put before links. Only few large bodies at once."""
+    """Makes what is posted from results in *store*; *public_url* is put before links. What it has in memory at once is
+    bounded: those for which there is no room wait.
+    """
 
     def __init__(self, store: BlobStore, key: SigningKey, *, public_url: str | None) -> None:
         self._store = store
         self._key = key
         self._public_url = public_url
-        self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
+        self._memory = Memory(MEMORY_NBYTES)
 
     @asynccontextmanager
     async def composed(self, notification: Notification, tenant: str | None) -> AsyncIterator[Post]:
@@ -68,51 +76,63 @@ class Composer:
         Raises SupersededError when another answer is stored by now, BlobNotFoundError when none is, BlobDamagedError
         for one that nobody can read any more, and BlobError when the store fails.
         """
+        # Gateways answer for ids that they gave out. One that somebody on the queue made up has no links.
+        known = self._key.read_id(notification.id, tenant) is not None
+        links = links_of(notification.id, self._public_url) if known else None
         if notification.prediction is not msgspec.UNSET:
-            yield Post(bytes(notification.prediction), {"content-type": "application/json"})
+            yield _unfinished(notification.prediction, links)
             return
         answer = await head_of_result(self._store, notification.id)
         if notification.answer not in (None, answer.id):
             raise SupersededError(notification.id, str(notification.answer))
         nbytes = await result_body_nbytes(self._store, answer)
-        # Gateways answer for ids that they gave out. One that somebody on the queue made up has no links.
-        known = self._key.read_id(notification.id, tenant) is not None
-        if notification.style == "webhook" and known and nbytes > INLINE_NBYTES:
-            yield self._as_prediction(notification, answer, known=known, linked=True)
+        if notification.style == "webhook" and links is not None and nbytes > INLINE_NBYTES:
+            yield _as_prediction(notification, answer, links, linked=True)
             return
-        async with self._large if nbytes > _LARGE_NBYTES else nullcontext():
+        async with self._memory.room_for(nbytes if notification.style == "reply" else COPIES * nbytes):
             if answer.data_ref is not None:
                 answer = await with_result_body(self._store, notification.id, answer)
             if notification.style == "reply":
                 yield _as_cloud_event(answer)
             else:
-                yield self._as_prediction(notification, answer, known=known)
-
-    def _as_prediction(self, about: Notification, answer: Message, *, known: bool, linked: bool = False) -> Post:
-        """As a caller would read it. *linked*: the output is a link, and its bytes are not in *answer*."""
-        links = links_of(about.id, self._public_url) if known else None
-        made_at = created_at(about.id) if known else about.created_at
-        prediction = finished(answer, id_=about.id, model=about.model, created_at=made_at, links=links)
-        if linked and links is not None and prediction.output is not msgspec.UNSET:
-            prediction = msgspec.structs.replace(prediction, output=msgspec.Raw(msgspec.json.encode(links.output)))
-        return Post(encode_prediction(prediction), {"content-type": "application/json"})
+                yield _as_prediction(notification, answer, links)
 
 
 def signed(post: Post, *, secret: str, id_: str, now: float) -> dict[str, str]:
     """The headers of *post* with its signature by *secret* (``whsec_...``) at *now*, seconds since the Unix epoch."""
     timestamp = str(int(now))
-    signature = hmac.digest(_raw(secret), f"{id_}.{timestamp}.".encode() + post.body, "sha256")
+    signature = hmac.new(_raw(secret), f"{id_}.{timestamp}.".encode(), "sha256")
+    signature.update(post.body)  # apart, for together they would be a second copy of a large body
     return {
         "user-agent": USER_AGENT,
         **post.headers,
         "webhook-id": id_,
         "webhook-timestamp": timestamp,
-        "webhook-signature": f"v1,{base64.b64encode(signature).decode()}",
+        "webhook-signature": f"v1,{base64.b64encode(signature.digest()).decode()}",
     }
 
 
 def _raw(secret: str) -> bytes:
     return base64.b64decode(secret.removeprefix("whsec_"))
+
+
+def _as_prediction(about: Notification, answer: Message, links: Links | None, *, linked: bool = False) -> Post:
+    """As a caller would read it. *linked*: the output is a link, and its bytes are not in *answer*."""
+    made_at = about.created_at if links is None else created_at(about.id)
+    prediction = finished(answer, id_=about.id, model=about.model, created_at=made_at, links=links, linked=linked)
+    return Post(encode_prediction(prediction), {"content-type": "application/json"})
+
+
+def _unfinished(prediction: msgspec.Raw, links: Links | None) -> Post:
+    """*prediction*, which a worker made, with the links of those who know them. Raises BadInputError."""
+    try:
+        members = _decode_members(prediction)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BadInputError(f"not a prediction: {error}") from None
+    members.pop("urls", None)
+    if links is not None:
+        members["urls"] = msgspec.Raw(msgspec.json.encode(links))
+    return Post(msgspec.json.encode(members), {"content-type": "application/json"})
 
 
 def _as_cloud_event(answer: Message) -> Post:

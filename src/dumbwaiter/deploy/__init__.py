@@ -1,1 +1,1 @@
-"""Rendering what deployments need: Kubernetes objects, a Helm chart, an image, compose, systemd."""
+"""Rendering what runs the parts of dumbwaiter elsewhere: on Kubernetes, in images, under systemd."""

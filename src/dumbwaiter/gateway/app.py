@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from dumbwaiter.asking import Asker
+from dumbwaiter.asking import Asker, Standing, standing_of
 from dumbwaiter.blobs.claimcheck import claim_threshold_for
 from dumbwaiter.config import OutboundSettings
 from dumbwaiter.errors import BrokerError
@@ -35,16 +35,18 @@ from dumbwaiter.gateway.http.problems import (
 from dumbwaiter.gateway.http.stopping import Stopping
 from dumbwaiter.gateway.oip import Oip, speaking_the_protocol
 from dumbwaiter.gateway.predictions.accepting import Acceptor
+from dumbwaiter.gateway.predictions.claiming import UploadClaims
 from dumbwaiter.gateway.predictions.creating import Predictions
 from dumbwaiter.gateway.predictions.events import EventStreams
 from dumbwaiter.gateway.predictions.expiry import Expiry
 from dumbwaiter.gateway.predictions.keeping import Keeping
 from dumbwaiter.gateway.predictions.kept import KeptPredictions
-from dumbwaiter.gateway.predictions.lookup import Lookup
+from dumbwaiter.gateway.predictions.lookup import Known, Lookup
 from dumbwaiter.gateway.predictions.presigned import PresignedUploads
 from dumbwaiter.gateway.predictions.results import Results
-from dumbwaiter.gateway.predictions.standing import Standing
+from dumbwaiter.gateway.predictions.segments import Segments
 from dumbwaiter.gateway.predictions.sweeping import sweep_for_ever
+from dumbwaiter.gateway.predictions.telling import Telling
 from dumbwaiter.gateway.predictions.uploads import Uploads
 from dumbwaiter.gateway.predictions.waiting import Waiting
 from dumbwaiter.outbound import AddressPolicy
@@ -105,12 +107,15 @@ class Gateway:
         self.app: ASGIApp = with_cors(speaking_the_protocol(self.access.guard(app)), options.cors_origins)
 
     def _predicting(self, signing: SigningKey, outbound: OutboundSettings) -> list[Route]:
-        store, options = self._store, self._options
+        store, options, results = self._store, self._options, self._results
         threshold = claim_threshold_for(self._broker.capabilities.max_message_nbytes, options.claim_threshold)
         acceptor = Acceptor(store, signing, AddressPolicy(outbound), options, threshold=threshold)
         expiry = Expiry(store, options.results_kept_for)
-        streams = EventStreams(store, self._results, expiry, self._stopping)
-        keeping = Keeping(catalogue=self._catalogue, acceptor=acceptor, results=self._results, streams=streams)
+        telling = Telling(store, self._budget)
+        streams = EventStreams(Segments(store, self._budget), results, expiry, self._stopping, telling)
+        keeping = Keeping(
+            catalogue=self._catalogue, acceptor=acceptor, results=results, streams=streams, telling=telling
+        )
         uploads = Uploads(store, threshold=threshold, limit=options.body_limit)
         presigned = self._presigned(signing, uploads)
         predictions = Predictions(
@@ -118,19 +123,12 @@ class Gateway:
             catalogue=self._catalogue,
             budget=self._budget,
             uploads=uploads,
-            presigned=presigned,
+            claims=UploadClaims(store, presigned, uploads),
             waiting=Waiting(self._asker, store, self._catalogue),
             keeping=keeping,
             options=options,
         )
-        kept = KeptPredictions(
-            Lookup(self.access, signing, store, public_url=options.public_url),
-            self._results,
-            expiry,
-            Standing(store, self._broker),
-            streams,
-            max_patience=options.max_patience,
-        )
+        kept = self._kept(signing, expiry, streams, telling)
         return [
             route("/v1/models/{model}/predictions", POST=predictions.create),
             route("/v1/models/{model}/predictions/{key}", GET=kept.show_by_key, PUT=predictions.create_once),
@@ -142,6 +140,17 @@ class Gateway:
             route("/v1/predictions/{id}/output", GET=kept.output),
             route("/v1/webhooks/default/secret", GET=WebhookSecret(self.access, signing).show),
         ]
+
+    def _kept(self, signing: SigningKey, expiry: Expiry, streams: EventStreams, telling: Telling) -> KeptPredictions:
+        return KeptPredictions(
+            Lookup(self.access, signing, self._store, public_url=self._options.public_url),
+            self._results,
+            expiry,
+            self._standing_of,
+            streams,
+            telling,
+            max_patience=self._options.max_patience,
+        )
 
     def _presigned(self, signing: SigningKey, uploads: Uploads) -> PresignedUploads:
         return PresignedUploads(
@@ -174,7 +183,7 @@ class Gateway:
         """Tell all callers who still wait that the gateway goes (503)."""
         error = ShuttingDownError("the gateway is shutting down; ask again")
         self._asker.fail_waiting(error)
-        self._results.fail(error)
+        self._results.close(error)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
@@ -190,6 +199,9 @@ class Gateway:
 
     def _tell_failing(self, model: str, reason: str) -> None:
         self._asker.fail_waiting(ModelFailingError(model, reason), queue=model)
+
+    def _standing_of(self, known: Known) -> Awaitable[Standing]:
+        return standing_of(self._broker, self._store, known.id, known.model)
 
     async def _index(self, exchange: Exchange) -> None:
         await exchange.read_nothing()

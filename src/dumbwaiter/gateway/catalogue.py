@@ -71,6 +71,7 @@ class Catalogue:
         self._lookup: asyncio.Task[list[str]] | None = None
         self._used_at: dict[str, float] = {}
         self._seen: dict[str, list[WorkerStatus]] = {}
+        self._failing: dict[str, str] = {}
         self._loads: dict[str, _Load] = {}
         self._look_now = asyncio.Event()
         self._watcher: asyncio.Task[None] | None = None
@@ -107,11 +108,12 @@ class Catalogue:
                     raise ProblemError(_gone(model))
                 raise ProblemError(_unknown(model, sorted(self._known)))
 
-    def forget(self, model: str) -> None:
-        """The broker says that there is no such queue any more."""
+    async def missed(self, model: str) -> None:
+        """The broker says that *model* has no queue any more. Raises as require() does, which looks anew."""
         if model in self._known:
             self._known -= {model}
             self._gone.add(model)
+        await self.require(model)
 
     def failing_reason(self, model: str) -> str | None:
         """Why no worker can load *model*, as of the last look; None when one can, or none is known."""
@@ -120,7 +122,7 @@ class Catalogue:
         self._used_at[model] = time.monotonic()
         if self._watcher is None or self._watcher.done():
             self._watcher = asyncio.get_running_loop().create_task(self._watch())
-        return why_failing(self._seen.get(model, ()))
+        return self._failing.get(model)
 
     def require_time(self, model: str, patience: float | None, *, deadline: float | None = None) -> None:
         """Raises ProblemError (503 ``overloaded``, with the seconds to wait) when the work ahead of a request for
@@ -140,14 +142,19 @@ class Catalogue:
                 raise ProblemError(_overloaded(model, wait, left))
 
     def admit(self, model: str, patience: float | None, *, deadline: float | None = None) -> None:
-        """Let a request for *model* in, just before it is sent: it counts as work ahead of the next ones.
+        """Let a request for *model* in, just before it is sent. Raises as check() does."""
+        self.check(model, patience, deadline=deadline)
+        self.count(model)
 
-        Raises ModelFailingError when no worker can load the model, and as require_time() does.
-        """
+    def check(self, model: str, patience: float | None, *, deadline: float | None = None) -> None:
+        """Raises ModelFailingError when no worker can load *model*, and as require_time() does."""
         reason = self.failing_reason(model)
         if reason is not None:
             raise ModelFailingError(model, reason)
         self.require_time(model, patience, deadline=deadline)
+
+    def count(self, model: str) -> None:
+        """A request for *model* is sent: it is work ahead of the next ones."""
         load = self._loads.get(model)
         if load is not None:
             load.sent_since += 1
@@ -172,6 +179,7 @@ class Catalogue:
             models = in_use(self._used_at, self._waiting(), now=time.monotonic())
             self._used_at = {model: self._used_at.get(model, 0.0) for model in models}
             self._seen = {model: workers for model, workers in self._seen.items() if model in models}
+            self._failing = {model: reason for model, reason in self._failing.items() if model in models}
             self._loads = {model: load for model, load in self._loads.items() if model in models}
             await asyncio.gather(*(self._look_at(model) for model in models))
             await asyncio.gather(*(self._weigh(model) for model in models))
@@ -192,7 +200,10 @@ class Catalogue:
         self._store_is_down = False
         self._seen[model] = workers
         reason = why_failing(workers)
-        if reason is not None:
+        if reason is None:
+            self._failing.pop(model, None)
+        else:
+            self._failing[model] = reason
             self._on_failing(model, reason)
 
     async def _weigh(self, model: str) -> None:

@@ -30,6 +30,7 @@ from dumbwaiter.outbound.guard import AddressPolicy, Target
 from dumbwaiter.outbound.resolving import Resolve, Resolver
 
 POST_REDIRECTS, GET_REDIRECTS = 3, 5
+PIECE_NBYTES = 256 * 1024
 ANSWER_NBYTES, ANSWER_WITHIN = 64 * 1024, 2.0
 """So much of the body of an answer to a POST is read, for so many seconds. Its status is what counts, but some servers
 take it amiss when nobody listens to the end."""
@@ -189,7 +190,13 @@ def _request(method: str, target: Target, headers: Mapping[str, str], body: byte
     ours = {"host": _host_header(target), "accept": "*/*", "accept-encoding": "identity", "connection": "close"}
     length = {} if body is None else {"content-length": str(len(body))}
     sent = [(name.encode(), value.encode(errors="replace")) for name, value in {**ours, **headers, **length}.items()]
-    return httpcore.Request(method, url, headers=sent, content=body)
+    return httpcore.Request(method, url, headers=sent, content=None if body is None else _pieces(body))
+
+
+async def _pieces(body: bytes) -> AsyncIterator[bytes]:
+    """*body* bit by bit: what a slow receiver does not take at once is copied by those who send it."""
+    for start in range(0, len(body), PIECE_NBYTES):
+        yield body[start : start + PIECE_NBYTES]
 
 
 async def _hear_out(response: httpcore.Response, way: _Way) -> None:

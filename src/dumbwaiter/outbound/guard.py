@@ -276,7 +276,7 @@ def _hosts(texts: Sequence[str]) -> tuple[frozenset[str], tuple[str, ...]]:
             else:
                 names.add(_read_host(f"[{text}]" if ":" in text and not text.startswith("[") else text))
         except _RefusedError as error:
-            raise ConfigError(
-                f"outbound.allowed_hosts: {text!r} is no host ({error}); write hooks.example.com or *.example.com"
-            ) from None
+            wanted = "write hooks.example.com or *.example.com"
+            told = f"a URL and no host; {wanted}" if "://" in text else f"no host ({error}); {wanted}"
+            raise ConfigError(f"outbound.allowed_hosts: {text!r} is {told}") from None
     return frozenset(names), tuple(suffixes)

@@ -6,8 +6,9 @@ one *pool*: the workers that pull from one queue. Work is in seconds of one work
     desired = max( ceil(W/T + R), ceil(R + beta*sqrt(R)), age guard, 1 if anything is in flight )
 
 W is the work that waits and runs, R the work that comes in a second (offered load, in workers), T the time within which
-what waits is to be done. W/T + R follows the backlog, and R is its feed-forward: workers ordered by the backlog alone
-come too late, by their boot and load time, and then are too many. R + beta*sqrt(R) is square-root staffing (Halfin and
+what waits is to be done: the target that is set, or a cold start where that is longer. W/T + R follows the backlog, and
+R is its feed-forward: workers ordered by the backlog alone come too late, by their boot and load time, and then are too
+many. R + beta*sqrt(R) is square-root staffing (Halfin and
 Whitt, 1981; Borst, Mandelbaum and Reiman, 2004): the spare that random arrivals need grows with the root of the load.
 """
 
@@ -19,8 +20,13 @@ from typing import Literal
 
 MEMORY = 45.0
 """Seconds after which an arrival counts for 1/e of a new one in the offered load."""
+WATCHED_AT_LEAST = 10.0
+"""Offered load is taken over no fewer seconds: what a first short look shows may be a lump of a longer time."""
 COLD_STARTS = 3.0
 """Nobody is sent away whom the next burst within so many cold starts would call back."""
+
+
+_LEAST_WEIGHT = 1.0 - math.exp(-WATCHED_AT_LEAST / MEMORY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +83,7 @@ class Offered:
     @property
     def load(self) -> float:
         """Work-seconds a second, which is workers' worth."""
-        return self.total / self.weight if self.weight > 0.0 else 0.0
+        return self.total / max(self.weight, _LEAST_WEIGHT)
 
     def after(self, seconds: float, work: float) -> Offered:
         """With *work* seconds of work that came in the last *seconds*."""
@@ -131,7 +137,9 @@ def decide(history: History, look: Look, rules: Rules, now: float) -> tuple[Hist
         raise ValueError(f"scaling by {rules.signal} follows {unknown}, which is unknown")
     offered = _offered(history, look, now)
     raw, why, alarm = _raw(look, offered.load, rules)
-    if look.current and not look.is_idle and rules.signal == "work":
+    if look.is_idle:
+        raw = min(raw, look.current)  # load that came may keep workers, but orders none while nothing is there
+    elif look.current and rules.signal == "work":
         raw, why = _unless_too_late(look, offered.load, rules, raw, why)
     raw = min(max(raw, rules.min_replicas), rules.max_replicas)
     idle_since = None if not look.is_idle else now if history.idle_since is None else history.idle_since
@@ -178,10 +186,11 @@ def _raw(look: Look, load: float, rules: Rules) -> tuple[int, str, str]:
     if rules.signal == "messages":
         terms["messages"] = math.ceil(((look.waiting or 0) + (look.in_flight or 0)) / rules.messages_each)
     elif rules.signal == "age":
-        terms["age"] = math.ceil(max(1, look.current) * (look.oldest_age or 0.0) / rules.age_target)
+        # By those that serve: counted with those on their way, each look would multiply what the one before ordered.
+        terms["age"] = math.ceil(max(1, look.ready) * (look.oldest_age or 0.0) / rules.age_target)
     elif look.seconds_each is not None:
-        terms["backlog"] = math.ceil(work_ahead(look) / rules.drain_target + load)
-        terms["load"] = math.ceil(load + rules.spare * math.sqrt(load))
+        terms["backlog"] = math.ceil(work_ahead(look) / _within(rules) + load)
+        terms["load"] = _staffing(load, rules)
         if _is_late(look, rules) and max(terms.values()) <= look.current and not look.starting:
             terms["age"] = look.current + 1
             alarm = (
@@ -193,6 +202,17 @@ def _raw(look: Look, load: float, rules: Rules) -> tuple[int, str, str]:
     return terms[why], why, alarm
 
 
+def _within(rules: Rules) -> float:
+    """Seconds within which what waits is to be done: no fewer than a worker takes to come. What waits by then is that
+    late anyhow, and to drain it in an instant takes many workers who then have nothing to do.
+    """
+    return max(rules.drain_target, rules.cold_start)
+
+
+def _staffing(load: float, rules: Rules) -> int:
+    return math.ceil(load + rules.spare * math.sqrt(load))
+
+
 def _is_late(look: Look, rules: Rules) -> bool:
     return look.oldest_age is not None and look.oldest_age > rules.age_target
 
@@ -202,7 +222,7 @@ def _unless_too_late(look: Look, load: float, rules: Rules, raw: int, why: str) 
     if why != "backlog" or raw <= look.current or not rules.cold_start:
         return raw, why
     left = max(0.0, work_ahead(look) - max(0.0, look.ready - load) * rules.cold_start)
-    needed = math.ceil(left / rules.drain_target + load)
+    needed = max(math.ceil(left / _within(rules) + load), _staffing(load, rules))
     return (raw, why) if needed >= raw else (max(needed, look.current), "cold start")
 
 

@@ -8,10 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
+from dumbwaiter.blobs.presence import WorkerStatus
 from dumbwaiter.blobs.store import BlobStore
 from dumbwaiter.brokers.contract import Broker
 from dumbwaiter.config import OutboundSettings, WorkerSettings
@@ -33,6 +37,7 @@ from dumbwaiter.worker.notifying import Notifier
 from dumbwaiter.worker.preparing import Preparer
 from dumbwaiter.worker.progress import ProgressWriter
 from dumbwaiter.worker.settling import Outcome, Settler
+from dumbwaiter.worker.workload import Workload
 
 _CLAIMS_AT_ONCE = 4
 _LOOK_EVERY = 1.0
@@ -42,7 +47,10 @@ _log = logging.getLogger(__name__)
 
 
 class Consumer:
-    """One model's worker on an open broker and store. run() serves until *stop* is set."""
+    """One model's worker on an open broker and store. run() serves until *stop* is set.
+
+    *start_seconds*: how long its process had run by now, for whoever wants to know how long a worker takes to start.
+    """
 
     def __init__(
         self,
@@ -54,24 +62,25 @@ class Consumer:
         outbound: OutboundSettings = OUTBOUND,
         admission: Admission | None = None,
         on_status: OnStatus | None = None,
+        start_seconds: float = 0.0,
     ) -> None:
         self._broker = broker
         self._spec = spec
         self._options = options
         self._admission = admission or Unlimited()
         self._hand = Hand()
-        self._changed = asyncio.Event()
-        self._found = asyncio.Event()
-        self._has_queue = False
+        self._changed, self._found = asyncio.Event(), asyncio.Event()
+        self._has_queue = self._last_was_full = False
         self._untold: tuple[str, str, dict[str, Any]] | None = None
         notifier = Notifier(broker, spec.name)
         self._settler = Settler(
             broker, store, self._hand, notifier, claim_threshold=options.claim_threshold, changed=self._changed
         )
         self._progress = ProgressWriter(store, notifier)
-        self._announcer = Announcer(store, spec.name, on_status=on_status, seconds_each=self._seconds_each)
+        self._workload = Workload(spec.name, start_seconds=start_seconds)
+        self._announcer = Announcer(store, spec.name, self._workload, on_status=on_status, measured=self._measured)
         self._keeper = RunnerKeeper(
-            *(spec, self._hand, self._settler, options, self._progress, self._admission),
+            *(spec, self._hand, self._settler, options, self._progress, self._admission, self._workload),
             changed=self._changed,
             on_found=self._found.set,
             on_state=self._note_state,
@@ -83,13 +92,27 @@ class Consumer:
         self._preparer = Preparer(store, spec, self._finder, self._fetcher)
         self._fetching = Fetching(self._fetch_and_send, put_off=self._put_off if can_postpone(broker) else None)
         self._door = asyncio.Lock()
-        self._last_was_full = False
+        self._noticed = asyncio.Event()
+        self._drained_by = self._gone_by = math.inf
 
-    def _seconds_each(self) -> float:
-        return self._keeper.seconds_each
+    def _measured(self, status: WorkerStatus) -> WorkerStatus:
+        return msgspec.structs.replace(
+            status,
+            seconds_each=self._keeper.seconds_each,
+            settled=self._settler.settled_count,
+            work_seconds=self._workload.work_seconds,
+            in_hand=len(self._hand),
+            load_seconds=self._workload.load_seconds,
+        )
 
-    async def run(self, stop: asyncio.Event, *, hurry: asyncio.Event | None = None) -> None:
-        """Serve until *stop*; then finish or hand back what is in hand, within the grace (*hurry*: at once)."""
+    async def run(
+        self, stop: asyncio.Event, *, hurry: asyncio.Event | None = None, retire: asyncio.Event | None = None
+    ) -> None:
+        """Serve until *stop*; then finish or hand back what is in hand, within the grace (*hurry*: at once).
+
+        Until *retire* likewise, but for what runs, which may take as long as it does unless *stop* comes too. After
+        leave_by() it may take what is left by then.
+        """
         keeping = asyncio.create_task(self._keeper.run())
         chores = [
             asyncio.create_task(self._pull()),
@@ -98,16 +121,18 @@ class Consumer:
             asyncio.create_task(every(_LOOK_EVERY, self._take_out_answered)),
             asyncio.create_task(self._admission.run()),
         ]
-        stopping = asyncio.create_task(stop.wait())
+        told = [asyncio.create_task(event.wait()) for event in (stop, retire, self._noticed) if event]
         try:
-            await asyncio.wait({keeping, *chores, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({keeping, *chores, *told}, return_when=asyncio.FIRST_COMPLETED)
             faulty = [task for task in (keeping, *chores) if task.done()]
+            if not faulty and not stop.is_set():
+                await self._retire(stop, hurry, chores[0])
             await self._leave(keeping, chores, hurry)
             for task in faulty:
                 task.result()  # a fault of ours: raise it rather than serve on half dead
         finally:
             # Also when this call was cancelled, while it left or before: nothing of ours may live on.
-            await _end(stopping, *chores, keeping)
+            await _end(*told, *chores, keeping)
             await self._fetching.close()
             await self._settler.close()
             await self._progress.close()
@@ -118,20 +143,40 @@ class Consumer:
     ) -> None:
         """Stop pulling; drain the runner; end it; settle; say goodbye. Locks are renewed until the end."""
         pulling, renewing, announcing, looking, admitting = chores
-        await _end(pulling)
-        self._hand_back([one for one in await self._fetching.close() if one.waiting])
-        self._note_state("draining", "", {})
-        started = time.monotonic()
-        draining = asyncio.create_task(self._keeper.drain(self._options.grace * 0.8))
+        await self._pull_no_more(pulling)
+        started, grace = time.monotonic(), self._options.grace
+        draining = asyncio.create_task(self._keeper.drain(min(grace * 0.8, self._drained_by - started)))
         hurrying = asyncio.create_task((hurry or asyncio.Event()).wait())
         await asyncio.wait({draining, hurrying}, return_when=asyncio.FIRST_COMPLETED)
         await _end(draining, hurrying, keeping)
-        left = max(0.5, self._options.grace * 0.95 - (time.monotonic() - started))
+        left = max(0.5, min(started + grace * 0.95, self._gone_by) - time.monotonic())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(left):
                 await self._settler.settled()
         await _end(renewing, announcing, looking, admitting)
         await self._announcer.withdraw()
+
+    async def _retire(self, stop: asyncio.Event, hurry: asyncio.Event | None, pulling: asyncio.Task[None]) -> None:
+        """Take nothing more, and let what runs end: nobody waits for this worker to be gone."""
+        await self._pull_no_more(pulling)
+        hasty = hurry or asyncio.Event()
+        if not self._noticed.is_set():
+            await unless(stop, unless(hasty, unless(self._noticed, self._keeper.drain(math.inf))))
+        if self._noticed.is_set() and not (stop.is_set() or hasty.is_set()):
+            await unless(stop, unless(hasty, self._keeper.drain(self._drained_by - time.monotonic())))
+
+    def leave_by(self, seconds: float) -> None:
+        """The machine is gone in so many *seconds*: take nothing more, finish what can be finished by then, and leave."""
+        now = time.monotonic()
+        self._drained_by, self._gone_by = now + 0.8 * seconds, now + 0.95 * seconds
+        self._noticed.set()
+
+    async def _pull_no_more(self, pulling: asyncio.Task[None]) -> None:
+        if pulling.done():
+            return
+        await _end(pulling)
+        self._hand_back([one for one in await self._fetching.close() if one.waiting])
+        self._note_state("draining", "", {})
 
     def _note_state(self, state: str, reason: str, signature: dict[str, Any]) -> None:
         if signature:

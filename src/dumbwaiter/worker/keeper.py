@@ -17,6 +17,7 @@ from dumbwaiter.models.contract import ModelSpec
 from dumbwaiter.policies.batching import HORIZON, SHARED_HORIZON, most_in_hand
 from dumbwaiter.policies.retrying import Fault, before_next_load
 from dumbwaiter.worker.autopsy import DEVICE_ERROR, CauseOfDeath
+from dumbwaiter.worker.draining import let_run
 from dumbwaiter.worker.hand import Hand, Held
 from dumbwaiter.worker.moving import RunnerMover, find_place
 from dumbwaiter.worker.pipe import (
@@ -36,9 +37,10 @@ from dumbwaiter.worker.pipe import (
     split,
 )
 from dumbwaiter.worker.progress import ProgressWriter
-from dumbwaiter.worker.recorder import State
+from dumbwaiter.worker.recorder import FlightRecorder, State
 from dumbwaiter.worker.runner_process import RunnerProcess
 from dumbwaiter.worker.settling import Outcome, Settler, failure, success
+from dumbwaiter.worker.workload import Workload
 
 _log = logging.getLogger(__name__)
 #: Of its own, so that whoever shows the states of a worker in another way can silence it.
@@ -79,6 +81,7 @@ class RunnerKeeper:
         options: WorkerSettings,
         progress: ProgressWriter,
         admission: Admission,
+        workload: Workload,
         *,
         changed: asyncio.Event,
         on_found: Callable[[], object],
@@ -91,6 +94,7 @@ class RunnerKeeper:
         self._settler = settler
         self._options = options
         self._admission = admission
+        self._workload = workload
         self._on_found = on_found
         self._on_state = on_state
         self._on_measured = on_measured
@@ -158,17 +162,15 @@ class RunnerKeeper:
                 await self._runner.pipe.send(Cancel(list(slots)))
 
     async def drain(self, grace: float) -> None:
-        """Start nothing more; wait at most *grace* seconds for what is running; hand back the rest at once."""
+        """Start nothing more; wait at most *grace* seconds for what is running, if it can end by then."""
         self._stopping = True
         if self._runner is not None and self.ready:
             with contextlib.suppress(OSError):
                 await self._runner.pipe.send(Drain())
-        give_up_at = time.monotonic() + grace
-        while self._hand.in_runner and time.monotonic() < give_up_at:
-            self.changed.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, give_up_at - time.monotonic())):
-                    await self.changed.wait()
+        await let_run(self._hand, self._recorder, self._workload.recent, self.changed, within=grace)
+
+    def _recorder(self) -> FlightRecorder | None:
+        return None if self._runner is None else self._runner.recorder
 
     async def _live_and_die(self, place: Place) -> None:
         self._is_unwanted, self._deaf_for, self._out_of_memory = False, 0.0, 0
@@ -249,6 +251,8 @@ class RunnerKeeper:
         self._load_failure = ""
         self._admission.settle_in(meta.footprint, meta.max_batch)
         self.ready = True
+        if self._runner is not None:
+            self._workload.note_loaded(time.monotonic() - self._runner.started_at)
         _log.info("model %s is ready after %.1f s", self._spec.name, meta.load_seconds)
         self._state("ready", "", meta.signature)
 
@@ -260,7 +264,7 @@ class RunnerKeeper:
         _loading_log.error("model %s cannot be loaded (try %d): %s", self._spec.name, self._failures, why, extra=facts)
         self._state("failing", meta.message)
 
-    def _settle(self, meta: Done, bodies: memoryview) -> None:
+    def _learn(self, meta: Done) -> None:
         self.helping = most_in_hand(
             *(meta.target, meta.seconds_each),
             max_batch=self._max_batch,
@@ -273,10 +277,14 @@ class RunnerKeeper:
             self._on_measured()
         self._admission.observe(meta.observations, meta.target, self.seconds_each)
         self._note_memory(meta)
+
+    def _settle(self, meta: Done, bodies: memoryview) -> None:
+        self._learn(meta)
         outcomes: list[Outcome] = []
         now, wall = time.monotonic(), time.time()
         pieces = split([result.nbytes for result in meta.results], bodies)
         left = self._hand.leave_runner_together([result.slot for result in meta.results])
+        self._workload.note_done(left, meta)
         for held, result, body in zip(left, meta.results, pieces, strict=True):
             sent_at = held.request.time
             timings = Timings(

@@ -86,7 +86,6 @@ class Notifier:
 
     def _unfinished(self, request: Message, **more: Any) -> bytes:
         made_at = created_at(request.id) or request.time or time.time()
-        object_ = prediction.unfinished(
-            request.id, self._model, created_at=made_at, started=True, links=prediction.links_of(request.id)
-        )
+        # Without links: the courier knows under which URL callers see the gateway, and whether that knows the id.
+        object_ = prediction.unfinished(request.id, self._model, created_at=made_at, started=True, links=None)
         return msgspec.json.encode({**msgspec.to_builtins(object_), **more})

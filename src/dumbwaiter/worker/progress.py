@@ -3,8 +3,9 @@
 While one write of a lane is under way its next events gather, and go together into the next one. What is printed is
 dropped, oldest first, where too much of it waits. Chunks of an output are never dropped: where too many bytes of them
 wait in a lane, nothing more is read from the runner until they are written, which holds up the one model that makes
-them. A store that does not answer within WRITE_TIMEOUT ends the lane, so this is bounded too. Events may be lost with
-the store; the answer never is, for it holds the whole output.
+them. What the store refuses is written again before anything else is, so there is no hole in what is told. A store that
+refuses for WRITE_TIMEOUT, or does not answer within that, ends the lane, so this is bounded too: all events from there
+on are lost. The answer never is, for it holds the whole output.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import asyncio
 import contextlib
 import logging
 import time
+
+import msgspec
 
 from dumbwaiter.blobs.events import Event, append, event_id, new_attempt
 from dumbwaiter.blobs.store import BlobStore
@@ -23,7 +26,7 @@ from dumbwaiter.worker.hand import Held
 from dumbwaiter.worker.notifying import Notifier
 from dumbwaiter.worker.pipe import Report
 
-WRITE_TIMEOUT = 10.0
+WRITE_TIMEOUT, RETRY_EVERY = 10.0, 0.5
 MOST_CHUNK_NBYTES = 8 * 1024 * 1024
 MOST_LOG_NBYTES = 64 * 1024
 _LINGER, _WEBHOOK_LINGER = 0.05, 0.5
@@ -43,7 +46,7 @@ class Lane:
         self._log_nbytes = self._chunk_nbytes = 0
         self._changed = asyncio.Event()
         self._flushing = asyncio.Event()
-        self._lost = self._has_failed = False
+        self._lost = False
         self._linger = _WEBHOOK_LINGER if WEBHOOK in request.extensions else _LINGER
         self.writing: asyncio.Task[None] | None = None
 
@@ -56,12 +59,10 @@ class Lane:
         """Take one event in, and see that it is written."""
         if self._lost:
             return
-        self._sequence += 1
-        name = event_id(self._attempt, self._sequence)
         if report.event == "start":
-            event = Event(id=name, event="start", data=b"{}")
+            event = Event(id="", event="start", data=b"{}")
         else:
-            event = Event(id=name, event=report.event, data=data, content_type=report.content_type)
+            event = Event(id="", event=report.event, data=data, content_type=report.content_type)
         self._waiting.append(event)
         if event.event == "output":
             self._chunk_nbytes += len(data)
@@ -85,28 +86,49 @@ class Lane:
 
     async def _write_on(self) -> None:
         while self._waiting:
-            events, self._waiting = self._waiting, []
+            events, self._waiting = [self._named(event) for event in self._waiting], []
             self._log_nbytes = 0
-            await self._write(events)
+            is_written = await self._write(events)
             self._chunk_nbytes = sum(len(event.data) for event in self._waiting if event.event == "output")
             self._changed.set()
-            await self._notify(events)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._linger):
-                    await self._flushing.wait()
+            if is_written:
+                await self._notify(events)
+            await self._pause(self._linger)
 
-    async def _write(self, events: list[Event]) -> None:
-        try:
-            async with asyncio.timeout(WRITE_TIMEOUT):
-                await append(self._store, self._request.id, events)
-        except BlobError as error:
-            if not self._has_failed:
-                self._has_failed = True
-                _log.warning("progress of %s is lost: %s", self._request.id, error)
-        except TimeoutError:
-            self._give_up("no answer from the blob store")
-        except Exception as error:  # a fault of ours must not keep the runner or the answer waiting
-            self._give_up(repr(error))
+    def _named(self, event: Event) -> Event:
+        # Only now, so that what was dropped while it waited leaves no gap: readers take one for a hole.
+        self._sequence += 1
+        return msgspec.structs.replace(event, id=event_id(self._attempt, self._sequence))
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but for nothing once the answer is waiting for the last events."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._flushing.wait()
+
+    async def _write(self, events: list[Event]) -> bool:
+        """Whether *events* are written; otherwise the lane has ended."""
+        give_up_at = time.monotonic() + WRITE_TIMEOUT
+        is_last = False
+        while True:
+            try:
+                async with asyncio.timeout(WRITE_TIMEOUT):
+                    await append(self._store, self._request.id, events)
+            except BlobError as error:
+                if is_last:
+                    self._give_up(str(error))
+                    return False
+                _log.warning("progress of %s is late: %s", self._request.id, error)
+            except TimeoutError:
+                self._give_up("no answer from the blob store")
+                return False
+            except Exception as error:  # a fault of ours must not keep the runner or the answer waiting
+                self._give_up(repr(error))
+                return False
+            else:
+                return True
+            await self._pause(RETRY_EVERY)
+            is_last = self._flushing.is_set() or time.monotonic() > give_up_at
 
     def _give_up(self, why: str) -> None:
         _log.error("all further progress of %s is lost: %s", self._request.id, why)

@@ -51,10 +51,11 @@ _NO_DEAD_LETTERS = frozenset({CANCELED, "deadline-exceeded"})
 class Outcome:
     """What one held message came to: *answer* for whoever asked (None: it will be tried again) and what to do.
 
-    *is_stored*: the answer is the request's stored result already.
+    *is_stored*: the answer is the request's stored result already. *leaves_body*: the body that the message claims is
+    a dead letter's as well, and stays for its redrive.
     """
 
-    __slots__ = ("answer", "end", "failure", "held", "is_stored")
+    __slots__ = ("answer", "end", "failure", "held", "is_stored", "leaves_body")
 
     def __init__(
         self, held: Held, answer: Message | None, end: Answer | GiveUp | Retry, failure: Failure | None = None
@@ -63,7 +64,7 @@ class Outcome:
         self.answer = answer
         self.end = end
         self.failure = failure
-        self.is_stored = False
+        self.is_stored = self.leaves_body = False
 
     def give_way(self, stored: Message) -> None:
         """*stored* was first: it is what everybody is told, whatever came out here."""
@@ -76,7 +77,8 @@ class Outcome:
         # back uncounted it has the very count that it failed with. With a smaller one it is a double of a message that
         # has ended. A double of what failed at once cannot be told, and a second dead letter is better than none.
         if self.failure is not None and self.failure.code not in _NO_DEAD_LETTERS:
-            self.end = GiveUp() if self.held.delivery.delivery_count >= self.failure.attempts else Answer()
+            self.leaves_body = self.held.delivery.delivery_count < self.failure.attempts
+            self.end = Answer() if self.leaves_body else GiveUp()
 
     def give_up_on(self, error: BlobDamagedError) -> None:
         """The stored answer cannot be read. It stands until a person redrives the message, and takes it away so."""
@@ -146,6 +148,8 @@ class Settler:
         self._at_once = asyncio.Semaphore(_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._inboxes_return_until = 0.0
+        self.settled_count = 0
+        """How many messages have left the queue for good by this worker."""
 
     @property
     def behind(self) -> bool:
@@ -289,13 +293,16 @@ class Settler:
         for one in outcomes:
             one.held.closing = True
         done = [one.held.delivery for one in outcomes if isinstance(one.end, Answer)]
-        # Whoever holds by now what we had lost still needs its claim check.
         lost = {delivery.lock_token for delivery in await self._insist(self._broker.complete, done)}
+        self.settled_count += len(done) - len(lost)
         for one in outcomes:
             if isinstance(one.end, GiveUp) and one.failure is not None:
                 await self._dead_letter(one.held.delivery, one.failure)
+                self.settled_count += 1
         await self._abandon([one for one in outcomes if isinstance(one.end, Retry)])
-        await self._drop_claims([delivery.message for delivery in done if delivery.lock_token not in lost])
+        # Whoever holds by now what we had lost still needs its claim check, and so do dead letters.
+        completed = [one.held.delivery for one in outcomes if isinstance(one.end, Answer) and not one.leaves_body]
+        await self._drop_claims([delivery.message for delivery in completed if delivery.lock_token not in lost])
 
     async def _dead_letter(self, delivery: Delivery, failure: Failure) -> None:
         detail = f"{failure.message}\n{failure.detail}".strip()

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import time
 
 import pytest
-from gateway_running import gateway
+from gateway_running import gateway, raw_connection
 
 from dumbwaiter.answers import succeeded
+from dumbwaiter.asking import Asker
 from dumbwaiter.blobs.acceptances import Acceptance, accept
+from dumbwaiter.blobs.cards import ModelCard, save_card
 from dumbwaiter.blobs.keyring import mint, save_key
 from dumbwaiter.blobs.results import save_result
 from dumbwaiter.errors import BlobError
@@ -18,7 +22,7 @@ from dumbwaiter.gateway.access.quotas import NO_QUOTA, Quotas
 from dumbwaiter.gateway.http.problems import ProblemError
 from dumbwaiter.message import Message, Timings
 from dumbwaiter.testing import eventually
-from echo_worker import serving
+from echo_worker import output, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -92,6 +96,67 @@ async def test_whoever_waits_takes_a_place_until_the_answer_is_there(broker, sto
         async with serving(broker):
             assert [(await task).status_code for task in waiting] == [200, 200]
             assert (await running.predict(content=b"1", headers=limited)).status_code == 200
+
+
+PREDICT = "/v1/models/echo/predictions", b"1", "a/b"
+INFER = (
+    "/v2/models/echo/infer",
+    b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1],"data":[1]}]}',
+    "application/json",
+)
+
+
+@contextlib.asynccontextmanager
+async def hang_up_on(running, headers, path, body, content_type):
+    """Ask, and leave when the request lies in the queue."""
+    head = {**headers, "content-type": content_type, "content-length": str(len(body)), "host": "localhost"}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
+    async with raw_connection(running.port) as (_, writer):
+        writer.write(f"POST {path} HTTP/1.1\r\n{lines}\r\n".encode() + body)
+        yield
+
+
+@pytest.mark.parametrize(("path", "body", "content_type"), [PREDICT, INFER], ids=["predictions", "infer"])
+async def test_whoever_hangs_up_keeps_the_place_until_the_answer_is_there(broker, store, path, body, content_type):
+    array = {"input": {"name": "x", "kind": "array", "schema": {}}, "output": {"kind": "array"}}
+    await save_card(store, ModelCard(name="echo", signature=array))
+    await broker.create_queue("echo")
+    limited = await headers_of_key(store, in_flight=1)
+    answered = output(b"x", "a/b")
+    async with gateway(broker, store, auth="on") as running:
+        asker = the_asker()
+        async with hang_up_on(running, limited, path, body, content_type):
+            await eventually(lambda: has_ready(broker, 1))
+        await eventually(lambda: not asker.waiting())
+        for _ in range(3):
+            refused = await running.predict(content=b"1", headers=limited)
+            assert (refused.status_code, refused.json()["code"]) == (429, "quota-exceeded")
+        assert await has_ready(broker, 1)
+        async with serving(broker, respond=answered):
+            await eventually(lambda: asker.late == 1)
+            assert (await running.predict(content=b"1", headers=limited)).status_code == 200
+
+
+async def test_whoever_hangs_up_keeps_the_place_no_longer_than_the_request_is_worth_something(broker, store):
+    await broker.create_queue("echo")
+    limited = {**await headers_of_key(store, in_flight=1), "prefer": "wait=1"}
+    async with gateway(broker, store, auth="on") as running:
+        async with hang_up_on(running, limited, *PREDICT):
+            await eventually(lambda: has_ready(broker, 1))
+        assert (await running.predict(content=b"1", headers=limited)).status_code == 429
+
+        async def is_let_in():
+            return (await running.predict(content=b"1", headers=limited)).status_code == 504
+
+        await eventually(is_let_in)
+
+
+async def has_ready(broker, count):
+    return (await broker.stats("echo")).ready == count
+
+
+def the_asker():
+    return next(thing for thing in gc.get_objects() if type(thing) is Asker and not thing._closed)
 
 
 async def test_a_place_is_free_again_however_its_request_ended(store):

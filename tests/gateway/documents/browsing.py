@@ -33,9 +33,9 @@ def browser():
 
 
 @contextlib.contextmanager
-def visiting(chromium, gateway, *, refused=(), **options):
+def visiting(chromium, gateway, *, refused=(), away=False, **options):
     """A page of its own on /docs. At the end nothing may have been amiss: no error but of a response whose status is
-    one of *refused*, no violation of the content security policy, no request to anywhere else.
+    one of *refused*, or with *away* of connections that fail, no violation of the content security policy, no request to anywhere else.
     """
     context = chromium.new_context(viewport={"width": 1280, "height": 860}, **options)
     context.add_init_script(TELL_VIOLATIONS)
@@ -48,7 +48,8 @@ def visiting(chromium, gateway, *, refused=(), **options):
     try:
         page.goto(f"{gateway}/docs")
         yield page
-        expected = tuple(f"the server responded with a status of {status} " for status in refused)
+        expected = [f"the server responded with a status of {status} " for status in refused]
+        expected += ["net::ERR_"] if away else []
         assert [one for one in amiss if not any(text in one for text in expected)] == []
         assert page.evaluate("window.violations") == []
         assert [url for url in requests if not url.startswith((f"{gateway}/", "blob:", "data:"))] == []

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from browsing import answer, ask, browser, choose, visiting
 
-from processes import run_in, starting
+from processes import family, run_in, starting
 
 MODELS = ("Grey", "Colours", "Scale", "Say", "Echo", "Add")
 
@@ -44,6 +44,20 @@ def service(tmp_path_factory):
 def page(chromium, service):
     with visiting(chromium, service.gateway) as page:
         yield page
+
+
+@pytest.fixture
+def go(service):
+    """The file that Say waits for."""
+    file = service.project / "go"
+    yield file
+    file.unlink(missing_ok=True)
+
+
+def gateway_of(service):
+    """The process of the gateway that serves now."""
+    (process,) = [one for one in family(service) if "gateway" in one.cmdline()]
+    return process
 
 
 def test_the_root_sends_browsers_to_the_page_and_tells_programs_the_routes(service):
@@ -169,8 +183,7 @@ def test_what_is_missing_is_said_before_anything_is_sent(page):
     assert page.evaluate("document.activeElement.type") == "number"
 
 
-def test_chunks_are_seen_while_the_model_still_runs(page, service):
-    go = service.project / "go"
+def test_chunks_are_seen_while_the_model_still_runs(page, go):
     choose(page, "say")
     page.get_by_label("Text").fill("wait for the end")
     ask(page, "Stream")
@@ -179,7 +192,6 @@ def test_chunks_are_seen_while_the_model_still_runs(page, service):
     go.touch()
     answer(page).get_by_text("wait for the end").wait_for()
     answer(page).get_by_role("list", name="Where the time went").wait_for()
-    go.unlink()
 
 
 def test_later_looks_until_the_answer_is_there(page):
@@ -347,3 +359,58 @@ def test_with_keys_the_page_asks_for_one_and_keeps_it_nowhere(chromium, tmp_path
             assert page.get_by_label("Text").input_value() == "let in"
             assert token not in page.content()
             assert page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]
+
+
+@pytest.mark.parametrize("mode", ["Later", "Stream"])
+def test_what_was_accepted_is_waited_for_while_the_gateway_is_away(chromium, service, go, mode):
+    with visiting(chromium, service.gateway, refused=[502], away=True) as page:
+        choose(page, "say")
+        page.get_by_label("Text").fill("wait for the end")
+        ask(page, mode)
+        answer(page).get_by_text("Running" if mode == "Later" else "wait for the").first.wait_for()
+        gateway_of(service).kill()
+        page.context.set_offline(True)
+        answer(page).get_by_text("No answer from the gateway; asking again").wait_for()
+        assert answer(page).get_by_role("alert").count() == 0
+        go.touch()
+        page.context.set_offline(False)
+        answer(page).get_by_text("Answered in").wait_for()
+        # Later shows the stream's outputs as one list.
+        shown = answer(page).locator("pre.output, pre.code").inner_text()
+        assert [shown.count(word) for word in ("wait", "for", "the", "end")] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("mode", ["Later", "Stream"])
+def test_what_was_accepted_survives_the_page_and_is_found_again_by_its_address(chromium, service, go, mode):
+    with visiting(chromium, service.gateway) as page:
+        choose(page, "say")
+        page.get_by_label("Text").fill("wait for the end")
+        ask(page, mode)
+        answer(page).get_by_text("Running" if mode == "Later" else "wait for the").first.wait_for()
+        address = page.url
+    with visiting(chromium, service.gateway) as page:
+        page.goto(f"{service.gateway}/docs?again{address[address.index('#') :]}")
+        answer(page).get_by_text("wait for the").first.wait_for()
+        go.touch()
+        said = answer(page).get_by_text("wait for the end", exact=True)
+        said.wait_for()
+        page.reload()
+        said.wait_for()
+        choose(page, "echo")
+        assert page.url.endswith("#echo")
+        page.go_back()
+        said.wait_for()
+
+
+def test_an_id_in_the_address_that_nobody_knows_is_said_so(chromium, service):
+    with visiting(chromium, service.gateway, refused=[404]) as page:
+        page.goto(f"{service.gateway}/docs?unknown#echo/nosuchid")
+        page.get_by_role("heading", name="echo", level=1).wait_for()
+        shown = answer(page).get_by_role("alert")
+        shown.wait_for()
+        assert "unknown-prediction" in shown.inner_text()
+        assert "Check the id" in shown.inner_text()
+        page.get_by_label("Text").fill("something else")
+        ask(page)
+        answer(page).get_by_text("something else").wait_for()
+        assert page.url.endswith("#echo")

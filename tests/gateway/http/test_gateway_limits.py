@@ -204,7 +204,8 @@ async def test_connections_over_the_cap_get_503_and_places_become_free_again(bro
                 reader, writer = await stack.enter_async_context(raw_connection(running.port))
                 writer.write(POST + b"Content-Length: 10\r\nExpect: 100-continue\r\n\r\n")
                 assert b" 100 " in await asyncio.wait_for(reader.readline(), 5)
-            async with raw_connection(running.port) as (reader, _):
+            async with raw_connection(running.port) as (reader, writer):
+                writer.write(POST + b"Content-Length: 10\r\n\r\n")
                 answer = await read_all(reader, 5)
             assert answer.startswith(b"HTTP/1.1 503 ")
             assert b"too-many-connections" in answer

@@ -172,6 +172,24 @@ async def test_control_fields_are_no_arguments():
     assert given.controls.deadline == 1896091200.0
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        part("text", b"a") + part("priority", b"high"),
+        part("priority", b"5"),
+        part("input", b"a") + part("text", b"a") + part("priority", b"5"),
+    ],
+)
+async def test_a_field_that_may_be_meant_for_the_model_or_for_the_request_is_refused(form):
+    schema = {"type": "object", "properties": {"text": {"type": "string"}, "priority": {"type": "string"}}}
+    signature = {"input": {"kind": "arguments", "schema": schema}}
+    found = await refused(form + END, signature=signature)
+    assert (found.status, found.code) == (422, "bad-input")
+    assert "in a form the field 'priority' is about the request, and the model has a parameter" in found.detail
+    given, _ = await read(part("text", b"a") + part("tenant", b"ann") + END, signature=signature)
+    assert (given.body, given.controls.tenant) == (b'{"text":"a"}', "ann")
+
+
 @pytest.mark.parametrize("size", [1, 100, 5000, 100_000])
 async def test_a_large_file_named_input_is_streamed_wherever_it_stands(size):
     data = bytes(range(256)) * 20

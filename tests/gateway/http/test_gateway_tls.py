@@ -118,7 +118,8 @@ async def test_connections_over_the_cap_get_503_over_tls(broker, store, certific
             reader, writer = await stack.enter_async_context(secure(running.port, certificate))
             writer.write(POST + b"Content-Length: 10\r\nExpect: 100-continue\r\n\r\n")
             assert b" 100 " in await asyncio.wait_for(reader.readline(), 5)
-        async with secure(running.port, certificate) as (reader, _):
+        async with secure(running.port, certificate) as (reader, writer):
+            writer.write(POST + b"Content-Length: 10\r\n\r\n")
             head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
         assert head.startswith(b"HTTP/1.1 503 ")
 

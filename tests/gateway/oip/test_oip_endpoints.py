@@ -220,6 +220,25 @@ async def test_a_bad_body_is_400_with_a_reason_and_the_connection_goes_on(broker
     assert len(worker.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("content", "headers", "status", "code"),
+    [
+        (b"", {}, 400, "empty-body"),
+        (gzip.compress(b""), {"content-encoding": "gzip"}, 400, "empty-body"),
+        (b"{", {}, 400, "invalid-json"),
+        (BAD_BODIES["no inputs"], {}, 400, "bad-input"),
+        (json.dumps(texts(*["a"] * 1025)).encode(), {}, 400, "call-too-large"),
+        (b"x", {"content-encoding": "br"}, 415, "unsupported-encoding"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_the_code_says_which_mistake_it_was(broker, store, shout, content, headers, status, code):
+    async with serving(broker), gateway(broker, store) as running:
+        response = await infer(running, content=content, headers=headers)
+        error(response, status)
+        assert response.json()["code"] == code
+
+
 @pytest.mark.parametrize("length", ["-1", "x", "1e3", "9" * 30, "1000", "0"])
 async def test_a_header_length_that_lies_is_400(broker, store, shout, length):
     async with serving(broker), gateway(broker, store) as running:

@@ -244,15 +244,15 @@ async def test_there_is_no_output_before_the_end_and_none_of_a_failure(broker, s
         problem(await running.http.get(f"/v1/predictions/{id_}/output"), 422, "bad-input")
 
 
-async def test_a_long_output_stands_in_the_prediction_as_a_link_and_is_streamed(broker, store):
+async def test_the_prediction_links_to_a_long_output_which_is_streamed(broker, store):
     long = json.dumps("ä" * 1_500_000).encode()
     await broker.create_queue("echo")
     async with gateway(broker, store) as running:
         id_ = (await defer(running)).json()["id"]
         await answer(store, id_, long)
         seen = (await running.http.get(f"/v1/predictions/{id_}")).json()
-        assert seen["output"] == f"/v1/predictions/{id_}/output"
-        assert (await running.http.get(seen["output"])).content == long
+        assert (seen["output"], seen["output_url"]) == (None, f"/v1/predictions/{id_}/output")
+        assert (await running.http.get(seen["output_url"])).content == long
 
 
 @pytest.mark.parametrize("nbytes", [200_000, 1_048_570])
@@ -459,3 +459,17 @@ async def test_a_store_that_fails_is_503_and_a_body_is_not_left_behind(broker, s
 
         await eventually(nothing_left)
         assert (await load_result(store, id_)).body == bytes(5000)
+
+
+async def test_a_broker_that_cannot_tell_the_place_costs_the_place_alone(broker, store, monkeypatch):
+    await broker.create_queue("echo")
+    async with gateway(broker, store) as running:
+        deferred = await running.predict(json={"input": 1}, headers={"prefer": "respond-async"})
+
+        async def cannot_tell(queue, id_):
+            raise BrokerUnavailableError("down")
+
+        monkeypatch.setattr(broker, "position", cannot_tell)
+        seen = await running.http.get(deferred.headers["location"])
+    assert (seen.status_code, seen.json()["status"]) == (200, "starting")
+    assert "queue_position" not in seen.json()

@@ -16,7 +16,7 @@ from dumbwaiter.answers import failed, succeeded
 from dumbwaiter.blobs.events import Event, append, event_id, new_attempt
 from dumbwaiter.blobs.results import result_key, save_result
 from dumbwaiter.gateway.predictions import events
-from dumbwaiter.gateway.predictions.events import event_text
+from dumbwaiter.gateway.predictions.event_text import text_of
 from dumbwaiter.message import Failure, Message
 from dumbwaiter.policies.polling import Pace
 from dumbwaiter.testing import eventually
@@ -386,10 +386,10 @@ async def test_events_of_nobody_are_404(broker, store, echo):
 
 def test_line_breaks_in_data_never_end_an_event():
     pretty = Event(id=event_id(new_attempt(1, 1.0), 0), event="output", data=b'{\r\n "a":\r 1\n}\n')
-    text = event_text(pretty).decode()
+    text = b"".join(text_of(pretty)).decode()
     assert text.count("\n") == 4
     assert json.loads(text.split("data: ")[1]) == {"a": 1}
     log = Event(
         id=event_id(new_attempt(1, 1.0), 1), event="log", data=b"a\n\nevent: forged\n", content_type="text/plain"
     )
-    assert event_text(log).decode().count("\n") == 4
+    assert b"".join(text_of(log)).decode().count("\n") == 4

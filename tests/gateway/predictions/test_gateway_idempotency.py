@@ -15,9 +15,9 @@ from problems_seen import problem
 
 from dumbwaiter.answers import failed, succeeded
 from dumbwaiter.blobs.acceptances import find_acceptance
-from dumbwaiter.blobs.claimcheck import claim_nbytes
 from dumbwaiter.blobs.presence import WorkerStatus, announce
 from dumbwaiter.blobs.results import result_key, save_result
+from dumbwaiter.brokers import open_broker
 from dumbwaiter.brokers.sqlite import SqliteBroker
 from dumbwaiter.dead_letters import redrive
 from dumbwaiter.message import Failure, Message
@@ -356,19 +356,159 @@ async def test_the_answer_that_a_worker_saved_first_is_told_not_the_one_in_its_r
         assert (await asking).json()["output"] == "first"
 
 
-async def test_a_body_that_was_accepted_with_its_key_stays_although_its_model_fails(broker, store):
-    await broker.create_queue("echo")
+async def fails(running, broker, store):
+    """Have the gateway see that no worker can load the model."""
     await announce(store, WorkerStatus(worker="w1", model="echo", state="failing", reason="no weights"))
-    body = bytes(5000)
+
+    async def is_failing():
+        return (await running.predict(content=b"1", headers=BYTES)).status_code == 503
+
+    await eventually(is_failing)
+
+
+@pytest.mark.parametrize("headers", [KEY, {"prefer": "respond-async"}, {"accept": "text/event-stream"}])
+async def test_what_is_refused_was_never_accepted_and_leaves_nothing(broker, store, headers):
+    await broker.create_queue("echo")
     async with gateway(broker, store, claim_threshold=1000) as running:
+        await fails(running, broker, store)
+        waiting = (await broker.stats("echo")).ready
+        for body in (bytes(10), bytes(5000)):
+            refused = await running.predict(content=body, headers={**BYTES, **headers})
+            problem(refused, 503, "model-failing")
+            assert "x-prediction-id" not in refused.headers, "it would look as if it still waited"
+        problem(await running.http.get("/v1/models/echo/predictions/order-17"), 404, "unknown-prediction")
+    assert (await broker.stats("echo")).ready == waiting
+    assert await store.list("acceptances/") == []
+    assert await store.list("claims/") == []
 
-        async def is_failing():
-            return (await running.predict(content=b"1", headers=BYTES)).status_code == 503
 
-        await eventually(is_failing)
-        problem(await running.predict(content=body, headers={**KEY, **BYTES}), 503, "model-failing")
+async def test_what_was_accepted_keeps_its_body_and_its_answer_although_its_model_fails_since(broker, store):
+    await broker.create_queue("echo")
+    headers, body = {**KEY, **BYTES}, bytes(5000)
+    async with gateway(broker, store, claim_threshold=1000) as running:
+        first = await running.predict(content=body, headers={**headers, "prefer": "respond-async"})
+        (claim,) = await store.list("claims/")
+        await fails(running, broker, store)
+        again = await running.predict(content=body, headers=headers)
+        problem(again, 503, "model-failing")
+        assert again.headers["x-prediction-id"] == first.json()["id"]
+        problem(await running.predict(content=b"other", headers=headers), 409, "idempotency-conflict")
+        assert await store.list("claims/") == [claim]
+        request = Message(id=first.json()["id"])
+        answer = succeeded(request, body=b"7", content_type="application/json", timings=TIMINGS)
+        await save_result(store, request.id, answer, threshold=1000)
+        assert (await running.predict(content=body, headers=headers)).json()["output"] == 7
+
+
+def looking_for_results(store, monkeypatch):
+    """The results that are asked for from now on: what comes again is sent right after that."""
+    exists, looked = store.exists, []
+
+    async def witnessed(key):
+        looked.append(key)
+        return await exists(key)
+
+    monkeypatch.setattr(store, "exists", witnessed)
+    return looked
+
+
+class SlowToSend:
+    """*broker*, whose sends wait until it is *well*; *begun* says that one does."""
+
+    def __init__(self, broker):
+        self.well, self.begun = asyncio.Event(), asyncio.Event()
+        self._send = broker.send
+        broker.send = self.send
+
+    async def send(self, queue, messages, *, delay=0.0):
+        self.begun.set()
+        await self.well.wait()
+        await self._send(queue, messages, delay=delay)
+
+
+@pytest.mark.parametrize(
+    ("comes", "prefer", "code"),
+    [
+        ("again", "wait=1", "broker-unavailable"),
+        ("again", "wait=20", "shutting-down"),
+        ("again", "respond-async", "shutting-down"),
+        ("first", "wait=20", "shutting-down"),
+        ("first", "respond-async", "shutting-down"),
+    ],
+)
+async def test_what_a_gateway_never_sends_leaves_the_body_that_another_has_sent(
+    store, monkeypatch, comes, prefer, code
+):
+    """Two gateways before one queue. The broker of one is slow, and it stops or its caller has waited long enough."""
+    headers, body = {**KEY, **BYTES}, bytes(5000)
+    async with open_broker("memory://shared") as broker, open_broker("memory://shared") as slow:
+        await broker.create_queue("echo")
+        sending = SlowToSend(slow)
+        async with gateway(broker, store, claim_threshold=1000) as one:
+            sent = one.predict(content=body, headers={**headers, "prefer": "respond-async"})
+            if comes == "again":
+                await sent
+            async with gateway(slow, store, claim_threshold=1000, grace=0.2) as other:
+                ahead = asyncio.create_task(other.predict(content=b"1", headers={**BYTES, "prefer": "respond-async"}))
+                await sending.begun.wait()
+                looked = looking_for_results(store, monkeypatch)
+                unsent = asyncio.create_task(other.predict(content=body, headers={**headers, "prefer": prefer}))
+                await eventually((lambda: looked) if comes == "again" else (lambda: store.list("acceptances/")))
+                if comes == "first":
+                    assert (await sent).status_code == 202
+                if code == "shutting-down":
+                    other.stop.set()
+                problem(await unsent, 503, code)
+                sending.well.set()
+                await ahead
         accepted = await find_acceptance(store, None, "echo", KEY["idempotency-key"])
-        assert await claim_nbytes(store, accepted.data_ref) == len(body)
-        deferred = {**BYTES, "prefer": "respond-async"}
-        problem(await running.predict(content=body, headers=deferred), 503, "model-failing")
-        assert len(await store.list("claims/")) == 1
+        async with serving(broker, store=store) as worker, gateway(broker, store) as one:
+            output = await one.http.get(f"/v1/predictions/{accepted.id}/output", headers={"prefer": "wait=20"})
+        assert output.content == body
+        assert accepted.id in {request.id for request in worker.requests}
+
+
+@pytest.mark.parametrize(("change", "code"), [("body", "idempotency-conflict"), ("webhook", "forbidden-url")])
+async def test_a_large_body_whose_request_is_not_accepted_is_dropped(broker, store, change, code):
+    await broker.create_queue("echo")
+    async with gateway(broker, store, claim_threshold=1000) as running:
+        form = {"files": {"input": ("a.png", b"\x89PNG" * 1000, "image/png")}}
+        headers = {**KEY, "prefer": "respond-async"}
+        if change == "body":
+            assert (await running.predict(**form, headers=headers)).status_code == 202
+            form = {"files": {"input": ("a.png", b"\x89PNX" * 1000, "image/png")}}
+        else:
+            form["data"] = {"webhook": "http://10.0.0.1/"}
+        before = await store.list("claims/")
+        refused = await running.predict(**form, headers=headers)
+        assert refused.json()["code"] == code
+        assert await store.list("claims/") == before
+
+
+@pytest.mark.parametrize(
+    ("headers", "durable"),
+    [
+        (BYTES, False),
+        ({**BYTES, **KEY}, True),
+        ({**BYTES, "prefer": "respond-async"}, True),
+        ({"content-type": "application/json", **KEY}, True),
+        ({"content-type": "application/json", "prefer": "respond-async"}, True),
+    ],
+)
+async def test_the_body_of_what_is_kept_survives_a_power_cut(broker, store, monkeypatch, headers, durable):
+    put, put_stream, written = store.put, store.put_stream, []
+
+    def witness(verb):
+        async def witnessed(key, data, *, durable=True):
+            if key.startswith("claims/"):
+                written.append(durable)
+            return await verb(key, data, durable=durable)
+
+        return witnessed
+
+    async with serving(broker, store=store), gateway(broker, store, claim_threshold=1000) as running:
+        monkeypatch.setattr(store, "put", witness(put))
+        monkeypatch.setattr(store, "put_stream", witness(put_stream))
+        body = b'{"input": "%s"}' % (b"x" * 5000)
+        assert (await running.predict(content=body, headers=headers)).status_code in {200, 202}
+    assert written[:1] == [durable]

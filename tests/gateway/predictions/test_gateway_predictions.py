@@ -101,6 +101,7 @@ async def test_no_answer_within_the_callers_patience_is_504(broker, store):
         started = time.monotonic()
         response = await running.predict("slow", content=b"1", headers={"prefer": "wait=1"})
     document = problem(response, 504, "no-answer-in-time")
+    assert response.headers["x-prediction-id"] in document["detail"]
     assert 0.9 < time.monotonic() - started < 5
     assert "from 'slow' within 1 s; it may still be waiting or running; no worker of this" in document["detail"]
 

@@ -14,6 +14,7 @@ from dumbwaiter.blobs import open_store
 from dumbwaiter.blobs.keyring import mint, save_key
 from dumbwaiter.blobs.retention import sweep
 from dumbwaiter.gateway.predictions import presigned
+from dumbwaiter.testing import eventually
 from echo_worker import serving
 from store_servers import SERVER_KINDS
 
@@ -53,6 +54,10 @@ def ask(running, upload, headers=None, **more):
     return running.http.post("/v1/models/echo/predictions", json={"input": named, **more}, headers=headers)
 
 
+async def nothing_below(store, prefix):
+    return not await store.list(prefix)
+
+
 async def tenant_key(store, tenant):
     key, token = mint(tenant=tenant, name="", now=time.time())
     await save_key(store, key)
@@ -85,6 +90,74 @@ async def test_an_upload_that_is_put_again_changes_no_prediction_that_was_accept
             for accepted, body in ((first, b"first"), (second, b"second")):
                 output = f"/v1/predictions/{accepted.json()['id']}/output"
                 assert (await running.http.get(output, headers={"prefer": "wait=20"})).content == body
+
+
+@pytest.mark.parametrize("store", KINDS, indirect=True)
+async def test_with_a_key_the_same_upload_is_the_same_request_and_one_with_other_bytes_is_not(broker, store):
+    async with serving(broker, store=store) as worker, gateway(broker, store) as running:
+        upload, key = await made(running), {"idempotency-key": "order-17"}
+        await put(running, upload, b"first")
+        answers = [await ask(running, upload, key) for _ in range(2)]
+        assert [answer.content for answer in answers] == [b"first"] * 2
+        await put(running, upload, b"other")
+        problem(await ask(running, upload, key), 409, "idempotency-conflict")
+        assert (await ask(running, upload, {"idempotency-key": "order-18"})).content == b"other"
+        await eventually(lambda: nothing_below(store, "claims/"))
+    assert len(worker.requests) == 2
+
+
+@pytest.mark.parametrize("gone", ["its time", "its bytes"])
+async def test_with_a_key_the_answer_outlives_the_upload(broker, store, monkeypatch, gone):
+    async with gateway(broker, store) as running:
+        await broker.create_queue("echo")
+        upload, key = await made(running), {"idempotency-key": "order-17"}
+        await put(running, upload)
+        accepted = await ask(running, upload, {**key, "prefer": "respond-async"})
+        if gone == "its time":
+            monkeypatch.setattr(presigned, "NAMED_WITHIN", 0.0)
+        else:
+            await store.delete(f"uploads/{upload['id']}")
+        async with serving(broker, store=store) as worker:
+            answers = [await ask(running, upload, key) for _ in range(2)]
+        assert [answer.content for answer in answers] == [PICTURE] * 2
+        assert {request.id for request in worker.requests} == {accepted.json()["id"]}
+        code = "unknown-upload" if gone == "its time" else "no-upload-yet"
+        problem(await ask(running, upload, {"idempotency-key": "order-18"}), 404, code)
+        problem(await ask(running, upload, key, priority=1), 404, code)
+        problem(await ask(running, upload), 404, code)
+
+
+async def test_what_lost_its_body_before_it_was_answered_cannot_be_asked_again_without_its_upload(
+    broker, store, monkeypatch
+):
+    await broker.create_queue("echo")
+    async with gateway(broker, store) as running:
+        upload, key = await made(running), {"idempotency-key": "order-17"}
+        await put(running, upload)
+        await ask(running, upload, {**key, "prefer": "respond-async"})
+        for claim in await store.list("claims/"):
+            await store.delete(claim)
+        monkeypatch.setattr(presigned, "NAMED_WITHIN", 0.0)
+        problem(await ask(running, upload, key), 404, "unknown-upload")
+    assert (await broker.stats("echo")).ready == 1
+
+
+async def test_an_upload_that_is_written_over_while_it_is_claimed_is_refused_and_leaves_nothing(
+    broker, store, monkeypatch
+):
+    await broker.create_queue("echo")
+    copy = store.copy
+
+    async def meanwhile(source, target):
+        await copy(source, target)
+        await store.put(source, b"other")
+
+    async with gateway(broker, store) as running:
+        upload = await made(running)
+        await put(running, upload)
+        monkeypatch.setattr(store, "copy", meanwhile)
+        problem(await ask(running, upload, {"idempotency-key": "order-17"}), 409, "idempotency-conflict")
+    assert await store.list("claims/") == await store.list("acceptances/") == []
 
 
 @pytest.mark.parametrize("store", KINDS, indirect=True)

@@ -18,6 +18,7 @@ from dumbwaiter.errors import BlobError
 from dumbwaiter.gateway.access.origins import KnownHosts
 from dumbwaiter.gateway.access.quotas import NO_QUOTA, Place, Quotas
 from dumbwaiter.gateway.http.bodies import has_body
+from dumbwaiter.gateway.http.crowd import CALLER
 from dumbwaiter.gateway.http.heads import check_said_once
 from dumbwaiter.gateway.http.problem_codes import RETRY_SOON
 from dumbwaiter.gateway.http.problems import Problem, ProblemError, encode
@@ -26,7 +27,7 @@ from dumbwaiter.message import LONGEST_TENANT, is_tenant_name
 from dumbwaiter.tasks import end
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -48,7 +49,6 @@ _OPEN = ("/v2/health", "/docs")
 _OPEN_BELOW = tuple(f"{path}/" for path in _OPEN)
 _ASKING_THEMSELVES = frozenset({("GET", "/"), ("HEAD", "/")})
 """These send browsers on to that page, and let nobody else in without admit()."""
-_CALLER = "dumbwaiter.caller"
 _CHALLENGE = 'Bearer realm="dumbwaiter"'
 
 _log = logging.getLogger("dumbwaiter.gateway")
@@ -64,6 +64,11 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def key_id(self) -> str | None:
         """The id of the caller's API key, if it has one."""
         return None if self.key is None else self.key.id
+
+    @property
+    def owner(self) -> object:
+        """The same for all callers who share what a gateway has: those of a tenant, or with the same API key."""
+        return self.tenant if self.tenant is not None else ("key", self.key_id)
 
     def as_tenant(self, named: str | None) -> Caller:
         """The same caller for the tenant that the request's body *named* (None: it named none).
@@ -106,14 +111,25 @@ class Access:
     def guard(self, app: ASGIApp) -> ASGIApp:
         """*app* for those alone who may ask; health is open to all."""
 
-        async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] == "http" and not _is_open(scope):
-                try:
-                    await self.admit(scope)
-                except ProblemError as error:
-                    await send_whole(send, error.problem.status, *encode(error.problem, close=has_body(scope)))
-                    return
-            await app(scope, receive, send)
+        async def keyed(scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                await self.admit(scope)
+            except ProblemError as error:
+                await _refuse(scope, send, error)
+            else:
+                await app(scope, receive, send)
+
+        # No coroutine of its own where nothing has to be waited for: each frame between costs every request.
+        def guarded(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+            if scope["type"] != "http" or _is_open(scope):
+                return app(scope, receive, send)
+            if self.needs_keys:
+                return keyed(scope, receive, send)
+            try:
+                scope[CALLER] = self._trusted(scope)
+            except ProblemError as error:
+                return _refuse(scope, send, error)
+            return app(scope, receive, send)
 
         return guarded
 
@@ -123,10 +139,10 @@ class Access:
         Raises ProblemError: 401 without a valid key, 403 for another tenant than the key's or for a foreign web page,
         421 for a host name that is not ours, 429 (``rate-limited``), 503 while the keys cannot be read.
         """
-        caller: Caller | None = scope.get(_CALLER)
+        caller: Caller | None = scope.get(CALLER)
         if caller is None:
             caller = await self._keyed(scope) if self.needs_keys else self._trusted(scope)
-            scope[_CALLER] = caller
+            scope[CALLER] = caller
         return caller
 
     def charge(self, caller: Caller, count: int) -> None:
@@ -257,6 +273,10 @@ class Access:
         self._store_is_down = False
         self._read_at = began
         self._quotas.keep_only(self._keyring.keys)
+
+
+async def _refuse(scope: Scope, send: Send, error: ProblemError) -> None:
+    await send_whole(send, error.problem.status, *encode(error.problem, close=has_body(scope)))
 
 
 def _is_open(scope: Scope) -> bool:

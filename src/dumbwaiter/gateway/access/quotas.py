@@ -18,7 +18,7 @@ from dumbwaiter.gateway.http.problems import Problem, ProblemError
 from dumbwaiter.policies.rate_limiting import TokenBucket, full, take
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable
+    from collections.abc import Callable, Container, Iterable
     from types import TracebackType
 
     from dumbwaiter.blobs.keyring import ApiKey
@@ -36,7 +36,8 @@ _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Place:
-    """One place of a key's in-flight quota, held inside ``with``; after remember() until the result is there.
+    """One place of a key's in-flight quota, held inside ``with``; after stay() until that is told that it is over, and
+    after remember() until the result is there.
 
     Requests *once* for the same idempotency key, a model and its key, share one: their prediction runs once.
     """
@@ -56,6 +57,15 @@ class Place:
         if self._usage is not None:
             self.deferred_id = id_
 
+    def stay(self) -> Callable[[], None] | None:
+        """Held beyond ``with``, until what this returns is called: whoever hangs up has asked for the work all the
+        same. None: nobody counts this place.
+        """
+        if self._usage is None:
+            return None
+        self._holders += 1
+        return self._let_go
+
     def __enter__(self) -> Self:
         self._holders += 1
         return self
@@ -63,6 +73,9 @@ class Place:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._let_go()
+
+    def _let_go(self) -> None:
         self._holders -= 1
         if self._usage is not None and not self._holders:
             self._usage.leave(self)

@@ -18,16 +18,14 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from dumbwaiter.gateway.http.codings import CODING, fault_of_coding
-from dumbwaiter.gateway.http.crowd import make_room
-from dumbwaiter.gateway.http.flow import MOST_OWED, Flow
+from dumbwaiter.gateway.http.crowd import Admission, Wait, admit, is_about_health, too_many, wait_of
+from dumbwaiter.gateway.http.flow import MOST_OWED, Flow, tell_gone
 from dumbwaiter.gateway.http.gathering import Gathering
 from dumbwaiter.gateway.http.problems import Problem, encode
 from dumbwaiter.gateway.http.sending import HANG_UPS
-from dumbwaiter.gateway.http.upgrades import head_without_upgrade
+from dumbwaiter.gateway.http.upgrades import head_without_upgrade, parser_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
@@ -88,6 +86,9 @@ class Connection(HttpToolsProtocol):
         self._owed: deque[RequestResponseCycle] = deque()
         self._read_by: float | None = None
         self._taken = 0
+        self._gone_by: float | None = None
+        self.is_besides = False
+        """Whether it came when there was no room, and may ask for nothing but health."""
 
     # --- uvicorn's hooks ---
 
@@ -95,14 +96,15 @@ class Connection(HttpToolsProtocol):
         self._outside = Gathering(transport, close=self.linger, is_over=lambda: self.phase is Phase.CLOSING)
         super().connection_made(self._outside)  # type: ignore[arg-type]
         self.flow = self._flow = Flow(self._outside, self._owed)
-        if len(self.connections) > self.options.max_connections and not make_room(self.connections, self):
-            detail = f"this gateway serves at most {self.options.max_connections} connections at once"
-            self.refuse(Problem(status=503, code="too-many-connections", detail=detail, retry_after=1))
+        admitted = admit(self.connections, self, self.options.max_connections)
+        self.is_besides = admitted is Admission.HEALTH
+        if admitted is Admission.NONE:
+            self.refuse(too_many(self.options.max_connections))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.phase = Phase.CLOSING
         self._unfed = b""
-        _tell_gone(self._owed)
+        tell_gone(self._owed)
         if self.cycle is not None:
             self.cycle.body = bytearray()  # this object is part of a cycle, and the garbage collector comes seldom
         super().connection_lost(exc)
@@ -157,7 +159,7 @@ class Connection(HttpToolsProtocol):
             except httptools.HttpParserUpgrade as upgrade:
                 method, version = self.parser.get_method(), self.parser.get_http_version()
                 data = head_without_upgrade(method, self.url, version, self.headers) + data[upgrade.args[0] :]
-                self.parser = _parser_for(self)
+                self.parser = parser_for(self)
             except httptools.HttpParserError:
                 self.send_400_response("")
                 return
@@ -202,6 +204,11 @@ class Connection(HttpToolsProtocol):
                 return
             self._fault = Problem(status=400, code="invalid-http", detail="this gateway is no proxy: no CONNECT")
             raise _FaultError
+        if self.is_besides and not is_about_health(self.url):
+            self.is_besides = False
+            if admit(self.connections, self, self.options.max_connections) is not Admission.FULL:
+                self._fault = too_many(self.options.max_connections)
+                raise _FaultError
         super().on_headers_complete()  # raises for a target that it cannot read
         cast("dict[str, Any]", self.scope)[HANG_UPS] = []
         self._head_nbytes = self._undelivered = 0
@@ -257,6 +264,8 @@ class Connection(HttpToolsProtocol):
 
     def is_overdue(self, now: float) -> bool:
         """Whether it is the caller's turn, to send or to read, and the time for it (time.monotonic) is over."""
+        if self._gone_by is not None and now > self._gone_by:
+            return True
         unread = self._outside.unread()
         if unread:
             return self._reads_too_slowly(unread, now)
@@ -282,7 +291,8 @@ class Connection(HttpToolsProtocol):
 
     def expire(self) -> None:
         """The caller's time is over: say so if a request had begun and it can be heard, and close."""
-        if self.phase in (Phase.IDLE, Phase.CLOSING) or self._read_by is not None:
+        is_told = self._gone_by is not None or self._read_by is not None
+        if is_told or self.phase in (Phase.IDLE, Phase.CLOSING):
             self.transport.abort()
             return
         part = "head" if self.phase is Phase.HEAD else "body"
@@ -299,7 +309,7 @@ class Connection(HttpToolsProtocol):
         # Responses go out in order: what was asked before the request that is refused is answered first.
         if self.phase is Phase.BODY and len(self._owed) > 1:
             self.pipeline.popleft()
-            _tell_gone([self._owed.pop()])
+            tell_gone([self._owed.pop()])
             self.phase = Phase.OURS
         if self.phase is not Phase.BODY and self._owed:
             self.phase = Phase.OURS
@@ -314,7 +324,7 @@ class Connection(HttpToolsProtocol):
             headers, body = encode(problem, close=True)
             lines = [name + b": " + value + b"\r\n" for name, value in headers]
             self.transport.write(b"".join([STATUS_LINE[problem.status], *lines, b"\r\n", body]))
-        _tell_gone(self._owed)
+        tell_gone(self._owed)
         self._request_is_read = False
         self.transport.close()
 
@@ -339,10 +349,27 @@ class Connection(HttpToolsProtocol):
         """Whether the caller is neither owed anything nor has asked for something with a whole head."""
         return self.phase in (Phase.IDLE, Phase.HEAD) and not self._owed and not self._outside.unread()
 
-    def give_way(self) -> None:
+    def is_closing(self) -> bool:
+        """Whether nothing more is asked here."""
+        return self.phase is Phase.CLOSING
+
+    def leave(self) -> None:
         """Close at once, without a word: others need the place."""
         self.phase = Phase.CLOSING
         self.transport.abort()
+
+    def scope_that_waits(self) -> Any:
+        """The scope of the request that is being answered, when that only waits; else None."""
+        return self._owed[0].scope if self._owed and wait_of(self._owed[0].scope) is not None else None
+
+    def give_way(self, wait: Wait) -> None:
+        """End *wait*, what its request does, and close when that is answered: others need the place."""
+        if self._outside.unread():
+            self.leave()  # what the caller does not read would stand before the end
+            return
+        self._owed[0].keep_alive = False
+        self._gone_by = time.monotonic() + LINGER
+        wait.give_way.set_result(None)
 
     def _begin_head(self) -> None:
         if self.phase is not Phase.HEAD:
@@ -369,18 +396,3 @@ def make_protocol(options: GatewaySettings) -> type[Connection]:
 def _extended(deadline: float, nbytes: int, timeout: float, now: float) -> float:
     """*deadline* after *nbytes* more at *now*; no later than that of a caller who begins now, unless it was before."""
     return max(deadline, min(deadline + nbytes / SLOWEST, now + timeout))
-
-
-def _parser_for(connection: Connection) -> Any:
-    parser = httptools.HttpRequestParser(connection)
-    parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
-    return parser
-
-
-def _tell_gone(cycles: Iterable[RequestResponseCycle]) -> None:
-    """Tell the application, for each of these responses that it owes, that nobody is there to receive it."""
-    for cycle in cycles:
-        cycle.disconnected = True
-        cycle.message_event.set()
-        for tell in cast("dict[str, Any]", cycle.scope).pop(HANG_UPS, ()):  # they hear of it once
-            tell()

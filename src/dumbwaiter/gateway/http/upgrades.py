@@ -7,7 +7,9 @@ the head is written anew without the wish, for a fresh parser.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import httptools
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,6 +22,13 @@ def head_without_upgrade(method: bytes, target: bytes, version: str, headers: Se
     lines = [b" ".join((method, target, b"HTTP/" + version.encode()))]
     lines += [name + b": " + value for name, value in _kept(headers)]
     return b"\r\n".join([*lines, b"", b""])
+
+
+def parser_for(protocol: object) -> Any:
+    """A fresh parser that calls *protocol*, as lenient as uvicorn's."""
+    parser = httptools.HttpRequestParser(protocol)
+    parser.set_dangerous_leniencies(lenient_data_after_close=True)
+    return parser
 
 
 def _kept(headers: Sequence[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:

@@ -24,7 +24,7 @@ def inflate(encoding: str, body: bytes, *, limit: int) -> bytes:
         return body
     if coding not in _WINDOW_BITS:
         detail = f"Content-Encoding {coding[:40]!r} is not taken; gzip and deflate are"
-        raise refused(detail, status=415, code="unsupported-media-type")
+        raise refused(detail, status=415, code="unsupported-encoding")
     decompressor = zlib.decompressobj(_WINDOW_BITS[coding])
     try:
         plain = decompressor.decompress(body, limit + 1)

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from dumbwaiter.blobs.store import BlobStore
     from dumbwaiter.config import GatewaySettings
     from dumbwaiter.gateway.access.callers import Access, Caller
+    from dumbwaiter.gateway.access.quotas import Place
     from dumbwaiter.gateway.catalogue import Catalogue
     from dumbwaiter.gateway.http.budget import Budget, Hold
     from dumbwaiter.gateway.http.endpoint import Exchange
@@ -130,11 +131,12 @@ class Infer:
         self._access.charge(caller, len(asked.bodies))
         patience = self._patience(request, head)
         messages = _messages(model, asked, request, head, caller, patience)
-        with contextlib.ExitStack() as places:
+        with contextlib.ExitStack() as stack:
+            places = []
             for _ in messages:
-                places.enter_context(await self._access.place(caller))
+                places.append(stack.enter_context(await self._access.place(caller)))
                 self._catalogue.admit(model, patience)
-            return await self._ask_all(model, messages, patience, exchange, hold)
+            return await self._ask_all(model, list(zip(messages, places, strict=True)), patience, exchange, hold)
 
     async def _respond(
         self, model: str, request: InferRequest, lead: Sequence[int], answers: Sequence[Message], hold: Hold
@@ -164,13 +166,18 @@ class Infer:
         return Patience(seconds)
 
     async def _ask_all(
-        self, model: str, messages: Sequence[Message], patience: Patience, exchange: Exchange, hold: Hold
+        self,
+        model: str,
+        messages: Sequence[tuple[Message, Place]],
+        patience: Patience,
+        exchange: Exchange,
+        hold: Hold,
     ) -> list[Message]:
         """The answers in order, or the first failure; then the others are given up, and those not sent stay unsent."""
         loop = asyncio.get_running_loop()
         asking = [
-            loop.create_task(self._ask(model, message, patience, place if len(messages) > 1 else None, hold))
-            for place, message in enumerate(messages)
+            loop.create_task(self._ask(model, message, place, patience, number if len(messages) > 1 else None, hold))
+            for number, (message, place) in enumerate(messages)
         ]
         together = asyncio.gather(*asking)
         either: set[asyncio.Future[Any]] = {together, exchange.watch().future}
@@ -180,25 +187,28 @@ class Infer:
                 raise CallerGoneError
             return together.result()
         except QueueNotFoundError:
-            self._catalogue.forget(model)
-            await self._catalogue.require(model)
+            await self._catalogue.missed(model)
             raise
         finally:
             await end([*asking, together])
 
-    async def _ask(self, model: str, message: Message, patience: Patience, place: int | None, hold: Hold) -> Message:
+    async def _ask(
+        self, model: str, message: Message, place: Place, patience: Patience, number: int | None, hold: Hold
+    ) -> Message:
         try:
             pending = await self._asker.begin(model, message, timeout=patience)
+            if (leave := place.stay()) is not None:
+                self._asker.when_over(pending, patience, leave)
             answer = await pending.head(patience)
             await self._take(answer, patience, hold)
             return raise_for_failure(await pending.body(answer, patience))
         except PredictionTimeoutError as error:
             raise self._catalogue.explained(model, error) from None
         except PredictionError as error:
-            if place is None:
+            if number is None:
                 raise
             told = problem_of(error)
-            raise ProblemError(msgspec.structs.replace(told, detail=f"element {place}: {told.detail}")) from error
+            raise ProblemError(msgspec.structs.replace(told, detail=f"element {number}: {told.detail}")) from error
 
     async def _take(self, answer: Message, patience: Patience, hold: Hold) -> None:
         """Take what the body of *answer* occupies before it is fetched. Without room for it, nobody will fetch it."""

@@ -117,7 +117,8 @@ def _only(described: Mapping[str, Any], tensors: Sequence[Tensor]) -> Tensor:
 def _check_count(tensor: Tensor, count: int) -> None:
     if count > MOST_REQUESTS:
         raise refused(
-            f"input {tensor.name!r} is {count} requests to the model; at most {MOST_REQUESTS} may come in one call"
+            f"input {tensor.name!r} is {count} requests to the model; at most {MOST_REQUESTS} may come in one call",
+            code="call-too-large",
         )
 
 

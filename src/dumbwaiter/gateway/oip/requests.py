@@ -92,6 +92,8 @@ def understand(body: bytes, header_length: int | None) -> Said:
 
     Raises ProblemError (400), as read_tensors() does.
     """
+    if not body:
+        raise refused('the body is empty; send {"inputs": [...]}', code="empty-body")
     if header_length is not None and header_length > len(body):
         raise refused(f"Inference-Header-Content-Length is {header_length}, but the body has {len(body)} bytes")
     document = _read_header(body if header_length is None else body[:header_length])
@@ -130,10 +132,10 @@ def _read_header(header: bytes) -> _Request:
     except msgspec.ValidationError as error:
         raise refused(f"this is no inference request: {one_line(str(error))}") from None
     except RecursionError:
-        raise refused("the JSON is nested too deeply") from None
+        raise refused("the JSON is nested too deeply", code="invalid-json") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         hint = "" if header[:1] == b"{" else "; with binary data, Inference-Header-Content-Length is the JSON's length"
-        raise refused(f"the request is not JSON: {one_line(str(error))}{hint}") from None
+        raise refused(f"the request is not JSON: {one_line(str(error))}{hint}", code="invalid-json") from None
     if not 0 < len(said.inputs) <= MOST_INPUTS:
         raise refused(f"the request has {len(said.inputs)} inputs; send 1 to {MOST_INPUTS}")
     return said

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from dumbwaiter.blobs.acceptances import Acceptance, accept
+from dumbwaiter.blobs.acceptances import Acceptance, accept, find_acceptance
 from dumbwaiter.blobs.claimcheck import check_in, claim_nbytes, drop
-from dumbwaiter.errors import BlobError, BlobNotFoundError, ForbiddenUrlError
+from dumbwaiter.errors import BlobDamagedError, BlobError, BlobNotFoundError, ForbiddenUrlError
 from dumbwaiter.gateway.http.problems import ProblemError, problem
 from dumbwaiter.gateway.predictions.outputs import Kept, kept_of
 from dumbwaiter.message import KEEP, WEBHOOK, WEBHOOK_EVENTS, Message
@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
     """A request that was accepted: the *message* to send, again if it *is_again*, and what is shown of it.
 
-    *brought_body*: the body that *message* claims was stored by this very call. Another one belongs to the request as
-    it was accepted first: a worker, or a person who redrives it, may need it still.
+    *owns_body*: the body that *message* claims is needed by nobody else, and goes where this is not sent. Otherwise it
+    belongs to what was accepted under the key, and whoever comes with that sends it, a worker may have it in hand, and
+    a dead letter be redriven with it.
     """
 
     message: Message
-    brought_body: bool
+    owns_body: bool
     model: str
     is_again: bool
     kept: Kept
@@ -66,27 +67,40 @@ class Acceptor:
         Raises ProblemError (409 for a key that was used for another request; 422 for a webhook that may not be
         reached) and BlobError; a body that lies in the store is dropped then.
         """
+        now = time.time()
         try:
             self._check(controls)
-            now = time.time()
             id_ = self._signing.new_id(model, request.tenant, now=now)
             # Durably: the request is kept although its caller may go away.
             request = await check_in(self._store, msgspec.structs.replace(request, id=id_), threshold=self._threshold)
-            mine = Acceptance(id=id_, digest=digest, created_at=now, data_ref=request.data_ref)
-            first = await self._first(request, model, mine)
         except BaseException:
             await self.drop(request)
             raise
-        brought = request.data_ref
-        if first is not mine:
-            request = await self._in_place_of(request, first)
-        return self._accepted(
-            request,
-            model,
-            controls,
-            is_again=first is not mine,
-            brought_body=brought is not None and request.data_ref == brought,
-        )
+        mine = Acceptance(id=id_, digest=digest, created_at=now, data_ref=request.data_ref)
+        first = await self._first(request, model, mine)
+        if first is mine:
+            owns_body = request.idempotency_key is None
+            return self._accepted(request, model, controls, is_again=False, owns_body=owns_body)
+        taken = await self._in_place_of(request, first)
+        owns_body = taken.data_ref != first.data_ref
+        return self._accepted(taken, model, controls, is_again=True, owns_body=owns_body)
+
+    async def knows(self, request: Message, model: str) -> bool:
+        """Whether a request to *model* was accepted before with the key of *request*. Raises BlobError."""
+        if request.idempotency_key is None:
+            return False
+        try:
+            await find_acceptance(self._store, request.tenant, model, request.idempotency_key)
+        except BlobNotFoundError:
+            return False
+        return True
+
+    def deadline_of(self, request: Message, *, created_at: float) -> float | None:
+        """The request's own, or earlier: when nobody could fetch the answer any more."""
+        kept_for = self._options.results_kept_for
+        if not kept_for:
+            return request.deadline
+        return min(request.deadline or math.inf, created_at + kept_for)
 
     async def drop(self, request: Message) -> None:
         """Nobody needs the body of *request* that lies in the store. Losing this race costs disk space only."""
@@ -95,9 +109,9 @@ class Acceptor:
         except BlobError:
             return
 
-    async def drop_brought(self, accepted: Accepted) -> None:
-        """*accepted* is not sent: nobody needs the body that came with it, if one did."""
-        if accepted.brought_body:
+    async def drop_own(self, accepted: Accepted) -> None:
+        """*accepted* is not sent: nobody needs the body that is its own, if one is."""
+        if accepted.owns_body:
             await self.drop(accepted.message)
 
     def _check(self, controls: Controls) -> None:
@@ -112,16 +126,26 @@ class Acceptor:
         key = request.idempotency_key
         if key is None:
             return mine
-        first = await accept(self._store, request.tenant, model, key, mine)
-        if first.digest != mine.digest:
-            raise _conflict(key)
+        try:
+            first = await accept(self._store, request.tenant, model, key, mine)
+            if first.digest != mine.digest:
+                raise _conflict(key)
+        except (ProblemError, BlobDamagedError):
+            await self.drop(request)
+            raise
+        # After any other error *mine* may stand there, and another gateway be sending what it names.
         return mine if first.id == mine.id else first
 
     async def _in_place_of(self, request: Message, first: Acceptance) -> Message:
         """*request* as it was accepted first. Its body need not lie in the store twice."""
-        if request.data_ref is not None and await self._is_there(first.data_ref):
+        try:
+            is_there = await self._is_there(first.data_ref)
+        except BaseException:
             await self.drop(request)
-            return msgspec.structs.replace(request, id=first.id, data_ref=first.data_ref)
+            raise
+        if is_there:
+            await self.drop(request)
+            return msgspec.structs.replace(request, id=first.id, body=b"", data_ref=first.data_ref)
         return msgspec.structs.replace(request, id=first.id)
 
     async def _is_there(self, data_ref: str | None) -> bool:
@@ -134,7 +158,7 @@ class Acceptor:
         return True
 
     def _accepted(
-        self, request: Message, model: str, controls: Controls, *, is_again: bool, brought_body: bool
+        self, request: Message, model: str, controls: Controls, *, is_again: bool, owns_body: bool
     ) -> Accepted:
         kept = kept_of(request.id, self._options.public_url)
         extensions = {KEEP: "true"}
@@ -147,16 +171,9 @@ class Acceptor:
             correlation_id=request.id,
             extensions=extensions,
             time=kept.created_at,
-            deadline=self._deadline(request, kept),
+            deadline=self.deadline_of(request, created_at=kept.created_at),
         )
-        return Accepted(message=message, brought_body=brought_body, model=model, is_again=is_again, kept=kept)
-
-    def _deadline(self, request: Message, kept: Kept) -> float | None:
-        """The request's own, or earlier: when nobody could fetch the answer any more."""
-        kept_for = self._options.results_kept_for
-        if not kept_for:
-            return request.deadline
-        return min(request.deadline or math.inf, kept.created_at + kept_for)
+        return Accepted(message=message, owns_body=owns_body, model=model, is_again=is_again, kept=kept)
 
 
 def _conflict(key: str) -> ProblemError:

@@ -30,13 +30,14 @@ if TYPE_CHECKING:
 
     from dumbwaiter.config import GatewaySettings
     from dumbwaiter.gateway.access.callers import Access, Caller
+    from dumbwaiter.gateway.access.quotas import Place
     from dumbwaiter.gateway.catalogue import Catalogue
     from dumbwaiter.gateway.http.budget import Budget, Hold
     from dumbwaiter.gateway.http.endpoint import Exchange
     from dumbwaiter.gateway.http.heads import Head
+    from dumbwaiter.gateway.predictions.claiming import UploadClaims
     from dumbwaiter.gateway.predictions.inputs import Input
     from dumbwaiter.gateway.predictions.keeping import Keeping
-    from dumbwaiter.gateway.predictions.presigned import PresignedUploads
     from dumbwaiter.gateway.predictions.uploads import Uploads
     from dumbwaiter.gateway.predictions.waiting import Waiting
 
@@ -54,7 +55,7 @@ class Predictions:
         catalogue: Catalogue,
         budget: Budget,
         uploads: Uploads,
-        presigned: PresignedUploads,
+        claims: UploadClaims,
         waiting: Waiting,
         keeping: Keeping,
         options: GatewaySettings,
@@ -63,7 +64,7 @@ class Predictions:
         self._catalogue = catalogue
         self._budget = budget
         self._uploads = uploads
-        self._presigned = presigned
+        self._claims = claims
         self._waiting = waiting
         self._keeping = keeping
         self._options = options
@@ -94,7 +95,7 @@ class Predictions:
             given = await self._uploads.read(head, exchange.receive, hold, model=model, durable=keeps, digest=has_key)
             exchange.body_was_read = True
             if given.upload is not None:
-                given = await self._presigned.claim(given, _tenant_of(caller, given))
+                given = await self._claims.claim(given, _tenant_of(caller, given), model=model, key=head.key)
             keeps = keeps or given.controls.webhook is not None or given.controls.stream
             patience = Patience(self._patience_of(head, given))
             try:
@@ -105,7 +106,7 @@ class Predictions:
             if keeps:
                 await self._keeping.keep(exchange, head, given, request, patience, place)
             else:
-                await self._wait(exchange, head, request, patience, hold)
+                await self._wait(exchange, head, request, patience, hold, place)
 
     def _patience_of(self, head: Head, given: Input) -> float:
         """How long the caller waits; not at all where it follows the events instead."""
@@ -141,10 +142,11 @@ class Predictions:
             idempotency_key=head.key,
         )
 
-    async def _wait(self, exchange: Exchange, head: Head, request: Message, patience: Patience, hold: Hold) -> None:
+    async def _wait(
+        self, exchange: Exchange, head: Head, request: Message, patience: Patience, hold: Hold, place: Place
+    ) -> None:
         model = exchange.parameters["model"]
-        asked = await self._waiting.begin(model, request, patience, exchange)
-        exchange.prediction_id = request.id  # a failure is found by it among the dead letters
+        asked = await self._waiting.begin(model, request, patience, exchange, place)
         answer = asked.answer
         if answer.data_ref is not None:
             nbytes = await self._waiting.nbytes(request.id, answer.data_ref, patience)

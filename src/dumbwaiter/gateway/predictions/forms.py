@@ -9,7 +9,7 @@ fields named in CONTROLS are no arguments.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -113,8 +113,10 @@ class FormReader:
 
     async def _input(self) -> Input:
         texts = {name: _text(name, data) for name, (_, data) in self._fields.items() if name in CONTROLS}
-        controls = read_controls(texts)
         arguments = {name: field for name, field in self._fields.items() if name not in CONTROLS}
+        if texts and set(arguments) != {INPUT}:
+            _refuse_ambiguous(texts, Parameters(await self._describe()))
+        controls = read_controls(texts)
         if not arguments:
             raise empty()
         digest = self._digest.hexdigest()
@@ -136,6 +138,17 @@ class FormReader:
         else:
             value = object_of({name: _argument(name, *field, parameters) for name, field in arguments.items()})
         return Input(content_type=JSON, body=value, controls=controls, digest=digest)
+
+
+def _refuse_ambiguous(controls: Iterable[str], parameters: Parameters) -> None:
+    """Raise ProblemError (422) for a field that the caller may have meant for the model, and the gateway for itself."""
+    for name in controls:
+        if name in parameters:
+            detail = (
+                f"in a form the field {name!r} is about the request, and the model has a parameter of that name; send"
+                ' the input as JSON: {"input": …}'
+            )
+            raise problem(422, "bad-input", detail)
 
 
 def _the_one(arguments: Mapping[str, tuple[Part, bytes]], name: str) -> tuple[str, tuple[Part, bytes]]:

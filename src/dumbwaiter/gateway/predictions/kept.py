@@ -6,6 +6,7 @@ and the result in the blob store says how it ended. No result: it still waits or
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
@@ -17,13 +18,17 @@ from dumbwaiter.gateway.http.sending import send_chunks
 from dumbwaiter.gateway.predictions.outputs import raw_headers, write_object, write_unfinished
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from dumbwaiter.asking import Standing
     from dumbwaiter.gateway.http.endpoint import Exchange
     from dumbwaiter.gateway.http.heads import Head
+    from dumbwaiter.gateway.http.problems import Headers
     from dumbwaiter.gateway.predictions.events import EventStreams
     from dumbwaiter.gateway.predictions.expiry import Expiry
     from dumbwaiter.gateway.predictions.lookup import Known, Lookup
     from dumbwaiter.gateway.predictions.results import Results
-    from dumbwaiter.gateway.predictions.standing import Standing
+    from dumbwaiter.gateway.predictions.telling import Telling
     from dumbwaiter.message import Message
 
 RETRY_RESULT = 1
@@ -37,16 +42,18 @@ class KeptPredictions:
         lookup: Lookup,
         results: Results,
         expiry: Expiry,
-        standing: Standing,
+        standing_of: Callable[[Known], Awaitable[Standing]],
         streams: EventStreams,
+        telling: Telling,
         *,
         max_patience: float,
     ) -> None:
         self._lookup = lookup
         self._results = results
         self._expiry = expiry
-        self._standing = standing
+        self._standing_of = standing_of
         self._streams = streams
+        self._telling = telling
         self._max_patience = max_patience
 
     async def show(self, exchange: Exchange) -> None:
@@ -64,7 +71,7 @@ class KeptPredictions:
         if answer is None:
             await self._expiry.refuse(known)
             answer = await self._results.cancel(known)
-        await exchange.respond(200, *write_object(answer, id_=known.id, model=known.model, kept=known.kept))
+        await self._tell(exchange, known, answer, [])
 
     async def output(self, exchange: Exchange) -> None:
         """``GET /v1/predictions/{id}/output``: the output as it is; for whoever waits, once it is there.
@@ -86,7 +93,9 @@ class KeptPredictions:
             await exchange.respond(307, [*sent_on, (b"x-prediction-id", known.id.encode())], b"")
             return
         if answer.data_ref is None or exchange.scope["method"] == "HEAD":
-            await exchange.respond(200, headers, answer.body)
+            with self._telling.hold() as hold:
+                hold.take(len(answer.body))
+                await exchange.respond(200, headers, answer.body)
             return
         await send_chunks(exchange.send, exchange.watch(), headers, self._results.stream(answer))
 
@@ -105,15 +114,18 @@ class KeptPredictions:
         answer = await self._answer(exchange, known, head)
         honoured = applied(head.preferences, self._patience(head))
         if answer is not None:
-            headers, body = write_object(answer, id_=known.id, model=known.model, kept=known.kept)
-            await exchange.respond(200, [*headers, *honoured], body)
+            await self._tell(exchange, known, answer, honoured)
             return
         await self._expiry.refuse(known)
-        started, position = await self._standing.of(known)
+        started, position = await self._standing_of(known)
         headers, body = write_unfinished(
             known.kept, id_=known.id, model=known.model, started=started, position=position
         )
         await exchange.respond(200, [*headers, *honoured], body)
+
+    async def _tell(self, exchange: Exchange, known: Known, answer: Message, more: Headers) -> None:
+        write = partial(write_object, id_=known.id, model=known.model, kept=known.kept)
+        await self._telling.respond(exchange, known.id, answer, write, more)
 
     async def _answer(self, exchange: Exchange, known: Known, head: Head) -> Message | None:
         """The result, within the patience of whoever prefers to wait; None when there is none yet."""

@@ -20,7 +20,7 @@ from dumbwaiter.content_types import BYTES, JSON, NPY, parse_content_type
 from dumbwaiter.gateway.http.accept import quality
 from dumbwaiter.gateway.http.sending import json_headers, server_timing
 from dumbwaiter.message import PREDICTION_SUCCEEDED
-from dumbwaiter.prediction import Links, encode_prediction, finished, links_of, unfinished
+from dumbwaiter.prediction import UNMEASURED, Links, encode_prediction, finished, links_of, unfinished
 from dumbwaiter.signing import created_at
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ _HARMLESS = frozenset({BYTES, NPY, JSON, "text/plain"}) | {
     f"image/{name}" for name in ("png", "jpeg", "gif", "webp", "avif", "bmp")
 }
 _HARMLESS_KINDS = ("audio/", "video/")
+_NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 _VISIBLE = re.compile(r"[\x20-\x7e]+")
-_encode_json = msgspec.json.Encoder().encode
 
 
 class Kept(msgspec.Struct, frozen=True, gc=False):
@@ -62,16 +62,13 @@ def write_object(answer: Message, *, id_: str, model: str, kept: Kept | None = N
 
     The body of an answer to a kept request may still lie in the store: then the object links to it.
     """
-    if answer.data_ref is not None and kept is not None:
-        link = _encode_json(kept.links.output)
-        shown = msgspec.structs.replace(answer, body=link, content_type=JSON, data_ref=None)
-    else:
-        shown = answer
     if kept is None:
-        body = encode_prediction(finished(shown, id_=id_, model=model))
+        prediction = finished(answer, id_=id_, model=model)
     else:
-        body = encode_prediction(finished(shown, id_=id_, model=model, created_at=kept.created_at, links=kept.links))
-    return [*_common(answer, JSON, id_), (b"content-length", str(len(body)).encode())], body
+        linked = answer.data_ref is not None
+        prediction = finished(answer, id_=id_, model=model, created_at=kept.created_at, links=kept.links, linked=linked)
+    body = encode_prediction(prediction)
+    return [*json_headers(body), _NO_SNIFFING, *_said_of(answer, id_)], body
 
 
 def write_unfinished(
@@ -86,14 +83,8 @@ def write_unfinished(
 
 def raw_headers(answer: Message, *, id_: str, nbytes: int) -> Headers:
     """Headers of the response whose body is the output as it is, *nbytes* long."""
-    content_type = answer.content_type or BYTES
-    if not _VISIBLE.fullmatch(content_type):
-        content_type = BYTES
-    headers = [*_common(answer, content_type, id_), (b"content-length", str(nbytes).encode())]
-    if not _is_harmless(content_type):
-        headers.append((b"content-disposition", b"attachment"))
-        headers.append((b"content-security-policy", b"sandbox; default-src 'none'"))
-    return headers
+    said = _said_of_raw(answer.content_type or BYTES)
+    return [*said, *_said_of(answer, id_), (b"content-length", b"%d" % nbytes)]
 
 
 @functools.lru_cache(maxsize=128)
@@ -114,16 +105,27 @@ def goes_raw(answer: Message, accept: str) -> bool:
     return answer.type == PREDICTION_SUCCEEDED and is_sent_raw(answer.content_type, accept)
 
 
-def _common(answer: Message, content_type: str, id_: str) -> Headers:
-    return [
-        (b"content-type", content_type.encode("latin-1")),
-        (b"server-timing", server_timing(timings_of(answer)).encode()),
-        (b"x-content-type-options", b"nosniff"),
-        (b"x-prediction-id", id_.encode("latin-1", "replace")),
-    ]
+def _said_of(answer: Message, id_: str) -> Headers:
+    named = (b"x-prediction-id", id_.encode("latin-1", "replace"))
+    timings = timings_of(answer)
+    return [named] if timings == UNMEASURED else [(b"server-timing", server_timing(timings).encode()), named]
 
 
 @functools.lru_cache(maxsize=128)
+def _said_of_raw(content_type: str) -> tuple[tuple[bytes, bytes], ...]:
+    """The headers that say how an output of *content_type* is to be taken, sent as it is."""
+    if not _VISIBLE.fullmatch(content_type):
+        content_type = BYTES
+    said = ((b"content-type", content_type.encode("latin-1")), _NO_SNIFFING)
+    if _is_harmless(content_type):
+        return said
+    return (
+        *said,
+        (b"content-disposition", b"attachment"),
+        (b"content-security-policy", b"sandbox; default-src 'none'"),
+    )
+
+
 def _is_harmless(content_type: str) -> bool:
     # A browser reads "image/png,text/html" as two types, and takes the last.
     essence = "" if "," in content_type else parse_content_type(content_type).essence

@@ -26,6 +26,10 @@ class Parameters:
             self.only = name = takes.get("name", "input")
             self._schemas = {name: schema}
 
+    def __contains__(self, name: str) -> bool:
+        """Whether there is a parameter *name*, as far as is known."""
+        return name in self._schemas
+
     def takes_text(self, name: str) -> bool:
         """Whether the parameter *name* may be a text, as far as is known."""
         schema = self._schemas.get(name, {})

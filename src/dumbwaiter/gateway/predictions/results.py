@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from dumbwaiter.asking import Patience, Polling, cancel
+from dumbwaiter.asking import Patience, Polling, cancel, until_found
 from dumbwaiter.blobs.results import (
     has_result,
     head_of_result,
@@ -21,10 +21,10 @@ from dumbwaiter.blobs.results import (
 )
 from dumbwaiter.errors import BlobNotFoundError, BrokerUnavailableError, DumbwaiterError
 from dumbwaiter.gateway.http.bodies import CallerGoneError
+from dumbwaiter.gateway.http.crowd import making_room, only_waiting
 from dumbwaiter.gateway.http.problems import ModelFailingError, ShuttingDownError
 from dumbwaiter.message import PREDICTION_SUCCEEDED
 from dumbwaiter.policies.polling import QUICK
-from dumbwaiter.prediction import INLINE_NBYTES
 from dumbwaiter.tasks import end
 
 if TYPE_CHECKING:
@@ -48,16 +48,25 @@ LISTEN_FOR = 86400.0
 
 
 async def stored_answer(store: BlobStore, id_: str) -> Message:
-    """The result of *id_*; an output too long to stand in a prediction object stays in the store (*data_ref*).
+    """The result of *id_*; a long output stays in the store (*data_ref*) until somebody makes something of it.
 
-    Raises BlobNotFoundError while there is none.
+    Raises BlobNotFoundError while there is none, and BlobDamagedError for one that nobody can read any more.
     """
     answer = await head_of_result(store, id_)
     if answer.data_ref is None:
         return answer
-    if answer.type == PREDICTION_SUCCEEDED and await result_body_nbytes(store, answer) > INLINE_NBYTES:
+    if answer.type == PREDICTION_SUCCEEDED:
+        await result_body_nbytes(store, answer)
         return answer
     return await load_result(store, id_)
+
+
+async def find_answer(store: BlobStore, id_: str) -> Message | None:
+    """stored_answer(), or None while there is none."""
+    try:
+        return await stored_answer(store, id_)
+    except BlobNotFoundError:
+        return None
 
 
 class Results:
@@ -67,6 +76,7 @@ class Results:
         self._stopping = stopping
         self._asker = asker
         self._store = store
+        self._over: DumbwaiterError | None = None
         self._lookouts: dict[str, Lookout] = {}
         self._closing: dict[str, asyncio.Task[None]] = {}
 
@@ -90,17 +100,20 @@ class Results:
                 closing.add_done_callback(lambda _: self._closing.pop(id_, None))
                 await asyncio.shield(closing)
 
-    def fail(self, error: DumbwaiterError) -> None:
-        """Whoever still waits for a result that is not there gets *error*."""
+    def require_open(self) -> None:
+        """Raises what close() was given: nothing more is begun then."""
+        if self._over is not None:
+            raise self._over
+
+    def close(self, error: DumbwaiterError) -> None:
+        """Whoever still waits for a result that is not there, or for a broker to confirm, gets *error*."""
+        self._over = error
         for lookout in self._lookouts.values():
             lookout.fail(error)
 
     async def find(self, id_: str) -> Message | None:
         """The result of *id_* as it is now; None while there is none. Raises BlobError."""
-        try:
-            return await stored_answer(self._store, id_)
-        except BlobNotFoundError:
-            return None
+        return await find_answer(self._store, id_)
 
     async def is_there(self, id_: str) -> bool:
         """Whether *id_* has a result. Raises BlobError."""
@@ -110,15 +123,19 @@ class Results:
         """The result of *known*, for whoever waits for it *patience* seconds, or looks (0.0). None: there is none by
         then, or the gateway stops.
 
-        Raises CallerGoneError when the caller of *exchange* hangs up, and as Lookout.answer() does.
+        Raises CallerGoneError when the caller of *exchange* hangs up, ProblemError (503) when others need its
+        connection, and as Lookout.answer() does.
         """
         if not patience or self._stopping.has_come:
             return await self.find(known.id)
         watch = exchange.watch()
-        async with self.look_out(known.id, known.model) as lookout:
-            answer = await lookout.answer(Patience(patience), self._stopping.future, watch.future)
+        with only_waiting(exchange.scope) as give_way:
+            async with self.look_out(known.id, known.model) as lookout:
+                answer = await lookout.answer(Patience(patience), self._stopping.future, watch.future, give_way)
         if watch.gone:
             raise CallerGoneError
+        if answer is None and give_way.done():
+            raise making_room()
         return answer
 
     async def cancel(self, known: Known) -> Message:
@@ -152,7 +169,7 @@ class Lookout:
         self._sending: asyncio.Task[None] | None = None
         self._listening: asyncio.Task[None] | None = None
         self._pending: Pending | None = None
-        self._error: DumbwaiterError | None = None
+        self._failed: asyncio.Future[DumbwaiterError] = asyncio.get_running_loop().create_future()
 
     async def close(self) -> None:
         """Look no more."""
@@ -160,46 +177,57 @@ class Lookout:
         if self._pending is not None:
             self._pending.forget()
 
-    async def send(self, message: Message, patience: Patience, *, listen: bool) -> None:
+    async def send(self, message: Message, patience: Patience, *, listen: bool, owns_body: bool = True) -> None:
         """Send *message*; return when the broker has confirmed it. With *listen* the worker tells this gateway.
 
-        Those who send the same request at once send it once. Raises as Asker.begin() does, and BrokerUnavailableError
-        when the *patience* of whoever waits (if any) or SEND_WITHIN is over before; it may have been sent by then.
+        Those who send the same request at once send it once. Raises as Asker.begin() does; BrokerUnavailableError when
+        the *patience* of whoever waits (if any) or SEND_WITHIN is over before, and what fail() is given meanwhile:
+        it may have been sent by then.
         """
         within = min(SEND_WITHIN, max(SEND_AT_LEAST, patience.left)) if patience else SEND_WITHIN
         if self._sending is None or _has_failed(self._sending):
-            self._sending = asyncio.create_task(self._send(message, listen=listen))
-        try:
-            async with asyncio.timeout(within):
-                await asyncio.shield(self._sending)
-        except TimeoutError:
+            self._sending = asyncio.create_task(self._send(message, listen=listen, owns_body=owns_body))
+        elif owns_body:
+            self._asker.discard(message)
+        sending, failed = self._sending, self._failed
+        either: set[asyncio.Future[Any]] = {sending, failed}
+        await asyncio.wait(either, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+        if sending.done():
+            sending.result()
+        elif failed.done():
+            raise failed.result()
+        else:
             said = (
                 f"it has not confirmed the request within {within:.1f} s; with its idempotency key it may be sent again"
             )
-            raise BrokerUnavailableError(said) from None
+            raise BrokerUnavailableError(said)
 
     async def answer(self, patience: Patience, *others: asyncio.Future[None]) -> Message | None:
         """The result; None when *patience* ends before it comes, or one of *others* is done.
 
-        Raises BlobError, and ShuttingDownError or ModelFailingError when the gateway or the model says so.
+        Raises BlobError, and ShuttingDownError or ModelFailingError when the gateway or the model says so meanwhile.
         """
         if self._looking is None or _has_failed(self._looking):
-            self._looking = asyncio.create_task(self._look())
-        looking = self._looking
-        either: set[asyncio.Future[Any]] = {looking, *others}
+            self._looking = asyncio.create_task(until_found(self._find, Polling(QUICK), self._wakes))
+        looking, failed = self._looking, self._failed
+        either: set[asyncio.Future[Any]] = {looking, failed, *others}
         await asyncio.wait(either, timeout=patience.left, return_when=asyncio.FIRST_COMPLETED)
-        return looking.result() if looking.done() else None
+        if looking.done():
+            return looking.result()
+        return await self._last_look(failed.result()) if failed.done() else None
 
     def fail(self, error: DumbwaiterError) -> None:
-        """Whoever waits gets *error*, unless the result is there."""
-        self._error = error
-        self._wake()
+        """Whoever waits now gets *error*, unless the result is there. Whoever comes later may have better luck."""
+        failed, self._failed = self._failed, asyncio.get_running_loop().create_future()
+        failed.set_result(error)
 
-    async def _send(self, message: Message, *, listen: bool) -> None:
+    async def _send(self, message: Message, *, listen: bool, owns_body: bool) -> None:
         if not listen:
-            await self._asker.send(self._model, message)
+            await self._asker.send(self._model, message, owns_body=owns_body)
             return
-        self._pending = await self._asker.begin(self._model, message, timeout=SEND_WITHIN, confirm=True)
+        self._pending = await self._asker.begin(
+            self._model, message, timeout=SEND_WITHIN, confirm=True, owns_body=owns_body
+        )
         self._listening = asyncio.create_task(self._listen(self._pending))
 
     async def _listen(self, pending: Pending) -> None:
@@ -218,17 +246,20 @@ class Lookout:
         if not self._told.done():
             self._told.set_result(None)
 
-    async def _look(self) -> Message:
-        polling = Polling(QUICK)
-        while True:
-            try:
-                return await stored_answer(self._store, self._id)
-            except BlobNotFoundError:
-                if self._error is not None:
-                    raise self._error from None
-            await polling.pause(wakes=(self._told,))
-            if self._told.done():
-                self._told = asyncio.get_running_loop().create_future()
+    async def _last_look(self, error: DumbwaiterError) -> Message:
+        answer = await self._find()
+        if answer is None:
+            raise error
+        return answer
+
+    async def _find(self) -> Message | None:
+        return await find_answer(self._store, self._id)
+
+    def _wakes(self) -> tuple[asyncio.Future[None]]:
+        told = self._told
+        if told.done():  # which ends the next pause, and no other
+            self._told = asyncio.get_running_loop().create_future()
+        return (told,)
 
 
 def _has_failed(task: asyncio.Task[None] | asyncio.Task[Message]) -> bool:

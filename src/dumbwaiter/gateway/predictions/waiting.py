@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dumbwaiter.blobs.claimcheck import claim_nbytes, stream_out
 from dumbwaiter.blobs.store import CHUNK_NBYTES
-from dumbwaiter.errors import BadInputError, BlobError, PredictionTimeoutError, QueueNotFoundError
+from dumbwaiter.errors import BadInputError, BlobError, DumbwaiterError, PredictionTimeoutError, QueueNotFoundError
 from dumbwaiter.gateway.http.bodies import CallerGoneError
 from dumbwaiter.gateway.http.sending import CallerWatch
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from dumbwaiter.asking import Asker, Patience, Pending
     from dumbwaiter.blobs.store import BlobStore
+    from dumbwaiter.gateway.access.quotas import Place
     from dumbwaiter.gateway.catalogue import Catalogue
     from dumbwaiter.gateway.http.endpoint import Exchange
     from dumbwaiter.message import Message
@@ -29,30 +30,32 @@ class Waiting:
         self._store = store
         self._catalogue = catalogue
 
-    async def begin(self, model: str, message: Message, patience: Patience, exchange: Exchange) -> Asked:
-        """Send *message* and return when the head of its answer is there.
+    async def begin(self, model: str, message: Message, patience: Patience, exchange: Exchange, place: Place) -> Asked:
+        """Send *message* and return when the head of its answer is there. What was sent keeps its *place* until it is
+        answered or *patience* is over, though its caller may hang up: it is still run.
 
         Raises CallerGoneError, NoAnswerError, and what Catalogue.admit() and Asker.ask() raise.
         """
         try:
             self._catalogue.admit(model, patience, deadline=message.deadline)
-            pending = await self._asker.begin(model, message, timeout=patience)
-        except BaseException:
+        except DumbwaiterError:
             self._asker.discard(message)
             raise
+        pending = await self._asker.begin(model, message, timeout=patience)
+        # By it the request is found: in logs, and when it has failed among the dead letters.
+        exchange.prediction_id = message.id
+        if (leave := place.stay()) is not None:
+            self._asker.when_over(pending, patience, leave)
         watch = exchange.watch(lambda: pending.fail(CallerGoneError()))
         try:
             answer = await pending.head(patience)
         except QueueNotFoundError:
-            await self._require_again(model)
+            exchange.prediction_id = None
+            await self._catalogue.missed(model)
             raise
         except PredictionTimeoutError as error:
             raise self._catalogue.explained(model, error) from None
         return Asked(self, answer, pending, watch)
-
-    async def _require_again(self, model: str) -> None:
-        self._catalogue.forget(model)
-        await self._catalogue.require(model)
 
     async def nbytes(self, id_: str, data_ref: str, patience: Patience) -> int:
         """The size of the body *data_ref* of the answer to *id_*.

@@ -11,9 +11,13 @@ export async function showResponse(response) {
     const document = await response.json();
     return { prediction: document, element: showValue(document.output) };
   }
-  const blob = await response.blob();
-  const element = type.startsWith("text/") ? showText(await blob.text()) : showBlob(blob, type);
-  return { prediction: null, element };
+  return { prediction: null, element: await showBody(response, await response.blob()) };
+}
+
+/** The whole body of `response` as an element. */
+export async function showBody(response, body) {
+  const type = (response.headers.get("Content-Type") ?? "").toLowerCase();
+  return type.startsWith("text/") ? showText(await body.text()) : showBlob(body, type);
 }
 
 /** A JSON value as an element: a picture where it is one, bars where it is labels with scores. */
@@ -145,6 +149,7 @@ export function showTimings(timings, total) {
 const NEXT = {
   "bad-input": "Change the input and ask again.",
   "forbidden-url": "Send the data itself instead of this address.",
+  "unknown-prediction": "Check the id in this page's address, and the API key: each sees its own tenant's alone.",
   "unknown-model": "Choose another model, or start a worker for this one.",
   "model-failing": "Look at the worker's log, and start it again.",
   "no-answer-in-time": "Ask with “Later”, which waits as long as it takes, or start a worker.",

@@ -1,10 +1,19 @@
 // Asking a model in the three ways: wait, come back later, stream. All calls go to this gateway alone.
 
+const NO_CONNECTION = "no-connection";
+const PASSING = [429, 502, 503, 504];
+const LONGEST_PAUSE = 5000;
+
 export class ProblemError extends Error {
   constructor(problem) {
     super(problem.detail);
     this.problem = problem;
   }
+}
+
+/** Whether the same question may fare better in a moment. */
+function mayPass(error) {
+  return error instanceof ProblemError && (error.problem.code === NO_CONNECTION || PASSING.includes(error.problem.status));
 }
 
 /** The gateway under `base` (a URL), asked with the key that `key()` gives, if any. */
@@ -20,13 +29,7 @@ export class Gateway {
     const key = this.key();
     if (key) headers.set("Authorization", `Bearer ${key}`);
     const init = { ...options, headers, credentials: "omit", referrerPolicy: "no-referrer" };
-    let response;
-    try {
-      response = await fetch(new URL(path, this.base), init);
-    } catch (error) {
-      if (error.name === "AbortError") throw error;
-      throw new ProblemError({ code: "no-connection", title: "No connection", detail: "the gateway cannot be reached" });
-    }
+    const response = await reached(fetch(new URL(path, this.base), init));
     if (!response.ok) throw new ProblemError(await problemOf(response));
     return response;
   }
@@ -48,15 +51,46 @@ export class Gateway {
     return `v1/predictions/${encodeURIComponent(id)}${tail}`;
   }
 
-  cancel(id) {
-    return this.fetch(this.prediction(id, "/cancel"), { method: "POST" });
+  /**
+   * What `ask()` gives, asked for again and again while the gateway is away: it is about what was accepted, which is
+   * not lost. `onAway` hears whether it is away.
+   */
+  async insist(ask, { signal, onAway }) {
+    for (let failures = 0; ; failures += 1) {
+      try {
+        const result = await ask();
+        onAway(false);
+        return result;
+      } catch (error) {
+        if (!mayPass(error)) throw error;
+        onAway(true);
+      }
+      await pause(Math.min(300 * 2 ** failures, LONGEST_PAUSE), signal);
+    }
+  }
+
+  cancel(id, { signal, onAway }) {
+    return this.insist(() => this.fetch(this.prediction(id, "/cancel"), { method: "POST", signal }), { signal, onAway });
+  }
+
+  /** The kept prediction `id` as it is now. */
+  look(id, { signal, onAway }) {
+    return this.insist(async () => reached((await this.fetch(this.prediction(id), { signal })).json()), { signal, onAway });
+  }
+
+  /** The response that holds the output of `id` as it is, and its body. */
+  output(id, { signal, onAway }) {
+    const ask = async () => {
+      const response = await this.fetch(this.prediction(id, "/output"), { signal });
+      return { response, body: await reached(response.blob()) };
+    };
+    return this.insist(ask, { signal, onAway });
   }
 
   /** Ask again and again how `id` is; calls `onState(prediction)`, and returns the one that is final. */
-  async poll(id, { signal, onState }) {
+  async poll(id, { signal, onState, onAway }) {
     for (let wait = 150; ; wait = Math.min(wait * 1.4, 1500)) {
-      const response = await this.fetch(this.prediction(id), { signal });
-      const prediction = await response.json();
+      const prediction = await this.look(id, { signal, onAway });
       onState(prediction);
       if (isFinal(prediction)) return prediction;
       await pause(wait, signal);
@@ -64,31 +98,32 @@ export class Gateway {
   }
 
   /** Follow the events of `id`; after a broken connection it goes on from the last one. Returns the prediction. */
-  async follow(id, { signal, onEvent }) {
+  async follow(id, { signal, onEvent, onAway }) {
     let lastId = "";
-    for (let failures = 0; failures < 5; failures += 1) {
+    for (let failures = 0; ; failures += 1) {
       try {
-        for await (const event of this.events(id, lastId, signal)) {
+        for await (const event of this.events(id, { lastId, signal, onAway })) {
           failures = 0;
           lastId = event.id || lastId;
           if (event.name === "completed") return event.data;
           onEvent(event);
         }
       } catch (error) {
-        if (error.name === "AbortError" || error instanceof ProblemError) throw error;
+        if (!mayPass(error)) throw error;
+        onAway(true);
       }
-      await pause(300 * (failures + 1), signal);
+      await pause(Math.min(300 * 2 ** failures, LONGEST_PAUSE), signal);
     }
-    throw new ProblemError({ code: "no-connection", title: "No connection", detail: "the stream of events breaks off" });
   }
 
-  async *events(id, lastId, signal) {
+  async *events(id, { lastId, signal, onAway }) {
     const headers = { Accept: "text/event-stream", ...(lastId ? { "Last-Event-ID": lastId } : {}) };
     const response = await this.fetch(this.prediction(id, "/events"), { headers, signal });
+    onAway(false);
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     let text = "";
     for (;;) {
-      const { value, done } = await reader.read();
+      const { value, done } = await reached(reader.read());
       if (done) return;
       const blocks = (text + value).split(/\r?\n\r?\n/);
       text = blocks.pop();
@@ -97,6 +132,16 @@ export class Gateway {
         if (event) yield event;
       }
     }
+  }
+}
+
+/** What `work` gives, an exchange with the gateway; throws ProblemError where the connection fails. */
+async function reached(work) {
+  try {
+    return await work;
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ProblemError({ code: NO_CONNECTION, title: "No connection", detail: "the gateway cannot be reached" });
   }
 }
 
@@ -137,10 +182,15 @@ async function problemOf(response) {
 
 function pause(ms, signal) {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(resolve, ms);
-    signal?.addEventListener("abort", () => {
+    const stop = () => {
       clearTimeout(timer);
       reject(new DOMException("stopped", "AbortError"));
-    });
+    };
+    const timer = setTimeout(() => {
+      signal.removeEventListener("abort", stop);
+      resolve();
+    }, ms);
+    if (signal.aborted) stop();
+    else signal.addEventListener("abort", stop, { once: true });
   });
 }

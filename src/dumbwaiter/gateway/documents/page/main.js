@@ -11,7 +11,7 @@ const BASE = new URL(".", window.location.href);
 const LOOK_EVERY = 5000;
 const MODES = [
   ["wait", "Wait", "For the answer, on one connection."],
-  ["later", "Later", "Hand it in, and look until the answer is there. It survives this page."],
+  ["later", "Later", "Hand it in, and look until the answer is there. It survives this page, whose address finds it again."],
   ["stream", "Stream", "See the output and the log while they come."],
 ];
 const STATES = { ready: "ready", loading: "loading", failing: "cannot be loaded", draining: "stopping", none: "no worker" };
@@ -30,6 +30,7 @@ let key = "";
 let openapi = null;
 let chosen = "";
 let listed = [];
+let run = null;
 let pasteTo = () => false;
 let wantsKey = false;
 const gateway = new Gateway(BASE, () => key);
@@ -181,7 +182,7 @@ function showList(models, overview) {
     const ready = models.find((model) => stateOf(overview.find((one) => one.name === model.name)) === "ready");
     const first = named(models) ?? ready ?? models[0];
     const wanted = chosen === "" ? wantedName() : "";
-    history.replaceState(null, "", hashOf(first));
+    if (wanted !== first.name) history.replaceState(null, "", hashOf(first));
     choose(first, overview);
     if (wanted && wanted !== first.name) tellMissing(wanted);
   }
@@ -193,13 +194,14 @@ function showWhetherMore() {
   list.classList.toggle("more", list.scrollWidth - list.clientWidth - list.scrollLeft > 4);
 }
 
-function hashOf(model) {
-  return `#${encodeURIComponent(model.name)}`;
+/** What the address says behind `#`: a model, and perhaps the `id` of what it was asked. */
+function hashOf(model, id = "") {
+  return `#${encodeURIComponent(model.name)}${id && `/${encodeURIComponent(id)}`}`;
 }
 
 /** The one of `models` that the address names, if any. */
 function named(models) {
-  return models.find((model) => hashOf(model) === window.location.hash);
+  return models.find((model) => model.name === wantedName());
 }
 
 /** Choose `model`, so that Back leads to the one before. */
@@ -212,7 +214,7 @@ function visit(model) {
 function heedHash() {
   const model = named(listed);
   const shown = listed.find((one) => one.name === chosen);
-  if (model && model !== shown) choose(model);
+  if (model && (model !== shown || (run?.id ?? "") !== wantedId())) choose(model);
   else if (!model && shown && wantedName()) {
     const wanted = wantedName();
     history.replaceState(null, "", hashOf(shown));
@@ -222,7 +224,15 @@ function heedHash() {
 
 /** The name in the address, of a model or not. */
 function wantedName() {
-  const text = window.location.hash.slice(1);
+  return decoded(window.location.hash.slice(1).split("/")[0]);
+}
+
+/** The id in the address, or "". */
+function wantedId() {
+  return decoded(window.location.hash.split("/").slice(1).join("/"));
+}
+
+function decoded(text) {
   try {
     return decodeURIComponent(text);
   } catch {
@@ -268,7 +278,9 @@ function showModel(model) {
   const cancel = make("button", { type: "button", text: "Cancel", disabled: true });
   const complaint = make("p", { class: "note", role: "alert" });
   const id = make("p", { class: "id" });
-  const run = new Run({ gateway, model, answer, status, ask, cancel, idLine: id, onKeyWanted: showKeyForm });
+  const onKept = (kept) => history.replaceState(null, "", hashOf(model, kept));
+  run?.leave();
+  run = new Run({ gateway, model, answer, status, ask, cancel, idLine: id, onKeyWanted: showKeyForm, onKept });
   const showCurl = async () => {
     const input = await form.read().catch(() => null);
     const url = new URL(`v1/models/${model.name}/predictions`, BASE).href;
@@ -300,6 +312,7 @@ function showModel(model) {
     more,
   );
   showCurl();
+  if (wantedId()) run.resume(wantedId(), model.streaming ? "stream" : "later");
 }
 
 function heading(model) {

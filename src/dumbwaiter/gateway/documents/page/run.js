@@ -1,30 +1,55 @@
 // Asking one model, and showing how it goes.
 
-import { showProblem, showResponse, showTimings, showValue, timingsOf } from "./answer.js";
+import { showBody, showProblem, showResponse, showTimings, showValue, timingsOf } from "./answer.js";
 import { ProblemError, isFinal } from "./asking.js";
 import { duration, make } from "./elements.js";
 
 /** One model's panel while it is asked: at most one request at a time. */
 export class Run {
-  /** `onKeyWanted(problem)` hears of a key that the gateway does not take. */
-  constructor({ gateway, model, answer, status, ask, cancel, idLine, onKeyWanted }) {
-    Object.assign(this, { gateway, model, answer, status, ask, cancel, idLine, onKeyWanted });
+  /** `onKeyWanted(problem)` hears of a key that the gateway does not take, `onKept(id)` what is kept, "" for nothing. */
+  constructor({ gateway, model, answer, status, ask, cancel, idLine, onKeyWanted, onKept }) {
+    Object.assign(this, { gateway, model, answer, status, ask, cancel, idLine, onKeyWanted, onKept });
+    this.id = null;
+    this.isLeft = false;
     cancel.addEventListener("click", () => this.stop());
   }
 
-  async start(input, mode) {
+  start(input, mode) {
+    this.onKept("");
+    const word = mode === "wait" ? "Waiting for the answer" : "Handing it in";
+    return this.during(word, () => (mode === "wait" ? this.waitFor(input) : this.keepAndLook(input, mode)));
+  }
+
+  /** Go on with what was accepted before, perhaps by another page. */
+  resume(id, mode) {
+    return this.during("Looking for it", async () => {
+      this.wasResumed = true;
+      this.keep(id);
+      await this.watch(await this.gateway.look(id, this.patience()), mode);
+    });
+  }
+
+  /** Look no more: this panel is not shown any longer. What was accepted goes on. */
+  leave() {
+    this.isLeft = true;
+    this.control?.abort();
+  }
+
+  async during(word, work) {
     this.control = new AbortController();
     this.id = null;
+    this.isAway = false;
     this.wasStopped = false;
+    this.wasResumed = false;
     this.began = performance.now();
-    this.word = mode === "wait" ? "Waiting for the answer" : "Handing it in";
+    this.word = word;
     this.ask.disabled = true;
     this.cancel.disabled = false;
     this.answer.replaceChildren();
     this.idLine.textContent = "";
     const clock = setInterval(() => this.tick(), 100);
     try {
-      await (mode === "wait" ? this.waitFor(input) : this.keepAndLook(input, mode));
+      await work();
     } catch (error) {
       this.fail(error);
     } finally {
@@ -39,7 +64,13 @@ export class Run {
   }
 
   tick() {
-    if (!this.control.signal.aborted) this.status.textContent = `${this.word}, ${this.seconds().toFixed(1)} s`;
+    const word = this.isAway ? "No answer from the gateway; asking again" : this.word;
+    if (!this.control.signal.aborted) this.status.textContent = `${word}, ${this.seconds().toFixed(1)} s`;
+  }
+
+  /** For questions about what was accepted. */
+  patience() {
+    return { signal: this.control.signal, onAway: (isAway) => Object.assign(this, { isAway }) };
   }
 
   async waitFor(input) {
@@ -50,18 +81,28 @@ export class Run {
   }
 
   async keepAndLook(input, mode) {
-    const { signal } = this.control;
-    const response = await this.gateway.ask(this.model.name, input, { later: true, signal });
-    let prediction = await response.json();
-    this.id = prediction.id;
-    this.idLine.textContent = this.id;
+    const response = await this.gateway.ask(this.model.name, input, { later: true, signal: this.control.signal });
+    const id = response.headers.get("X-Prediction-Id");
+    this.keep(id);
+    await this.watch(await response.json().catch(() => this.gateway.look(id, this.patience())), mode);
+  }
+
+  /** From now on it is known by its `id`, here and in the page's address. */
+  keep(id) {
+    this.id = id;
+    this.idLine.textContent = id;
+    this.onKept(id);
+  }
+
+  async watch(prediction, mode) {
     this.tell(prediction);
+    let last = prediction;
     if (mode === "stream") {
-      prediction = await this.gateway.follow(this.id, { signal, onEvent: (event) => this.take(event) });
+      last = await this.gateway.follow(this.id, { ...this.patience(), onEvent: (event) => this.take(event) });
     } else if (!isFinal(prediction)) {
-      prediction = await this.gateway.poll(this.id, { signal, onState: (state) => this.tell(state) });
+      last = await this.gateway.poll(this.id, { ...this.patience(), onState: (state) => this.tell(state) });
     }
-    await this.end(prediction, mode);
+    await this.end(last, mode);
   }
 
   tell(prediction) {
@@ -92,7 +133,8 @@ export class Run {
   }
 
   async end(prediction, mode) {
-    const total = this.seconds();
+    // Who came back has not seen how long it took.
+    const total = this.wasResumed ? lifeOf(prediction) : this.seconds();
     if (prediction.status === "canceled") return this.tellCanceled(total);
     if (prediction.status !== "succeeded") {
       this.status.textContent = `Failed after ${duration(total)}`;
@@ -107,23 +149,22 @@ export class Run {
   /** Nothing is wrong with what somebody wanted. */
   tellCanceled(total) {
     this.status.textContent = `Canceled after ${duration(total)}`;
-    const who = this.wasStopped ? "You canceled it" : "Somebody else canceled it";
+    const who = this.wasStopped ? "You canceled it" : this.wasResumed ? "It was canceled" : "Somebody else canceled it";
     this.answer.append(make("p", { class: "quiet", text: `${who}. Ask again whenever you like.` }));
   }
 
-  /** A long output stands in a prediction as a link to itself. */
+  /** A long output does not stand in its prediction. */
   async outputOf(prediction) {
-    const link = prediction.urls?.output;
-    if (link === undefined || prediction.output !== link) return showValue(prediction.output);
-    const response = await this.gateway.fetch(this.gateway.prediction(prediction.id, "/output"), { signal: this.control.signal });
-    if (!(response.headers.get("Content-Type") ?? "").startsWith("application/json")) return (await showResponse(response)).element;
-    return showValue(await response.json());
+    if (prediction.output_url === undefined) return showValue(prediction.output);
+    const { response, body } = await this.gateway.output(prediction.id, this.patience());
+    if (!(response.headers.get("Content-Type") ?? "").startsWith("application/json")) return showBody(response, body);
+    return showValue(JSON.parse(await body.text()));
   }
 
   finish(element, timings, total) {
     this.status.textContent = `Answered in ${duration(total)}`;
     if (element) this.answer.append(element);
-    if (timings) this.answer.append(showTimings(timings, total));
+    if (timings) this.answer.append(showTimings(timings, this.wasResumed ? null : total));
   }
 
   async stop() {
@@ -131,10 +172,11 @@ export class Run {
     this.word = "Cancelling";
     this.wasStopped = true;
     if (this.id === null) return this.control.abort();
-    await this.gateway.cancel(this.id).catch((error) => this.fail(error));
+    await this.gateway.cancel(this.id, this.patience()).catch((error) => this.fail(error));
   }
 
   fail(error) {
+    if (this.isLeft) return;
     if (error.name === "AbortError") {
       this.status.textContent = `Given up after ${duration(this.seconds())}`;
       return;
@@ -144,4 +186,9 @@ export class Run {
     if (problem.status === 401) this.onKeyWanted(problem);
     this.answer.append(showProblem(problem, { model: this.model.name, id: this.id ?? problem.id }));
   }
+}
+
+/** Seconds from the making of `prediction`, which has ended, to its end. */
+function lifeOf(prediction) {
+  return (Date.parse(prediction.completed_at) - Date.parse(prediction.created_at)) / 1000;
 }

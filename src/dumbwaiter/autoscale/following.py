@@ -1,0 +1,179 @@
+"""The autoscaler: looks at each pool, and has a fleet start and retire workers. It decides nothing by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from dumbwaiter.autoscale.choosing import Change, change, doubt_of, others_of
+from dumbwaiter.autoscale.fleet import Fleet, Member
+from dumbwaiter.autoscale.room import DeviceRoom
+from dumbwaiter.config import ScalingSettings
+from dumbwaiter.demand import PoolView, PoolWatcher
+from dumbwaiter.errors import BlobError, BrokerError, DumbwaiterError, SignalUnknownError
+from dumbwaiter.tasks import end
+
+_log = logging.getLogger(__name__)
+GLANCE_EVERY = 0.1
+"""Seconds between two glances at the queue of a pool without workers: whoever comes first waits so much longer. A
+broker that answers slowly is asked less often.
+"""
+_GLANCE_SHARE = 0.1
+_LOOK_WITHIN = 15.0
+"""A look that takes so many seconds has failed."""
+_ROOM_FOR = 5.0
+"""Seconds for which the room on a device is not looked at again."""
+
+
+class Scaled(msgspec.Struct, frozen=True, kw_only=True):
+    """The workers of *model* that are kept here are *after* now, not *before*; *why*, by the policy or what held it.
+
+    *work*: seconds of work that waits or runs. *offered*: workers' worth of work that comes.
+    """
+
+    model: str
+    before: int
+    after: int
+    why: str
+    work: float
+    offered: float
+
+
+OnScaled = Callable[[Scaled], None]
+
+
+class Pool:
+    """What the autoscaler follows for one model."""
+
+    def __init__(self, watcher: PoolWatcher, scaling: ScalingSettings, room: DeviceRoom) -> None:
+        self.watcher = watcher
+        self.scaling = scaling
+        self.room = room
+        self.told: dict[str, str] = {}
+        self.doubt = ""
+        self.room_seen: tuple[float, int | None] | None = None
+
+    @property
+    def model(self) -> str:
+        """Its model's name."""
+        return self.watcher.model
+
+
+class Autoscaler:
+    """Follows *pools* with the workers of *fleet* until cancelled; *on_scaled* hears of each change."""
+
+    def __init__(self, pools: Sequence[Pool], fleet: Fleet, *, on_scaled: OnScaled) -> None:
+        self._pools = pools
+        self._fleet = fleet
+        self._on_scaled = on_scaled
+
+    async def run(self) -> None:
+        """Follow all pools, each by itself. Raises only what is a fault of ours."""
+        tasks = [asyncio.create_task(self._follow(pool)) for pool in self._pools]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            await end(tasks)
+
+    async def _follow(self, pool: Pool) -> None:
+        while True:
+            view = await self._look(pool)
+            if view is not None:
+                await self._act(pool, view)
+            await self._wait(pool, view)
+
+    async def _look(self, pool: Pool) -> PoolView | None:
+        """None after a look that failed: nothing is changed by it, and why it failed is said once."""
+        own = self._fleet.members(pool.model)
+        pending = sum(member.state == "starting" for member in own)
+        try:
+            async with asyncio.timeout(_LOOK_WITHIN):
+                view = await pool.watcher.look(pending=pending, past=self._fleet.past(pool.model))
+        except (BrokerError, BlobError, SignalUnknownError, TimeoutError) as error:
+            why = str(error) or f"nothing was heard within {_LOOK_WITHIN:.0f} s"
+            self._tell(pool, "look", f"the {len(own)} worker(s) of {pool.model} stay, for a look has failed: {why}")
+            if isinstance(error, SignalUnknownError) and not own:
+                self._fleet.start(pool.model)  # it never will be known, and without a worker nothing is ever answered
+            return None
+        self._tell(pool, "look", "")
+        return view
+
+    async def _act(self, pool: Pool, view: PoolView) -> None:
+        own = self._fleet.members(pool.model)
+        others = others_of(view.workers, own, self._fleet.past(pool.model), time.time())
+        desired = view.decision.desired
+        room = await self._room(pool) if len(own) + len(others) < desired and own else None
+        # What happened meanwhile: a worker that was there has died, or another one is.
+        own = self._fleet.members(pool.model)
+        pool.doubt = doubt_of(own, pool.doubt)
+        made = change(
+            *(desired, own, others, view.workers),
+            doubt=pool.doubt,
+            room=room,
+            room_of=f"the memory of {pool.room.name}",
+        )
+        for _ in range(made.start):
+            self._fleet.start(pool.model)
+        for name in made.retire:
+            self._fleet.retire(pool.model, name)
+        self._tell(pool, "held", f"{pool.model} should have {desired} workers; {made.held}" if made.held else "")
+        self._tell(pool, "alarm", f"{pool.model}: {view.decision.alarm}" if view.decision.alarm else "")
+        if made.start or made.retire:
+            self._on_scaled(_scaled(pool.model, own, made, view))
+
+    async def _room(self, pool: Pool) -> int | None:
+        now = time.monotonic()
+        if pool.room_seen is None or now - pool.room_seen[0] > _ROOM_FOR:
+            try:
+                pool.room_seen = (now, await asyncio.to_thread(pool.room.workers))
+                self._tell(pool, "room", "")
+            except (DumbwaiterError, OSError) as error:
+                self._tell(pool, "room", f"how many workers of {pool.model} fit on its device cannot be told: {error}")
+                pool.room_seen = (now, None)
+        return pool.room_seen[1]
+
+    async def _wait(self, pool: Pool, view: PoolView | None) -> None:
+        """Until the next look; without workers, at most until something waits that did not before."""
+        again_at = time.monotonic() + pool.scaling.look_every
+        glances = view is not None and view.look.waiting == 0 and not self._fleet.members(pool.model)
+        pause = GLANCE_EVERY
+        while (left := again_at - time.monotonic()) > 0.0:
+            if not glances:
+                await asyncio.sleep(left)
+                return
+            await asyncio.sleep(min(left, pause))
+            began = time.monotonic()
+            try:
+                async with asyncio.timeout(_LOOK_WITHIN):
+                    if await pool.watcher.is_waited_for():
+                        return
+            except (BrokerError, TimeoutError):
+                glances = False  # the next look says what is wrong
+            pause = max(GLANCE_EVERY, (time.monotonic() - began) / _GLANCE_SHARE)
+
+    def _tell(self, pool: Pool, kind: str, text: str) -> None:
+        """Log *text* when it is another one than was last told of its *kind*; an empty one is its end."""
+        before = pool.told.get(kind, "")
+        # Numbers and times in a reason change with each look.
+        if bool(text) != bool(before):
+            pool.told[kind] = text
+            if text:
+                _log.warning("%s", text)
+            elif kind == "look":
+                _log.info("the workers of %s are looked at again", pool.model)
+
+
+def _scaled(model: str, own: Sequence[Member], made: Change, view: PoolView) -> Scaled:
+    decision = view.decision
+    return Scaled(
+        model=model,
+        before=len(own),
+        after=len(own) + made.start - len(made.retire),
+        why=f"{decision.why}, but {made.held}" if made.held else decision.why,
+        work=round(decision.work, 3),
+        offered=round(decision.offered, 3),
+    )

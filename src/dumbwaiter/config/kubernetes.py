@@ -1,0 +1,133 @@
+"""How a project is deployed on Kubernetes: the table ``kubernetes``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Span = Annotated[float, msgspec.Meta(gt=0, extra={"unit": "duration"})]
+Nbytes = Annotated[int, msgspec.Meta(gt=0, extra={"unit": "size"})]
+GPU_MODES = ("exclusive", "shared", "time-slicing", "mps", "mig", "none")
+
+
+class KubernetesSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``dumbwaiter deploy kubernetes`` and ``deploy helm`` render beyond what the other tables say.
+
+    *image* has dumbwaiter and the project. *broker* and *blobs* are what the cluster uses, where that is something else
+    than here. *secret* names the Secret with what is secret in them; with another *identity* the cloud's own identities
+    are used where it has them, of which *role* is the name. *certificates* names a Secret that is mounted as a folder,
+    *storage* a volume claim for a blob store of files. *env* are further variables, ``NAME=value``.
+
+    *trigger* is who tells KEDA how many workers there should be. *monitor* is where a native trigger reads the broker's
+    counts, where its URL does not say. *fallback_replicas* is what there is at the least while nobody can tell.
+
+    *gpu* is how workers get GPUs: *gpus* whole ones for each, one shared by *containers* of a pod, slices of one, a
+    part by *mig_profile*, or none. *notice* is how long before its end a node that is taken back says so.
+    *node_ledgers* is a folder of the node in which pods that share its GPUs say what they hold.
+    """
+
+    namespace: str = "dumbwaiter"
+    image: str | None = None
+    pull_secret: str | None = None
+    broker: str | None = None
+    blobs: str | None = None
+    secret: str = "dumbwaiter"  # noqa: S105 - the name of one
+    identity: Literal["secret", "aws", "azure", "gcp"] = "secret"
+    role: str | None = None
+    certificates: str | None = None
+    storage: str | None = None
+    env: list[str] = []
+    trigger: Literal["external-push", "metrics-api", "native"] = "external-push"
+    polling_interval: Span = 15.0
+    fallback_replicas: Annotated[int, msgspec.Meta(ge=0)] = 1
+    monitor: str | None = None
+    nats_account: str = "$G"
+    keda_namespace: str = "keda"
+    gpu: Literal["exclusive", "shared", "time-slicing", "mps", "mig", "none"] = "exclusive"
+    gpus: Count = 1
+    containers: Count = 1
+    gpu_resource: str = "nvidia.com/gpu"
+    device_class: str = "gpu.nvidia.com"
+    mig_profile: str | None = None
+    node_ledgers: str | None = None
+    runtime_class: str | None = None
+    node_selector: list[str] = []
+    tolerations: list[str] = []
+    notice: Annotated[float | None, msgspec.Meta(extra={"unit": "duration"})] = None
+    worker_cpu: str = "1"
+    worker_memory: Nbytes = 4 * 1024**3
+    worker_scratch: Nbytes = 8 * 1024**3
+    gateway_cpu: str = "500m"
+    gateway_memory: Nbytes = 1024**3
+    gateway_replicas: Count = 2
+    gateway_max_replicas: Count | None = None
+    gateway_from: list[str] = []
+    courier_cpu: str = "100m"
+    courier_memory: Nbytes = 256 * 1024**2
+    courier_replicas: Count = 1
+    scaler_cpu: str = "100m"
+    scaler_memory: Nbytes = 256 * 1024**2
+    host: str | None = None
+    tls_secret: str | None = None
+    ingress_class: str | None = None
+    ingress_annotations: list[str] = []
+
+
+_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
+_HOST = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*")
+_CPU = re.compile(r"([1-9][0-9]*(\.[0-9]+)?|0\.[0-9]*[1-9][0-9]*|[1-9][0-9]*m)")
+_PROFILE = re.compile(r"[1-7]g\.[0-9]+gb(\.me)?")
+_RESOURCE = re.compile(rf"{_LABEL}(\.{_LABEL})*/[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)
+_KEY = r"([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"
+_SELECTOR = re.compile(rf"{_KEY}=([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)?")
+_TAINT = re.compile(rf"{_KEY}(=[A-Za-z0-9._-]*)?(:(NoSchedule|PreferNoSchedule|NoExecute))?")
+_ANNOTATION = re.compile(rf"{_KEY}=.*", re.DOTALL)
+
+
+def _matching(form: re.Pattern[str], wanted: str) -> Callable[[Any], Any]:
+    def read(value: Any) -> Any:
+        for text in value if isinstance(value, list) else [value]:
+            if not form.fullmatch(text):
+                raise ValueError(f"{text!r} is none here; write {wanted}")
+        return value
+
+    return read
+
+
+_name = _matching(_NAME, "small letters, digits and '-' (at most 63), a letter or digit at either end")
+_cpu = _matching(_CPU, "a number of CPUs, such as 2 or 500m")
+_absolute = _matching(re.compile(r"/[^/\s:]+(/[^/\s:]+)*"), "an absolute path, such as /var/lib/dumbwaiter/ledgers")
+
+
+def _positive(seconds: float) -> float:
+    if seconds <= 0:
+        raise ValueError(f"expected a duration above 0, such as 30s, not {seconds:g}")
+    return seconds
+
+
+READERS: Mapping[str, Callable[[Any], Any]] = {
+    "namespace": _matching(re.compile(_LABEL), "small letters, digits and '-' (at most 63)"),
+    "keda_namespace": _matching(re.compile(_LABEL), "small letters, digits and '-' (at most 63)"),
+    "gateway_from": _matching(re.compile(_LABEL), "names of namespaces"),
+    **dict.fromkeys(("pull_secret", "secret", "certificates", "storage", "tls_secret"), _name),
+    **dict.fromkeys(("ingress_class", "runtime_class", "device_class"), _name),
+    **dict.fromkeys(("worker_cpu", "gateway_cpu", "courier_cpu", "scaler_cpu"), _cpu),
+    "host": _matching(_HOST, "the name of a host, such as api.example.com"),
+    "image": _matching(re.compile(r"[^\s:@/][^\s]*"), "registry.example.com/kitchen:1.4"),
+    "monitor": _matching(re.compile(r"https?://[^\s/]+(/[^\s]*)?"), "http://host:port"),
+    "gpu_resource": _matching(_RESOURCE, "nvidia.com/gpu"),
+    "mig_profile": _matching(_PROFILE, "a profile such as 1g.10gb"),
+    "node_ledgers": _absolute,
+    "notice": _positive,
+    "env": _matching(_VARIABLE, "NAME=value"),
+    "node_selector": _matching(_SELECTOR, "a label of nodes: key=value"),
+    "tolerations": _matching(_TAINT, "a taint: key, key:NoSchedule or key=value:NoSchedule"),
+    "ingress_annotations": _matching(_ANNOTATION, "key=value"),
+}
+"""What a setting must mean beyond its type; see meanings.meant()."""

@@ -1,0 +1,88 @@
+"""The files beside the compose file, by name. Pure."""
+
+from __future__ import annotations
+
+from dumbwaiter.deploy.compose import services
+from dumbwaiter.deploy.compose.brokers import server_of
+from dumbwaiter.deploy.compose.project import ComposeProject
+from dumbwaiter.deploy.image.project import IMAGE
+from dumbwaiter.deploy.kubernetes import places, yaml
+from dumbwaiter.deploy.kubernetes.toml import document
+from dumbwaiter.deploy.moving import settings_tree
+
+SETTINGS = "settings.toml"
+
+
+def files(project: ComposeProject) -> dict[str, str]:
+    """Name and text of each. Raises ConfigError for what cannot be run so."""
+    tree = settings_tree(project.settings, IMAGE)
+    tree.pop("broker", None)  # prepare.sh writes it, with its password
+    return {
+        "compose.yaml": yaml.document(services.compose_file(project), services.notes(project)),
+        SETTINGS: document(tree),
+        "prepare.sh": _prepare(project),
+        ".gitignore": "secrets/\n",
+        "README.md": _readme(project),
+    }
+
+
+def _prepare(project: ComposeProject) -> str:
+    """A script that makes the secrets. A password is never an argument of a process, which others could see."""
+    server = server_of(project)
+    return f"""\
+# Makes secrets/: a password for the broker, unless there is one, and the two files that have it. Run it as root, for
+# each file belongs to the user of the container that reads it:    sudo sh prepare.sh
+set -eu
+cd "$(dirname "$0")"
+umask 077
+mkdir -p secrets
+[ -s secrets/password ] || od -An -N24 -tx1 /dev/urandom | tr -d ' \\n' > secrets/password
+password=$(cat secrets/password)
+
+# Written over, not replaced: a container that runs sees the file that it was given.
+printf '{server.settings}' "$password" > secrets/broker.conf
+{{
+    printf 'broker = "{server.url}"\\n' "$password"
+    cat {SETTINGS}
+}} > secrets/dumbwaiter.toml
+chmod 400 secrets/broker.conf secrets/dumbwaiter.toml
+chown {server.user} secrets/broker.conf
+chown {places.USER}:{places.USER} secrets/dumbwaiter.toml
+"""
+
+
+def _readme(project: ComposeProject) -> str:
+    extra = {"redis": "redis", "rabbitmq": "rabbitmq"}[project.broker]
+    gpu = any(project.gets_gpu(model) for model in project.models)
+    needs = ", and NVIDIA's container toolkit (`nvidia-ctk runtime configure --runtime=docker`)" if gpu else ""
+    keys = project.settings.gateway.auth != "off"
+    create = (
+        "# Callers need an API key, and without one the gateway does not start:\n"
+        "docker compose run --rm courier keys create --name first > key.txt\n"
+    )
+    return f"""# dumbwaiter on one machine, in containers
+
+Rendered by `dumbwaiter deploy compose`. Change `dumbwaiter.toml` and render again, or put what differs into a
+`compose.override.yaml`: a file that was edited by hand is not overwritten, and so not renewed either.
+
+It needs Docker with Compose 2.24 or later{needs}.
+
+## Start
+
+```sh
+# In the project's folder: the image {project.image}, with the broker's client. See its README.md.
+dumbwaiter deploy image --extra {extra}
+docker build --file image/Dockerfile --tag {project.image} .
+
+# In this folder:
+sudo sh prepare.sh
+{create if keys else ""}docker compose up --detach --wait
+```
+
+After a change of settings: render, `sudo sh prepare.sh`, `docker compose up --detach --force-recreate`.
+
+## What is kept
+
+The volume `broker` has what waits, `data` what is large or kept, and what was measured. `docker compose down` leaves
+both; `down --volumes` deletes them. The passwords are in `secrets/`, and in no variable of a container.
+"""

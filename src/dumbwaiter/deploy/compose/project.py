@@ -1,0 +1,71 @@
+"""What runs on the one machine, and what must be known before it is rendered. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+
+import msgspec
+
+from dumbwaiter.config import Settings
+from dumbwaiter.deploy.kubernetes.naming import object_name
+from dumbwaiter.deploy.kubernetes.project import Measured, Model
+from dumbwaiter.deploy.moving import local_weights, models_of, wants_gpu
+from dumbwaiter.errors import ConfigError
+from dumbwaiter.urls import shown
+
+BROKERS = ("redis", "rabbitmq")
+_OF_SCHEME = {
+    **dict.fromkeys(("redis", "rediss", "valkey"), "redis"),
+    **dict.fromkeys(("amqp", "amqps"), "rabbitmq"),
+    **dict.fromkeys(("sqlite", "memory"), "redis"),
+}
+"""Scheme of a broker's URL -> the server that is run. Who has named none gets the one that needs least."""
+
+
+class ComposeProject(msgspec.Struct, frozen=True, kw_only=True):
+    """*broker* is one of BROKERS. Without *gpu* no container gets one."""
+
+    settings: Settings
+    image: str
+    broker: str
+    models: Sequence[Model]
+    gpu: bool = True
+
+    @property
+    def name(self) -> str:
+        """What its containers and volumes begin with: the name of the project's folder."""
+        return object_name(PurePosixPath(self.settings.home).name)
+
+    def gets_gpu(self, model: Model) -> bool:
+        """Whether the workers of *model* see the machine's GPUs."""
+        return self.gpu and wants_gpu(model.settings)
+
+
+def compose_project_of(
+    settings: Settings,
+    image: str,
+    broker: str | None = None,
+    measured: Mapping[str, Measured] | None = None,
+    *,
+    gpu: bool = True,
+) -> ComposeProject:
+    """The project of *settings*, with what was *measured* of each model. *broker*: see BROKERS; None: that of the
+    settings.
+
+    Raises ConfigError for what cannot be run so.
+    """
+    local_weights(settings)
+    scheme = settings.broker.partition(":")[0]
+    chosen = broker or _OF_SCHEME.get(scheme)
+    if chosen is None:
+        raise ConfigError(
+            f"the compose file has Redis or RabbitMQ in it, and the broker is {shown(settings.broker)}; say"
+            " --broker redis or --broker rabbitmq"
+        )
+    found = measured or {}
+    models = [
+        Model(name=name, settings=settings.models[name], measured=found.get(name, Measured()))
+        for name in models_of(settings)
+    ]
+    return ComposeProject(settings=settings, image=image, broker=chosen, models=models, gpu=gpu)

@@ -1,0 +1,103 @@
+"""What is secret: which keys the Secret must have, and which variables come from it. Pure.
+
+No value of a secret is ever rendered. A broker whose URL may hold a password comes from the Secret, whether or not it
+does today.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from dumbwaiter.deploy.kubernetes import places
+from dumbwaiter.deploy.kubernetes.naming import metadata
+from dumbwaiter.deploy.kubernetes.project import Project
+from dumbwaiter.urls import shown
+
+BROKER = "broker-url"
+SIGNING_KEY = "signing-key"
+GOOGLE_FILE = "google-credentials.json"
+_WITHOUT_PASSWORDS = frozenset({"sqs", "pubsub"})
+_OF_CLOUD = {"s3": "aws", "sqs": "aws", "az": "azure", "servicebus": "azure", "gs": "gcp", "pubsub": "gcp"}
+_VARIABLES = {
+    "s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+    "sqs": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+    "az": ("AZURE_STORAGE_ACCOUNT_KEY",),
+}
+
+
+class Entry(NamedTuple):
+    """A key of the Secret, what to put there, and which variable it becomes, if any."""
+
+    key: str
+    wanted: str
+    variable: str | None = None
+
+
+def hides_broker(project: Project) -> bool:
+    """Whether the broker's URL comes from the Secret."""
+    url = project.settings.broker
+    scheme = url.partition(":")[0]
+    if scheme in _WITHOUT_PASSWORDS:
+        return False
+    return not (scheme == "servicebus" and project.kubernetes.identity == "azure" and shown(url) == url)
+
+
+def entries(project: Project) -> list[Entry]:
+    """All keys that the pods want; those of native triggers come on top."""
+    found = []
+    if hides_broker(project):
+        found.append(
+            Entry(BROKER, f"the broker's URL, with its password: {shown(project.settings.broker)}", "DUMBWAITER_BROKER")
+        )
+    names: dict[str, None] = {}
+    for scheme in (_scheme(project.settings.blobs), _scheme(project.settings.broker)):
+        if needs_keys(project, scheme):
+            names |= dict.fromkeys(_VARIABLES.get(scheme, ()))
+    found += [Entry(name, f"the value of {name}", name) for name in names]
+    if has_google_file(project):
+        found.append(Entry(GOOGLE_FILE, "the JSON file of a service account's key"))
+    if project.settings.gateway.signing_key is not None:
+        found.append(Entry(SIGNING_KEY, "gateway.signing_key", "DUMBWAITER_GATEWAY__SIGNING_KEY"))
+    return found
+
+
+def env(project: Project) -> list[dict[str, Any]]:
+    """The variables that come from the Secret."""
+    found = [
+        {
+            "name": entry.variable,
+            "valueFrom": {"secretKeyRef": {"name": project.kubernetes.secret, "key": entry.key}},
+        }
+        for entry in entries(project)
+        if entry.variable is not None
+    ]
+    if has_google_file(project):
+        found.append({"name": "GOOGLE_APPLICATION_CREDENTIALS", "value": f"{places.GOOGLE}/credentials.json"})
+    return found
+
+
+def has_google_file(project: Project) -> bool:
+    """Whether Google's clients are given a key as a file."""
+    schemes = {_scheme(project.settings.blobs), _scheme(project.settings.broker)}
+    return any(needs_keys(project, scheme) for scheme in schemes & {"gs", "pubsub"})
+
+
+def needs_keys(project: Project, scheme: str) -> bool:
+    """Whether the service of *scheme* is a cloud's, whose identities are not used."""
+    return scheme in _OF_CLOUD and _OF_CLOUD[scheme] != project.kubernetes.identity
+
+
+def template(project: Project, wanted: Sequence[Entry]) -> dict[str, Any]:
+    """A Secret that names what belongs there, and has nothing of it."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": metadata(project.kubernetes.secret, project.namespace, "settings"),
+        "type": "Opaque",
+        "stringData": {entry.key: f"<{entry.wanted}>" for entry in wanted},
+    }
+
+
+def _scheme(url: str) -> str:
+    return url.partition(":")[0]

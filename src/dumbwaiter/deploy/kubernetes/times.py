@@ -1,0 +1,71 @@
+"""Times that Kubernetes and KEDA are told: from what was measured, and what is right while nothing was. Pure."""
+
+from __future__ import annotations
+
+import math
+
+from dumbwaiter.deploy.kubernetes.project import Model, Project
+from dumbwaiter.policies.scaling import COLD_STARTS
+
+UNKNOWN_COLD_START = 120.0
+"""Seconds from ordering a worker to its first batch while nobody has measured it; a machine with a GPU may have to
+start first.
+"""
+LEAST_WINDOW, LONGEST_WINDOW = 300, 3600
+"""Of the HPA's stabilisation: its own default, and the most that it takes."""
+SHARE_FOR_BATCH = 0.8
+"""What part of a worker's grace is for the batch that runs."""
+ROOM_OF_NODE = 5
+"""Seconds between the end of a worker's grace and that of its node."""
+ROOM = 10
+"""Seconds between the end of a worker's grace and SIGKILL."""
+
+
+def cold_start(model: Model) -> float:
+    """Seconds from ordering a worker to its first batch."""
+    told = model.settings.scaling.cold_start
+    return model.measured.cold_start or UNKNOWN_COLD_START if told is None else told
+
+
+def grace(model: Model, least: float, notice: float | None = None) -> int:
+    """How long a worker may take from SIGTERM to its end, at *least* so long, but no longer than the *notice* of nodes
+    that are taken back: what is not done by then is handed back while there is time.
+
+    The batch that runs gets its part of it: 999 of 1,000 batches, and loading the model, for the runner may have just
+    been started again. While that was not measured it is the model's timeout, which no batch outlives.
+    """
+    batch = model.measured.long_batch
+    longest = model.settings.timeout if batch is None else batch + model.measured.load_seconds
+    wanted = math.ceil(max(least, longest / SHARE_FOR_BATCH))
+    return wanted if notice is None else max(1, min(wanted, math.floor(notice) - ROOM_OF_NODE))
+
+
+def notice(project: Project, model: Model) -> float | None:
+    """How long before its end the node of *model*'s workers says so, if it may be taken back."""
+    return None if project.gpu_mode(model) == "none" else project.kubernetes.notice
+
+
+def termination(grace_seconds: float) -> int:
+    """After how many seconds Kubernetes kills a pod that has so much *grace*."""
+    return math.ceil(grace_seconds) + ROOM
+
+
+def scale_in_window(model: Model) -> int:
+    """For so long the HPA goes by the most workers that it wanted."""
+    wanted = max(LEAST_WINDOW, model.settings.scaling.scale_in_after, COLD_STARTS * cold_start(model))
+    return min(LONGEST_WINDOW, math.ceil(wanted))
+
+
+def cooldown(model: Model) -> int:
+    """So long after the last sign of work KEDA ends all workers at once."""
+    return math.ceil(max(model.settings.scaling.idle_after, cold_start(model)))
+
+
+def first_cooldown(model: Model) -> int:
+    """So long a new model keeps the worker that its Deployment begins with: it makes the queue, and is measured."""
+    return math.ceil(max(LEAST_WINDOW, 2 * cold_start(model)))
+
+
+def progress_deadline(model: Model, load_timeout: float) -> int:
+    """After how many seconds without a new ready worker a roll-out has failed."""
+    return math.ceil(max(600.0, load_timeout, cold_start(model))) + LEAST_WINDOW

@@ -1,0 +1,102 @@
+"""How KEDA hears how many workers a model should have: our scaler in two ways, or the broker's own counts.
+
+A native trigger counts messages, waiting and in flight, in the lanes of a queue as the broker's adapter keeps them; the
+names are made by the adapters' own functions. Adding one: its file, and a line in NATIVE.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from dumbwaiter.brokers import CLIENTS, DISTRIBUTIONS
+from dumbwaiter.config import KubernetesSettings
+from dumbwaiter.deploy.kubernetes.places import SCALER_HTTP_PORT, SCALER_PORT
+from dumbwaiter.deploy.kubernetes.project import Model, Project
+from dumbwaiter.deploy.kubernetes.triggers.shape import Native, Triggers
+from dumbwaiter.errors import ConfigError, MissingExtraError
+from dumbwaiter.urls import shown
+
+__all__ = ["Native", "Triggers", "triggers_of"]
+
+_HERE = "dumbwaiter.deploy.kubernetes.triggers"
+#: URL scheme of a broker -> the module that knows its native trigger.
+NATIVE = {
+    **dict.fromkeys(("redis", "rediss", "valkey"), "redis"),
+    **dict.fromkeys(("amqp", "amqps"), "rabbitmq"),
+    **dict.fromkeys(("nats", "tls"), "nats"),
+    **dict.fromkeys(("pulsar", "pulsar+ssl"), "pulsar"),
+    "sqs": "sqs",
+    "servicebus": "servicebus",
+    "pubsub": "pubsub",
+}
+#: Those that KEDA has a trigger for which cannot read our queues.
+UNREADABLE = {
+    "kafka": "KEDA's apache-kafka trigger reads the lag of a consumer group, and our queues on Kafka have none: who"
+    " holds what is in their ledger (docs/brokers/kafka.md)",
+}
+
+
+def triggers_of(project: Project, model: Model) -> Triggers:
+    """Those of *model*. Raises ConfigError where the broker's own counts are wanted and cannot be read."""
+    each = project.workers_in_pod(model)
+    if project.kubernetes.trigger == "native":
+        return _native(project, model.name, model.settings.scaling.messages_each * each)
+    host = f"scaler.{project.namespace}.svc"
+    if project.kubernetes.trigger == "metrics-api":
+        metadata = {
+            "url": f"http://{host}:{SCALER_HTTP_PORT}/v1/scale/{model.name}",
+            "format": "json",
+            "valueLocation": "desired",
+            "targetValue": str(each),
+            "activationTargetValue": "0",
+        }
+        return Triggers([_trigger("workers", "metrics-api", metadata)])
+    metadata = {"scalerAddress": f"{host}:{SCALER_PORT}", "model": model.name}
+    # The scaler tells workers; a pod may have several.
+    formula = f"workers / {each}" if each > 1 else None
+    return Triggers([_trigger("workers", "external-push", metadata)], formula, "1")
+
+
+def _native(project: Project, queue: str, target: float) -> Triggers:
+    url = project.settings.broker
+    scheme = url.partition(":")[0]
+    instead = 'write kubernetes.trigger = "external-push" or "metrics-api": they count with our own adapter'
+    if scheme not in NATIVE:
+        why = UNREADABLE.get(scheme, f"KEDA has no trigger for queues on {scheme}:")
+        raise ConfigError(f'kubernetes.trigger = "native" with {shown(url)}: {why}; {instead}')
+    found = _reader(NATIVE[scheme])(url, queue, _whole(target), project.kubernetes)
+    several = len(found.triggers) > 1
+    names = [trigger.name for trigger in found.triggers]
+    rendered = [
+        {**_trigger(trigger.name, trigger.type, trigger.metadata), **_authentication(found)}
+        for trigger in found.triggers
+    ]
+    # Of several triggers the HPA takes the largest, and what waits is their sum.
+    return Triggers(rendered, " + ".join(names) if several else None, str(_whole(target)), found)
+
+
+def _reader(name: str) -> Callable[[str, str, int, KubernetesSettings], Native]:
+    try:
+        module = importlib.import_module(f"{_HERE}.{name}")
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in CLIENTS:
+            raise
+        raise MissingExtraError(package, CLIENTS[package], DISTRIBUTIONS.get(package)) from error
+    native: Callable[[str, str, int, KubernetesSettings], Native] = module.native
+    return native
+
+
+def _trigger(name: str, kind: str, metadata: dict[str, str]) -> dict[str, Any]:
+    # With metricType Value the HPA would multiply the ratio by how many there are, and so lag behind itself.
+    return {"name": name, "type": kind, "metricType": "AverageValue", "metadata": metadata}
+
+
+def _authentication(found: Native) -> dict[str, Any]:
+    return {"authenticationRef": {"name": "broker"}} if found.secrets or found.identity else {}
+
+
+def _whole(target: float) -> int:
+    return max(1, round(target))

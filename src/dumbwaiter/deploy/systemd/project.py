@@ -1,0 +1,50 @@
+"""What runs on the machine, and where things lie there. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from dumbwaiter.config import Settings
+from dumbwaiter.deploy.kubernetes.project import Measured, Model
+from dumbwaiter.deploy.moving import Place, models_of, settings_tree
+from dumbwaiter.errors import ConfigError
+
+USER = "dumbwaiter"
+STATE, RUNTIME = "/var/lib/dumbwaiter", "/run/dumbwaiter"
+SETTINGS = "/etc/dumbwaiter/dumbwaiter.toml"
+
+
+class SystemdProject(msgspec.Struct, frozen=True, kw_only=True):
+    """*prefix* is the folder of the virtual environment, which has the project in ``app``."""
+
+    settings: Settings
+    models: Sequence[Model]
+    prefix: str
+
+    @property
+    def place(self) -> Place:
+        """Where things lie."""
+        return Place(project=f"{self.prefix}/app", settings=SETTINGS, data=STATE, ledgers=f"{RUNTIME}/ledgers")
+
+    @property
+    def program(self) -> str:
+        """What runs."""
+        return f"{self.prefix}/bin/dumbwaiter"
+
+
+def systemd_project_of(
+    settings: Settings, prefix: str, measured: Mapping[str, Measured] | None = None
+) -> SystemdProject:
+    """The project of *settings*, with what was *measured* of each model. Raises ConfigError for what cannot run so."""
+    if not prefix.startswith("/") or any(char in prefix for char in " %\"'\\$\n"):
+        raise ConfigError(f"--prefix {prefix!r}: write an absolute path without spaces, quotes, % and $")
+    found = measured or {}
+    models = [
+        Model(name=name, settings=settings.models[name], measured=found.get(name, Measured()))
+        for name in models_of(settings)
+    ]
+    project = SystemdProject(settings=settings, models=models, prefix=prefix.rstrip("/"))
+    settings_tree(settings, project.place)
+    return project

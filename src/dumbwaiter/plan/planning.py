@@ -1,0 +1,243 @@
+"""From what was asked for on the command line to what is simulated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dumbwaiter.blobs.profiles import ServiceProfile
+from dumbwaiter.config import Settings
+from dumbwaiter.demand import rules_of
+from dumbwaiter.errors import ConfigError
+from dumbwaiter.plan.actuation import KedaSettings, LocalSettings, Machines
+from dumbwaiter.plan.comparing import Generated, Recorded, Result, Source, compare
+from dumbwaiter.plan.generators import GENERATORS
+from dumbwaiter.plan.loading import load
+from dumbwaiter.plan.services import Curve, Heavy, Inputs, parse_curve, parse_heavy
+from dumbwaiter.plan.simulation import Kills, Setting, World
+from dumbwaiter.plan.traces import Trace, faster
+from dumbwaiter.plan.trying import SIGNALS, Grid
+from dumbwaiter.plan.trying import settings as settings_of
+from dumbwaiter.policies.scaling import Rules
+from dumbwaiter.spelling import did_you_mean
+
+LOAD = 10.0
+"""Seconds from starting a worker until it serves, where nobody says or has measured it."""
+MOST = 20
+"""The most workers, where nobody says."""
+ALL = "all"
+
+Given = Mapping[str, Any]
+Profiles = Callable[[Settings, str], ServiceProfile]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be simulated. *facts* say it as data, *title* in a few words."""
+
+    source: Source
+    settings: Sequence[Setting]
+    world: World
+    seeds: Sequence[int]
+    late_after: float
+    price: float
+    title: str
+    facts: dict[str, Any]
+
+    @property
+    def announcement(self) -> str:
+        """What will take the time."""
+        runs = f"{len(self.settings)} settings"
+        if len(self.seeds) > 1:
+            runs += f", {len(self.seeds)} seeds each, means ± 95 % confidence"
+        return f"{self.title}: {runs}"
+
+    def run(self) -> list[Result]:
+        """Simulate all of it."""
+        return compare(
+            self.source, self.settings, self.world, seeds=self.seeds, late_after=self.late_after, price=self.price
+        )
+
+
+def planned(given: Given, settings: Settings, profile_of: Profiles) -> Plan:
+    """What *given*, the options of the command by name, ask for. Raises ConfigError."""
+    _check_requests(given)
+    profile = profile_of(settings, given["model"]) if given["model"] else None
+    inputs = _inputs(given, profile)
+    source = _source(given, inputs)
+    world = _world(given, inputs, profile)
+    base = _base(given, settings, profile, world)
+    place = _place(given, settings)
+    tried = settings_of(_grid(given), base, place)
+    if given["model"] and settings.models.get(given["model"]) is not None and _is_on(settings, given["model"]):
+        tried.insert(0, Setting("as it is set", base, place))
+    if not tried:
+        raise ConfigError("--signal native is a trigger of KEDA's; say --on keda too")
+    is_random = isinstance(source, Generated) or world.error > 0.0 or world.kills.hourly > 0.0
+    seeds = range(1, (given["seeds"] if is_random else 1) + 1)
+    sample = source.trace(1)
+    if given["warm_up"] >= sample.duration:
+        raise ConfigError(f"--warm-up {given['warm_up']:g} s leaves nothing of {sample.duration:g} s to count")
+    hours = sample.duration / 3600
+    title = f"{sample.name}, {len(sample):,} requests in {hours:.3g} h"
+    facts = {
+        "trace": sample.name,
+        "requests": len(sample),
+        "duration": sample.duration,
+        "offered": _offered(sample, inputs.curve),
+        "seeds": list(seeds),
+        "late_after": given["late"],
+        "goal": given["goal"],
+        "price": given["price"],
+        "cold_start": world.machines.cold_start,
+    }
+    return Plan(source, tried, world, seeds, given["late"], given["price"], title, facts)
+
+
+def _offered(trace: Trace, curve: Curve) -> float:
+    """Workers' worth of work, on average, in full batches."""
+    return (trace.work + len(trace) * curve.fixed / curve.target) / trace.duration if trace.duration else 0.0
+
+
+# --- the requests ---
+
+
+def _check_requests(given: Given) -> None:
+    name, path = given["generate"], given["trace"]
+    known = ", ".join(sorted(GENERATORS))
+    if name is None and path is None:
+        raise ConfigError(f"there are no requests; name a TRACE, or --generate some ({known})")
+    if name is not None and path is not None:
+        raise ConfigError("both a TRACE and --generate say what requests come; leave one out")
+    if name is not None and name not in GENERATORS:
+        raise ConfigError(f"--generate {name} is not known{did_you_mean(name, GENERATORS)}; choose one of: {known}")
+    if not given["duration"] > 0.0:
+        raise ConfigError("--duration must be above 0")
+
+
+def _source(given: Given, inputs: Inputs) -> Source:
+    if given["trace"] is not None:
+        return Recorded(_recorded(given["trace"], given, inputs))
+    return Generated(given["generate"], inputs, given["rate"], given["duration"])
+
+
+def _recorded(path: Path, given: Given, inputs: Inputs) -> Trace:
+    of = given["of"]
+    traces = load(path, inputs, as_one=of == ALL)
+    of = None if of == ALL else of
+    if of is not None and of not in traces:
+        raise ConfigError(f"{path} has no model {of!r}{did_you_mean(of, traces)}; it has: {_few(traces)}")
+    if of is None and len(traces) > 1:
+        raise ConfigError(f"{path} has {len(traces)} models; say which with --of, or --of all: {_few(traces)}")
+    return faster(traces[of] if of is not None else next(iter(traces.values())), given["faster"])
+
+
+def _few(traces: Mapping[str, Trace]) -> str:
+    names = list(traces)
+    return ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+
+
+# --- the model ---
+
+
+def _inputs(given: Given, profile: ServiceProfile | None) -> Inputs:
+    service, curve = given["service"], given["curve"]
+    if service is not None and curve is not None:
+        raise ConfigError("--service and --curve both say how long the model takes; leave one out")
+    if profile is not None and service is None and curve is None:
+        mean = profile.seconds_each(profile.updated_at) or 0.0
+        return Inputs(Curve(each=mean), varies=given["varies"], measured=profile.times)
+    if curve is not None:
+        shape = _parsed("--curve", lambda: parse_curve(curve, given["max_batch"]))
+    elif service is not None:
+        shape = Curve(each=service)
+    elif given["trace"] is not None:
+        shape = Curve()  # whatever the trace does not say
+    else:
+        raise ConfigError("how long does the model take? give --service, --curve or --model")
+    heavy: Heavy | None = None
+    if given["heavy"] is not None:
+        heavy = _parsed("--heavy", lambda: parse_heavy(given["heavy"]))
+        heavy = replace(heavy, seconds=max(0.0, heavy.seconds - shape.fixed))
+    return Inputs(shape, heavy=heavy, varies=given["varies"])
+
+
+def _parsed(flag: str, parse: Callable[[], Any]) -> Any:
+    try:
+        return parse()
+    except ValueError as error:
+        raise ConfigError(f"{flag}: {error}") from error
+
+
+# --- the machines, and what is tried ---
+
+
+def _world(given: Given, inputs: Inputs, profile: ServiceProfile | None) -> World:
+    loads = given["load"]
+    if loads is None:
+        loads = profile.cold_start if profile is not None and profile.cold_start else LOAD
+    kills = Kills(given["spot_kills"], tuple(given["spot_all_at"] or ()), given["notice"])
+    return World(
+        inputs.curve,
+        Machines(boot=given["boot"], load=loads),
+        kills,
+        error=given["error"],
+        times=profile.times if profile is not None else None,
+        warm_up=given["warm_up"],
+    )
+
+
+def _base(given: Given, settings: Settings, profile: ServiceProfile | None, world: World) -> Rules:
+    scaling = settings.scaling if given["model"] is None else _scaling(settings, given["model"])
+    rules = rules_of(scaling, profile)
+    values = {
+        name: given[name]
+        for name in ("min_replicas", "max_replicas", "scale_in_after", "idle_after")
+        if given[name] is not None
+    }
+    if scaling.max_replicas is None:
+        values.setdefault("max_replicas", MOST)
+    rules = replace(rules, cold_start=world.machines.cold_start, **values)
+    if rules.min_replicas > rules.max_replicas:
+        raise ConfigError(f"--min-replicas {rules.min_replicas} is more than --max-replicas {rules.max_replicas}")
+    return rules
+
+
+def _scaling(settings: Settings, model: str) -> Any:
+    known = settings.models.get(model)
+    return settings.scaling if known is None else known.scaling
+
+
+def _is_on(settings: Settings, model: str) -> bool:
+    return bool(_scaling(settings, model).is_on)
+
+
+def _place(given: Given, settings: Settings) -> LocalSettings | KedaSettings:
+    if given["on"] == "local":
+        return LocalSettings(look_every=settings.scaling.look_every)
+    limits: dict[str, Any] = {"up_percent": None, "up_pods": None} if given["no_limits"] else {}
+    return KedaSettings(cooldown=given["cooldown"], push=given["push"], **limits)
+
+
+def _grid(given: Given) -> Grid:
+    values: dict[str, Any] = {
+        name: given[name]
+        for name in ("drain_target", "spare", "messages_each", "age_target", "polling_interval", "stabilization")
+        if given[name] is not None
+    }
+    if given["signals"] is not None:
+        signals = tuple(name.strip() for name in given["signals"].split(","))
+        for name in signals:
+            if name not in SIGNALS:
+                raise ConfigError(
+                    f"--signal {name} is none{did_you_mean(name, SIGNALS)}; there are: {', '.join(SIGNALS)}"
+                )
+        values["signals"] = signals
+    elif given["on"] == "keda":
+        values["signals"] = SIGNALS
+    for name in ("drain_target", "messages_each", "age_target", "polling_interval"):
+        if name in values and not all(value > 0.0 for value in values[name]):
+            raise ConfigError(f"--{name.replace('_', '-')} must be above 0")
+    return Grid(**values)

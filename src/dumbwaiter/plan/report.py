@@ -1,0 +1,85 @@
+"""Results as rows of a table and as data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from dumbwaiter.plan.actuation import KedaSettings, Native
+from dumbwaiter.plan.comparing import Result, pareto
+from dumbwaiter.plan.statistics import Mean
+from dumbwaiter.plan.toml_block import toml_of
+
+COLUMNS = ("", "settings", "worker-hours", "cost", "late", "p50", "p95", "p99", "most", "started")
+RIGHT = COLUMNS[2:]
+
+
+def rows(results: Sequence[Result], chosen: Result) -> list[tuple[str, ...]]:
+    """A row for each of *results*, the cheapest first; ``*`` marks the Pareto front and ``>`` the *chosen* one."""
+    front = {id(one) for one in pareto(results)}
+    table: list[tuple[str, ...]] = []
+    for one in sorted(results, key=lambda one: (one.cost.mean, one.late.mean)):
+        mark = ">" if one is chosen else "*" if id(one) in front else ""
+        table.append(
+            (
+                mark,
+                one.setting.name,
+                _shown(one.hours, "{:.2f}"),
+                _shown(one.cost, "{:.2f}"),
+                _percent(one.late),
+                *(_seconds(mean.mean) for mean in (one.p50, one.p95, one.p99)),
+                f"{one.most.mean:.0f}",
+                f"{one.ordered.mean:.0f}",
+            )
+        )
+    return table
+
+
+def data(
+    results: Sequence[Result], chosen: Result, *, is_good: bool, model: str | None, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Everything as plain data; *facts* say what was simulated. What never ended is null."""
+    front = [one.setting.name for one in pareto(results)]
+    return {
+        **facts,
+        "settings": [_result(one) for one in results],
+        "pareto": front,
+        "recommended": {
+            "name": chosen.setting.name,
+            "meets_goal": is_good,
+            "toml": toml_of(chosen.setting, model=model),
+        },
+    }
+
+
+def _result(one: Result) -> dict[str, Any]:
+    rules, place = one.setting.rules, one.setting.place
+    names = ("cost", "hours", "p50", "p95", "p99", "late", "most", "ordered")
+    means: dict[str, Mean] = {name: getattr(one, name) for name in names}
+    return {
+        "name": one.setting.name,
+        "signal": "native" if isinstance(rules, Native) else rules.signal,
+        "on": "keda" if isinstance(place, KedaSettings) else "local",
+        "rules": asdict(rules),
+        "place": asdict(place),
+        **{name: {"mean": _finite(mean.mean), "half": _finite(mean.half)} for name, mean in means.items()},
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _shown(mean: Mean, form: str) -> str:
+    text = form.format(mean.mean)
+    return text if mean.half is None else f"{text} ± {form.format(mean.half)}"
+
+
+def _percent(mean: Mean) -> str:
+    return _shown(Mean(mean.mean * 100, None if mean.half is None else mean.half * 100), "{:.2f}") + " %"
+
+
+def _seconds(seconds: float) -> str:
+    return "never" if math.isinf(seconds) else f"{seconds:.3g} s"

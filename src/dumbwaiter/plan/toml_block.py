@@ -1,0 +1,47 @@
+"""The settings to paste into dumbwaiter.toml for what was recommended."""
+
+from __future__ import annotations
+
+from dumbwaiter.plan.actuation import KedaSettings, Native
+from dumbwaiter.plan.simulation import Setting
+
+_OF_SIGNAL = {"work": ("drain_target", "spare", "age_target"), "messages": ("messages_each",), "age": ("age_target",)}
+_SECONDS = {"drain_target", "age_target", "scale_in_after", "idle_after", "cold_start", "look_every"}
+
+
+def toml_of(setting: Setting, *, model: str | None = None) -> str:
+    """A ``[scaling]`` table, or that of *model*, and what belongs to Kubernetes as comments."""
+    rules, place = setting.rules, setting.place
+    lines = ["[scaling]" if model is None else f"[models.{model}.scaling]"]
+    if isinstance(rules, Native):
+        lines.append('signal = "messages"')
+        values: dict[str, float] = {"messages_each": rules.messages_each}
+    else:
+        lines.append(f'signal = "{rules.signal}"')
+        names = (*_OF_SIGNAL[rules.signal], "scale_in_after", "idle_after")
+        values = {name: getattr(rules, name) for name in names}
+        if rules.cold_start:
+            values["cold_start"] = rules.cold_start
+    values = {"min_replicas": rules.min_replicas, "max_replicas": rules.max_replicas, **values}
+    if not isinstance(place, KedaSettings):
+        values["look_every"] = place.look_every
+    for name, value in values.items():
+        hint = "  # as planned with; without this line it is measured" if name == "cold_start" else ""
+        lines.append(f"{name} = {_shown(name, value)}{hint}")
+    if isinstance(place, KedaSettings):
+        lines += _comments(place)
+    return "\n".join(lines)
+
+
+def _comments(place: KedaSettings) -> list[str]:
+    limit = "none" if place.up_percent is None and place.up_pods is None else "as Kubernetes has it"
+    return [
+        "# of the ScaledObject:",
+        f"#   pollingInterval: {place.polling_interval:g}",
+        f"#   cooldownPeriod: {place.cooldown:g}",
+        f"#   behavior.scaleDown.stabilizationWindowSeconds: {place.stabilization:g}; limits of scaleUp: {limit}",
+    ]
+
+
+def _shown(name: str, value: float) -> str:
+    return f'"{value:g}s"' if name in _SECONDS else f"{value:g}"

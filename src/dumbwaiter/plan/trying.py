@@ -1,0 +1,79 @@
+"""Which settings are tried: every combination of the values that are given for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+from dumbwaiter.plan.actuation import KedaSettings, LocalSettings, Native
+from dumbwaiter.plan.simulation import Setting
+from dumbwaiter.policies.scaling import Rules
+
+SIGNALS = ("work", "messages", "age", "native")
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Values to try, each as config.ScalingSettings and actuation.KedaSettings name them. *native* is a trigger of
+    KEDA's own, with *messages_each*.
+    """
+
+    signals: Sequence[str] = ("work", "messages", "age")
+    drain_target: Sequence[float] = (2.0, 5.0, 20.0)
+    spare: Sequence[float] = (1.0, 2.0, 3.0, 5.0)
+    messages_each: Sequence[float] = (0.5, 1.0, 2.0, 5.0)
+    age_target: Sequence[float] = (5.0, 10.0)
+    polling_interval: Sequence[float] = (30.0,)
+    stabilization: Sequence[float] = (300.0,)
+
+
+def settings(grid: Grid, base: Rules, place: LocalSettings | KedaSettings) -> list[Setting]:
+    """All of *grid*, with the rest as *base* and *place* say. KEDA's own triggers only where KEDA is."""
+    tried: list[Setting] = []
+    for where in _places(grid, place):
+        suffix = _suffix(grid, where)
+        for signal in grid.signals:
+            if signal != "native":
+                tried += [Setting(f"{name}{suffix}", rules, where) for name, rules in _ours(grid, base, signal)]
+            elif isinstance(where, KedaSettings):
+                tried += [
+                    Setting(f"KEDA's queue length, {each:g} each{suffix}", _native(each, base), where)
+                    for each in grid.messages_each
+                ]
+    return tried
+
+
+def _native(each: float, base: Rules) -> Native:
+    return Native(each, max_replicas=base.max_replicas, min_replicas=base.min_replicas)
+
+
+def _ours(grid: Grid, base: Rules, signal: str) -> Iterator[tuple[str, Rules]]:
+    if signal == "work":
+        for drain, spare in product(grid.drain_target, grid.spare):
+            name = f"work, drain {drain:g} s, spare {spare:g}"
+            yield name, replace(base, signal="work", drain_target=drain, spare=spare)
+    elif signal == "messages":
+        for each in grid.messages_each:
+            yield f"messages, {each:g} each", replace(base, signal="messages", messages_each=each)
+    else:
+        for age in grid.age_target:
+            yield f"age, {age:g} s", replace(base, signal="age", age_target=age)
+
+
+def _places(grid: Grid, place: LocalSettings | KedaSettings) -> list[LocalSettings | KedaSettings]:
+    if isinstance(place, LocalSettings):
+        return [place]
+    return [
+        replace(place, polling_interval=polling, stabilization=window)
+        for polling, window in product(grid.polling_interval, grid.stabilization)
+    ]
+
+
+def _suffix(grid: Grid, place: LocalSettings | KedaSettings) -> str:
+    """What tells this place from the others that are tried."""
+    if isinstance(place, LocalSettings):
+        return ""
+    polling = f", polled {place.polling_interval:g} s" if len(grid.polling_interval) > 1 else ""
+    window = f", window {place.stabilization:g} s" if len(grid.stabilization) > 1 else ""
+    return polling + window

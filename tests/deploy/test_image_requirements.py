@@ -1,0 +1,127 @@
+"""Which packages an image gets, and in which versions."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+import pytest
+
+from dumbwaiter.deploy.image.requirements import Installed, installed_here, requirements_of
+from dumbwaiter.errors import ConfigError
+
+HERE = {
+    "dumbwaiter": Installed(
+        "0.1.0",
+        [
+            "msgspec>=0.19",
+            "redis[hiredis]>=6.2; extra == 'redis'",
+            "pillow>=11; extra == 'image'",
+            "numpy>=2; extra == 'numpy'",
+        ],
+        "/src/dumbwaiter",
+    ),
+    "msgspec": Installed("0.20.0"),
+    "redis": Installed("7.1.0", ["hiredis>=3; extra == 'hiredis'", "tomli; python_version < '3'"]),
+    "hiredis": Installed("3.2.1"),
+    "pillow": Installed("11.3.0"),
+    "scipy": Installed("1.16.0", ["numpy>=2"]),
+    "numpy": Installed("2.3.0"),
+    "pytest": Installed("8.3.0"),
+    "pip": Installed("25.0"),
+}
+
+
+def pins(project, *extras, installed=HERE):
+    return list(requirements_of(project, extras, installed).pins)
+
+
+def test_a_requirement_brings_all_that_it_requires_in_the_versions_installed_here(tmp_path):
+    (tmp_path / "requirements.txt").write_text("# for the model\nscipy>=1.10  # signals\n\n")
+    assert pins(tmp_path, "redis") == [
+        *("dumbwaiter[redis]==0.1.0", "hiredis==3.2.1", "msgspec==0.20.0", "numpy==2.3.0", "redis==7.1.0"),
+        "scipy==1.16.0",
+    ]
+
+
+def test_an_extra_that_the_project_asks_for_is_taken_too(tmp_path):
+    (tmp_path / "requirements.txt").write_text("dumbwaiter[image]\n")
+    assert pins(tmp_path, "redis")[0] == "dumbwaiter[image,redis]==0.1.0"
+    assert "pillow==11.3.0" in pins(tmp_path)
+
+
+def test_without_requirements_those_of_pyproject_are_taken(tmp_path):
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "kitchen"\ndependencies = ["Pillow"]\n')
+    assert pins(tmp_path) == ["dumbwaiter==0.1.0", "msgspec==0.20.0", "pillow==11.3.0"]
+
+
+def test_without_either_all_that_is_installed_is_taken_and_said_so(tmp_path):
+    (tmp_path / "pyproject.toml").write_text("[tool.ruff]\nline-length = 100\n")
+    found = requirements_of(tmp_path, ["redis"], HERE)
+    assert found.pins[0] == "dumbwaiter[image,numpy,redis]==0.1.0"
+    assert {"pytest==8.3.0", "scipy==1.16.0"} < {*found.pins}
+    assert "pip==25.0" not in found.pins
+    assert str(tmp_path) in found.source
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "msgspec==0.20.0 --hash=sha256:1234",
+        "kitchen @ https://example.com/kitchen.whl",
+        "-r more.txt",
+        "./wheels/a.whl",
+    ],
+)
+def test_what_stands_in_pips_own_words_is_left_to_pip(tmp_path, line):
+    (tmp_path / "requirements.txt").write_text(f"{line}\nhiredis==3.0\n")
+    found = requirements_of(tmp_path, ["redis"], HERE)
+    assert found.as_is == "requirements.txt"
+    assert "redis==7.1.0" in found.pins
+    assert not [pin for pin in found.pins if pin.startswith("hiredis")]
+
+
+def test_what_was_installed_from_a_folder_is_named_for_no_index_has_it(tmp_path):
+    (tmp_path / "requirements.txt").write_text("scipy\n")
+    assert requirements_of(tmp_path, [], HERE).local == {"dumbwaiter": "/src/dumbwaiter"}
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("torch", "torch in requirements.txt is not installed here"),
+        ("scipy>=2", "asks for scipy>=2, and 1.16.0 is installed"),
+    ],
+)
+def test_what_is_not_here_as_it_is_asked_for_is_refused_with_the_remedy(tmp_path, line, words):
+    (tmp_path / "requirements.txt").write_text(f"{line}\n")
+    with pytest.raises(ConfigError) as refused:
+        pins(tmp_path)
+    assert words in str(refused.value)
+    assert f"pip install '{line}'" in str(refused.value)
+
+
+def test_a_requirement_for_other_machines_is_passed_over(tmp_path):
+    (tmp_path / "requirements.txt").write_text("torch; sys_platform == 'plan9'\n")
+    assert pins(tmp_path) == ["dumbwaiter==0.1.0", "msgspec==0.20.0"]
+
+
+def test_an_environment_in_which_something_is_missing_is_refused(tmp_path):
+    (tmp_path / "requirements.txt").write_text("scipy\n")
+    torn = {name: one for name, one in HERE.items() if name != "numpy"}
+    with pytest.raises(ConfigError, match="numpy is required and not installed here"):
+        pins(tmp_path, installed=torn)
+
+
+@pytest.mark.parametrize("file", ["requirements.txt", "pyproject.toml"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path, file):
+    (tmp_path / file).write_bytes(b"\xff\xfe = [")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        pins(tmp_path)
+
+
+def test_this_environment_can_be_pinned(tmp_path):
+    (tmp_path / "requirements.txt").write_text("rich\n")
+    found = pins(tmp_path, "redis", installed=installed_here())
+    assert f"rich=={version('rich')}" in found
+    assert f"hiredis=={version('hiredis')}" in found
+    assert not [pin for pin in found if pin.startswith(("torch", "pytest"))]

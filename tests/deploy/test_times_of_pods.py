@@ -1,0 +1,60 @@
+"""Times that Kubernetes is told come from what was measured."""
+
+from __future__ import annotations
+
+import pytest
+from projects import only_model, project
+
+from dumbwaiter.config import ScalingSettings
+from dumbwaiter.deploy.kubernetes import Measured, times
+
+
+def model(measured=None, **changes):
+    scaling = ScalingSettings(max_replicas=4, **changes.pop("scaling", {}))
+    of = project(models=only_model(scaling=scaling, **changes), measured={"resnet": measured} if measured else None)
+    return of.models[0]
+
+
+def test_a_batch_and_a_load_fit_into_the_part_of_the_grace_that_is_theirs():
+    found = times.grace(model(Measured(load_seconds=20.0, long_batch=60.0)), 25.0)
+    assert found * times.SHARE_FOR_BATCH >= 80.0
+    assert found == 100
+
+
+def test_the_grace_of_the_settings_is_the_least():
+    assert times.grace(model(Measured(long_batch=0.5)), 25.0) == 25
+
+
+def test_while_nothing_was_measured_a_batch_may_take_all_that_the_model_may():
+    assert times.grace(model(timeout=40.0), 25.0) == 50
+
+
+@pytest.mark.parametrize(("notice", "grace"), [(None, 100), (200.0, 100), (30.0, 25), (2.0, 1)])
+def test_on_a_node_that_is_taken_back_a_worker_leaves_before_it(notice, grace):
+    assert times.grace(model(Measured(load_seconds=20.0, long_batch=60.0)), 25.0, notice) == grace
+
+
+def test_the_notice_of_gpu_nodes_is_no_matter_of_models_on_the_cpu():
+    of = project(notice=30.0)
+    assert {one.name: times.notice(of, one) for one in of.models} == {"resnet": 30.0, "Text.Embedding": None}
+
+
+def test_what_loads_has_not_told_how_long_its_batches_take():
+    assert times.grace(model(Measured(load_seconds=20.0), timeout=40.0), 25.0) == 50
+
+
+@pytest.mark.parametrize(
+    ("measured", "told", "cold"),
+    [
+        (None, None, times.UNKNOWN_COLD_START),
+        (Measured(load_seconds=30.0, start_seconds=2.0), None, 32.0),
+        (Measured(load_seconds=30.0), 200.0, 200.0),
+        (None, 0.0, 0.0),
+    ],
+)
+def test_a_cold_start_is_what_was_told_or_measured_or_else_a_guess(measured, told, cold):
+    assert times.cold_start(model(measured, scaling={"cold_start": told})) == cold
+
+
+def test_a_roll_out_waits_for_as_long_as_loading_may_take():
+    assert times.progress_deadline(model(), 1800.0) > 1800

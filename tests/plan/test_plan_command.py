@@ -1,0 +1,147 @@
+"""``dumbwaiter plan`` as it is typed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dumbwaiter.blobs import open_store
+from dumbwaiter.blobs.profiles import ServiceProfile, add_to_profile
+from dumbwaiter.cli import main
+from dumbwaiter.policies.service_times import Bucket, ServiceTimes
+
+QUICK = ["--rate", "3", "--duration", "10m", "--seeds", "2"]
+
+
+@pytest.fixture
+def plan(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        code = main(["plan", *arguments])
+        output, errors = capsys.readouterr()
+        return code, output, errors
+
+    return run
+
+
+def test_it_prints_a_row_for_each_setting_and_the_table_to_paste(plan):
+    code, output, errors = plan(
+        "--generate", "poisson", "--service", "0.1", *QUICK, "--signal", "work", "--spare", "1,3"
+    )
+    assert code == 0, errors
+    assert "poisson, 1," in errors
+    assert "2 seeds each" in errors
+    lines = output.splitlines()
+    assert lines[0].split()[:3] == ["settings", "worker-hours", "cost"]
+    assert sum(" work, drain " in line for line in lines) == 3 * 2 + ("is: work" in output)
+    assert '[scaling]\nsignal = "work"' in output
+
+
+def test_json_says_the_same_as_data(plan):
+    arguments = ("--generate", "mmpp2", "--service", "0.1", *QUICK, "--on", "keda", "--messages-each", "1", "--json")
+    code, output, errors = plan(*arguments)
+    assert (code, errors) == (0, "")
+    said = json.loads(output)
+    assert {one["signal"] for one in said["settings"]} == {"work", "messages", "age", "native"}
+    assert said["seeds"] == [1, 2]
+    assert said["offered"] == pytest.approx(0.3, rel=0.3)
+    assert said["recommended"]["name"] in {one["name"] for one in said["settings"]}
+    assert set(said["pareto"]) <= {one["name"] for one in said["settings"]}
+    assert plan(*arguments)[1] == output, "the same seeds, the same answer"
+
+
+def test_a_trace_is_taken_as_it_is_and_needs_no_seeds(plan, tmp_path):
+    (tmp_path / "t.csv").write_text("arrival,service\n" + "\n".join(f"{second},0.2" for second in range(600)))
+    code, output, _ = plan("t.csv", "--json", "--signal", "messages")
+    said = json.loads(output)
+    assert code == 0
+    assert (said["requests"], said["seeds"], said["duration"]) == (600, [1], 599.0)
+    assert said["settings"][0]["hours"]["half"] is None
+    code, output, _ = plan("t.csv", "--json", "--signal", "messages", "--error", "30%", "--faster", "2")
+    said = json.loads(output)
+    assert (len(said["seeds"]), said["duration"]) == (10, 299.5)
+
+
+def test_of_several_models_one_is_named(plan, tmp_path):
+    (tmp_path / "t.csv").write_text("arrival,model\n0,cats\n1,dogs\n2,dogs\n")
+    code, _, errors = plan("t.csv", "--service", "1")
+    assert code == 2
+    assert "has 2 models; say which with --of, or --of all: cats, dogs" in errors
+    assert json.loads(plan("t.csv", "--service", "1", "--of", "dogs", "--json")[1])["requests"] == 2
+    assert json.loads(plan("t.csv", "--service", "1", "--of", "all", "--json")[1])["requests"] == 3
+    assert "no model 'dog'; did you mean 'dogs'?" in plan("t.csv", "--service", "1", "--of", "dog")[2]
+
+
+def test_what_was_measured_of_a_model_is_taken(tmp_path):
+    store = open_store(f"file:{tmp_path}/blobs")
+    times = ServiceTimes(buckets={12: Bucket(0.25, 40.0, time.time())})
+    profile = ServiceProfile(model="cats", times=times, load_seconds=4.0, start_seconds=1.5)
+    asyncio.run(add_to_profile(store, profile, time.time()))
+    (tmp_path / "dumbwaiter.toml").write_text(
+        '[models.cats]\ntarget = "cats:Cats"\n[models.cats.scaling]\nmax_replicas = 3\nspare = 7\n'
+    )
+    command = [sys.executable, "-m", "dumbwaiter", "plan", "--generate", "poisson", *QUICK, "--json"]
+    command += ["--model", "cats", "--blobs", f"file:{tmp_path}/blobs", "--signal", "age"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=50)
+    assert ran.returncode == 0, ran.stderr
+    said = json.loads(ran.stdout)
+    assert said["cold_start"] == pytest.approx(5.5)
+    assert said["offered"] == pytest.approx(3 * 0.25, rel=0.2)
+    now = said["settings"][0]
+    assert (now["name"], now["rules"]["max_replicas"], now["rules"]["spare"]) == ("as it is set", 3, 7.0)
+    assert said["recommended"]["toml"].startswith("[models.cats.scaling]")
+
+
+def test_a_picture_is_drawn_where_it_is_asked_for(plan, tmp_path):
+    code, _, errors = plan(
+        "--generate", "poisson", "--service", "0.1", *QUICK, "--signal", "age", "--output", "plan.svg"
+    )
+    assert code == 0, errors
+    assert (tmp_path / "plan.svg").read_text().startswith("<?xml")
+
+
+def test_the_example_of_the_page_does_what_it_shows(plan):
+    page = (Path(__file__).parents[2] / "docs" / "plan.md").read_text()
+    command, *shown = re.search(r"```console\n\$ dumbwaiter plan (.*?)\n```", page, re.DOTALL)[1].split("\n")
+    code, output, errors = plan(*command.split())
+    assert code == 0
+    pattern = ".*?".join(map(re.escape, "\n".join(shown).split("…")))
+    assert re.match(pattern, errors + output, re.DOTALL), errors + output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "there are no requests; name a TRACE, or --generate some (azure, bursts"),
+        (("--generate", "poison", "--service", "1"), "did you mean 'poisson'?"),
+        (("--generate", "poisson"), "how long does the model take? give --service, --curve or --model"),
+        (("--generate", "poisson", "--service", "1", "--curve", "1+1b"), "leave one out"),
+        (("--generate", "poisson", "--curve", "fast"), "write the seconds of a batch of b inputs as 0.02+0.004b"),
+        (("--generate", "poisson", "--service", "1", "--heavy", "3"), "--heavy: '3' says no heavy inputs"),
+        (("--generate", "poisson", "--service", "1", "--signal", "wrok"), "did you mean 'work'?"),
+        (("--generate", "poisson", "--service", "1", "--signal", "native"), "say --on keda too"),
+        (("--generate", "poisson", "--service", "1", "--drain-target", "0"), "--drain-target must be above 0"),
+        (("--generate", "poisson", "--service", "1", "--spare", "a,b"), "is no list of numbers"),
+        (("--generate", "poisson", "--service", "1", "--goal", "200%"), "is no share"),
+        (("--generate", "poisson", "--service", "1", "--late", "soon"), "expected a duration"),
+        (("--generate", "poisson", "--service", "1", "--warm-up", "5h"), "leaves nothing of 14400 s to count"),
+        (("--generate", "poisson", "--service", "1", "--min-replicas", "9", "--max-replicas", "2"), "is more than"),
+        (("--generate", "poisson", "--service", "1", "--output", "x.gif"), "names no kind of picture"),
+        (("--generate", "poisson", "--service", "1", "--output", "no/x.svg"), "there is no folder"),
+        (("nowhere.csv",), "nowhere.csv cannot be read as a trace"),
+        (("--generate", "poisson", "--model", "cats"), "nothing was measured of model 'cats'"),
+    ],
+)
+def test_what_cannot_be_planned_is_told_with_what_to_do(plan, arguments, said):
+    code, output, errors = plan(*arguments)
+    assert (code, output) == (2, "")
+    assert said in errors
+    assert errors.count("\n") == 1
