@@ -49,6 +49,13 @@ def _public_url(url: str) -> str:
     return url
 
 
+def _service_url(url: str) -> str:
+    """*url*, of a service that is asked by plain HTTP."""
+    if not _PUBLIC_URL.fullmatch(url):
+        raise ValueError(f"{url!r} is no URL of a service; write http://169.254.169.254")
+    return url
+
+
 def _signing_key(key: str) -> str:
     """*key*, long enough. What it is is never told."""
     nbytes = len(key.encode(errors="surrogateescape"))
@@ -102,5 +109,6 @@ _READERS: Mapping[Keys, Callable[[Any], Any]] = {
     ("gateway", "public_url"): _public_url,
     ("gateway", "signing_key"): _signing_key,
     ("outbound", "allowed_networks"): _networks,
+    ("worker", "spot_url"): _service_url,
     **{("kubernetes", name): read for name, read in kubernetes.READERS.items()},
 }
