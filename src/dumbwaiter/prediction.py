@@ -16,6 +16,7 @@ from dumbwaiter.answers import failure_of, timings_of
 from dumbwaiter.content_types import parse_content_type
 from dumbwaiter.envelope import format_time
 from dumbwaiter.message import Failure, Message, Timings
+from dumbwaiter.notification import Event
 
 CANCELED = "canceled"
 """The failure code of a request that was cancelled."""
@@ -76,6 +77,24 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defau
     completed_at: str | None = None
     queue_position: int | None = None
     urls: Links | None = None
+
+
+class ToldPrediction(Prediction, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """A prediction as a webhook is told of it, because of *event*.
+
+    While it runs, *output* is the list of the parts, and *logs* the text, that came since the last post of that event.
+    *event_id* is that of the last of them, as followers of the events see it. These ids sort as text: as the events
+    came, and those of a later attempt, whose name stands before the hyphen, behind those of an earlier one.
+    """
+
+    event: Event
+    event_id: str | None = None
+    logs: str | None = None
+
+
+def as_told(prediction: Prediction, event: Event) -> ToldPrediction:
+    """*prediction*, which has ended, as a webhook is told of it."""
+    return ToldPrediction(event=event, **msgspec.structs.asdict(prediction))
 
 
 def encode_prediction(prediction: Prediction) -> bytes:

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from dumbwaiter.heartbeat import BEAT_EVERY, SilentError, look
 from dumbwaiter.testing import eventually
 from processes import environment
 
@@ -52,13 +53,18 @@ async def test_a_courier_is_ready(run, project, start):
     await eventually(lambda: probe(run, project, "ready").returncode == 0)
 
 
-async def test_one_that_hangs_is_seen(run, project, start, monkeypatch):
-    process = start("courier")
-    await eventually(lambda: probe(run, project, "ready").returncode == 0)
-    os.kill(process.pid, signal.SIGSTOP)
-    # What it said last grows old: as if a minute had passed.
-    monkeypatch.setattr("dumbwaiter.heartbeat.STALE_AFTER", 0.5)
-    from dumbwaiter.heartbeat import SilentError, look
+MANY = {
+    "serve": ["serve", "light:Picky", "--port", "0"],
+    "autoscale": ["autoscale"],
+    "scaler": ["scaler", "--grpc-port", "0", "--http-port", "0"],
+}
+#: More than between two signs of one that lives.
+SOON = BEAT_EVERY + 3.0
+
+
+async def silence(project, monkeypatch):
+    """Until the last sign of life is older than one that lives ever lets it become."""
+    monkeypatch.setattr("dumbwaiter.heartbeat.STALE_AFTER", SOON)
 
     def is_silent():
         try:
@@ -67,7 +73,17 @@ async def test_one_that_hangs_is_seen(run, project, start, monkeypatch):
             return True
         return False
 
-    await eventually(is_silent)
+    await eventually(is_silent, within=SOON + 10.0)
+
+
+@pytest.mark.parametrize("arguments", [["courier"], *MANY.values()], ids=["courier", *MANY])
+async def test_one_that_hangs_is_seen_whatever_its_children_do(run, project, start, monkeypatch, arguments):
+    (project / "weights").touch()
+    (project / "dumbwaiter.toml").write_text('[models.picky]\ntarget = "light:Picky"\nscaling.max_replicas = 2\n')
+    process = start(*arguments)
+    await eventually(lambda: probe(run, project, "ready").returncode == 0)
+    os.kill(process.pid, signal.SIGSTOP)
+    await silence(project, monkeypatch)
 
 
 async def test_one_that_has_left_gives_no_sign(run, project, start):

@@ -26,7 +26,7 @@ from dumbwaiter.errors import (
 )
 from dumbwaiter.message import WEBHOOK, WEBHOOKS_QUEUE, Failure, Message, Timings
 from dumbwaiter.policies import delivering
-from dumbwaiter.prediction import INLINE_NBYTES, encode_prediction, finished, links_of
+from dumbwaiter.prediction import INLINE_NBYTES, as_told, encode_prediction, finished, links_of
 from dumbwaiter.signing import SigningKey, created_at
 from dumbwaiter.testing import eventually
 from http_servers import always, response, serving
@@ -85,9 +85,9 @@ async def test_a_webhook_gets_the_prediction_that_a_caller_would_read(broker, st
     assert (asked.method, asked.path, asked.headers["content-type"]) == ("POST", "/hook?a=b", "application/json")
     links = links_of(request.id, "https://api.example.com/")
     same = finished(answer, id_=request.id, model="echo", created_at=created_at(request.id), links=links)
-    assert asked.body == encode_prediction(same)
+    assert asked.body == encode_prediction(as_told(same, "completed"))
     told = json.loads(asked.body)
-    assert (told["status"], told["output"]) == ("succeeded", "HELLO")
+    assert (told["event"], told["status"], told["output"]) == ("completed", "succeeded", "HELLO")
     assert told["urls"]["get"] == f"https://api.example.com/v1/predictions/{request.id}"
 
 
@@ -135,7 +135,7 @@ async def test_a_long_output_is_a_link_in_a_webhook_and_whole_in_a_reply(broker,
     bodies = {asked.path: asked.body for asked in server.asked}
     links = links_of(request.id)
     same = finished(answer, id_=request.id, model="echo", created_at=created_at(request.id), links=links)
-    assert bodies["/hook"] == encode_prediction(same)
+    assert bodies["/hook"] == encode_prediction(as_told(same, "completed"))
     told = json.loads(bodies["/hook"])
     assert told.get("output_url") == (links.output if nbytes > INLINE_NBYTES else None)
     assert (told["output"] is None) == (nbytes > INLINE_NBYTES)
@@ -171,7 +171,9 @@ async def progress(broker, request, event, prediction=b'{"status":"processing","
     await broker.send(WEBHOOKS_QUEUE, told)
 
 
-async def test_progress_is_sent_as_the_worker_wrote_it_and_dropped_after_a_few_tries(broker, courier, monkeypatch):
+async def test_progress_is_sent_as_the_worker_wrote_it_with_its_event_and_dropped_in_the_end(
+    broker, courier, monkeypatch
+):
     now_again(monkeypatch)
     statuses = iter([200, 500, 500, 500, 500])
 
@@ -184,7 +186,10 @@ async def test_progress_is_sent_as_the_worker_wrote_it_and_dropped_after_a_few_t
         for event in ("start", "output", "logs"):
             await progress(broker, request, event)
             await eventually(lambda: empty(broker))
-    assert [asked.body for asked in server.asked] == [b'{"status":"processing","output":[1,"\\u00e9"]}'] * 4
+    assert [asked.body for asked in server.asked] == [
+        b'{"status":"processing","output":[1,"\\u00e9"],"event":"%b"}' % event
+        for event in (b"start", b"output", b"output", b"output")
+    ]
     assert len({asked.headers["webhook-id"] for asked in server.asked}) == 2
 
 

@@ -126,7 +126,7 @@ def test_the_example_of_the_page_does_what_it_shows(plan):
         (("--generate", "poisson", "--service", "1", "--curve", "1+1b"), "leave one out"),
         (("--generate", "poisson", "--curve", "fast"), "write the seconds of a batch of b inputs as 0.02+0.004b"),
         (("--generate", "poisson", "--service", "1", "--heavy", "3"), "--heavy: '3' says no heavy inputs"),
-        (("--generate", "poisson", "--service", "1", "--signal", "wrok"), "did you mean 'work'?"),
+        (("--generate", "poisson", "--service", "1", "--signal", "works"), "did you mean 'work'?"),
         (("--generate", "poisson", "--service", "1", "--signal", "native"), "say --on keda too"),
         (("--generate", "poisson", "--service", "1", "--drain-target", "0"), "--drain-target must be above 0"),
         (("--generate", "poisson", "--service", "1", "--spare", "a,b"), "is no list of numbers"),

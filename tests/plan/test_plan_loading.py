@@ -81,7 +81,7 @@ def test_a_trace_can_be_replayed_faster(written):
     ("text", "said"),
     [
         ("", "names no column arrival, time or end_timestamp, but nothing"),
-        ("arival\n1\n", "did you mean 'arrival'"),
+        ("arrivals\n1\n", "did you mean 'arrival'"),
         ("arrival\n", "holds no requests"),
         ("end_timestamp\n1\n", "no duration"),
         ("arrival\n1\nsoon\n", "trace.csv:3: arrival 'soon' is neither seconds nor a date"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from kitchen import QUEUE, SHOUT, kitchen
 
 from dumbwaiter.answers import failure_of
+from dumbwaiter.blobs.events import read_events
 from dumbwaiter.blobs.results import has_result
 from dumbwaiter.brokers.memory import MemoryBroker
 from dumbwaiter.errors import BrokerError, BrokerUnavailableError
@@ -175,6 +177,11 @@ async def test_start_chunks_and_prints_are_notified_where_they_are_asked_for(tmp
         parts = b"".join(bytes(told.prediction) for told in broker.notified if told.event == "output")
         assert b'"output":["SOUP"' in parts  # the last chunk may come by itself, or with the end alone
         assert b'"logs":"cooking\\n"' in bytes(seen["logs"])
+        ids = [event.id for event in await read_events(it.store, "one")]
+        places = [json.loads(bytes(told.prediction))["event_id"] for told in broker.notified[:-1]]
+        assert places[0] == ids[0], "the start"
+        assert len(set(places)) == len(places)
+        assert set(places) <= set(ids)
 
 
 async def test_progress_that_cannot_be_notified_is_passed_over(tmp_path: Path, broker: Couriers, caplog) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from http_servers import Asked, Server, response, serving
 from kitchen import QUEUE, kitchen
 
 from dumbwaiter.blobs import open_store
@@ -28,6 +27,7 @@ from dumbwaiter.testing import eventually
 from dumbwaiter.worker import run, spot_notices
 from dumbwaiter.worker.run import run_worker
 from dumbwaiter.worker.spot_notices import GCP_NOTICE, heed_notice
+from http_servers import Asked, Server, response, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -133,7 +133,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(spot_notices, name, 0.02)
 
 
-async def test_aws_says_when_it_takes_the_machine(hasty: None) -> None:
+async def test_aws_says_when_it_takes_the_machine() -> None:
     aws = Aws()
     async with heeding("aws", aws) as (server, task):
         await eventually(lambda: aws.looks > 3)
@@ -245,7 +245,7 @@ async def test_one_that_is_not_there_does_not_stop_the_worker(caplog: pytest.Log
 
 
 def test_an_address_that_is_none_is_a_wrong_setting() -> None:
-    with pytest.raises(ConfigError, match="DUMBWAITER_WORKER__SPOT_URL: .*write http://"):
+    with pytest.raises(ConfigError, match=r"DUMBWAITER_WORKER__SPOT_URL: .*write http://"):
         load_settings(environ={"DUMBWAITER_WORKER__SPOT_URL": "169.254.169.254"})
 
 

@@ -99,4 +99,4 @@ async def _follow(settings: Settings, plans: Plans, view: ScaleView) -> int:
     supervisor = Supervisor([], view, settings)
     view.children = supervisor.children
     async with scaling(settings, plans, supervisor, on_scaled=view.scaled):
-        return await until_signalled(supervisor, view)
+        return await until_signalled(supervisor, view, settings.heartbeat)

@@ -13,7 +13,7 @@ from dumbwaiter.brokers import open_broker
 from dumbwaiter.cli.beating import beating, noting
 from dumbwaiter.cli.event_loop import run_for_long
 from dumbwaiter.cli.options import Command, current_settings, setting, settings_options
-from dumbwaiter.cli.runtimes import Tell, checked_store, status_fd_option
+from dumbwaiter.cli.runtimes import Tell, alone, checked_store, status_fd_option
 from dumbwaiter.cli.status_pipe import Report, StatusPipe
 from dumbwaiter.cli.stopping import deaf_afterwards
 from dumbwaiter.message import WEBHOOKS_QUEUE
@@ -48,7 +48,7 @@ def courier(status_fd: int | None) -> int:
 
     """
     pipe = StatusPipe(status_fd)
-    settings = current_settings()
+    settings = alone(current_settings(), status_fd)
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     tell = _say if status_fd is None else pipe.tell
     return run_for_long(_courier(settings, tell))

@@ -1,4 +1,4 @@
-"""``dumbwaiter probe``: whether a worker or courier of this machine lives, for whoever restarts it."""
+"""``dumbwaiter probe``: whether a runtime of this machine lives, for whoever restarts it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dumbwaiter.heartbeat import look
 @click.argument("what", type=click.Choice(["live", "ready"]))
 @settings_options
 def probe(what: str) -> int:
-    """Look at the sign of life that a worker or courier gives in the file that the setting `heartbeat` names.
+    """Look at the sign of life that a runtime gives in the file that the setting `heartbeat` names.
 
     `live`: its event loop runs. `ready`: its model is loaded as well. The exit code is 0 if so, and 1 if not; what is
     wrong is said on standard error. Kubernetes asks this way, for neither of them listens anywhere.

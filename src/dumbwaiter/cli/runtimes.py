@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from dumbwaiter.blobs import open_store
 from dumbwaiter.brokers import open_broker
@@ -75,7 +76,7 @@ def gateway(status_fd: int | None) -> int:
 
     """
     pipe = StatusPipe(status_fd)
-    settings = current_settings()
+    settings = alone(current_settings(), status_fd)
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     usable_port(settings.gateway.host, settings.gateway.port, share=settings.gateway.share_port)
     if status_fd is None:
@@ -102,12 +103,18 @@ def worker(model: str, weights: tuple[str, ...], devices: tuple[str, ...], statu
 
     """
     pipe = StatusPipe(status_fd)
-    settings, (chosen,) = settings_and_models([model], weights, devices)
+    given, (chosen,) = settings_and_models([model], weights, devices)
+    settings = alone(given, status_fd)
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     if status_fd is not None and settings.log_format != "json":
         hide_load_failures()
     tell = _show_tracebacks() if status_fd is None and settings.log_format != "json" else pipe.tell
     return run_for_long(_worker(settings, spec_of(chosen.name, settings), tell))
+
+
+def alone(settings: Settings, status_fd: int | None) -> Settings:
+    """*settings* without the heartbeat for a child of a supervisor, who gives the sign of life for all of them."""
+    return settings if status_fd is None else msgspec.structs.replace(settings, heartbeat=None)
 
 
 def hide_load_failures() -> None:

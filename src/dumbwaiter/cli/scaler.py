@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dumbwaiter.brokers import open_broker
+from dumbwaiter.cli.beating import beating
 from dumbwaiter.cli.event_loop import run_for_long
 from dumbwaiter.cli.options import Command, current_settings, setting, settings_options
 from dumbwaiter.cli.ports import url_of, usable_port
@@ -51,13 +52,21 @@ def scaler() -> int:
 async def _scaler(settings: Settings) -> int:
     from dumbwaiter.scaler import run_scaler  # noqa: PLC0415 - `--help` need not import the web stack
 
-    async with open_broker(settings.broker, lock_duration=settings.lock_duration) as broker:
+    async with (
+        beating(settings.heartbeat) as note,
+        open_broker(settings.broker, lock_duration=settings.lock_duration) as broker,
+    ):
+
+        def ready(doors: Doors) -> None:
+            note("ready")
+            _say(doors)
+
         if not broker.capabilities.multi_process:
             where = "lives within one process; no scaler can look into it"
             raise ConfigError(f"{shown(settings.broker)} {where}; take another --broker")
         store = await checked_store(settings)
         with deaf_afterwards(signal.SIGINT, signal.SIGTERM):
-            return await run_scaler(broker, store, settings, on_ready=_say)
+            return await run_scaler(broker, store, settings, on_ready=ready)
 
 
 def _say(doors: Doors) -> None:

@@ -11,6 +11,7 @@ import click
 
 from dumbwaiter.blobs import open_store
 from dumbwaiter.brokers import open_broker
+from dumbwaiter.cli.beating import beating
 from dumbwaiter.cli.event_loop import run_for_long
 from dumbwaiter.cli.fleet import scaling
 from dumbwaiter.cli.one_process import OneProcess
@@ -84,7 +85,7 @@ def serve(models: tuple[str, ...], weights: tuple[str, ...], devices: tuple[str,
                 hide_load_failures()
             one = OneProcess(settings, specs, view, port=port)
             view.children = one.children
-            return run_for_long(until_signalled(one, view))
+            return run_for_long(until_signalled(one, view, settings.heartbeat))
         return asyncio.run(_supervise(settings, chosen, port, view))
 
 
@@ -141,14 +142,16 @@ async def _supervise(settings: Settings, chosen: Sequence[Chosen], port: int, vi
     view.children = supervisor.children
     scaled = [model for model in chosen if settings.models[model.name].scaling.is_on]
     if not scaled:
-        return await until_signalled(supervisor, view)
+        return await until_signalled(supervisor, view, settings.heartbeat)
     plans = {model.name: worker_plans(settings, model) for model in scaled}
     async with scaling(settings, plans, supervisor, on_scaled=view.scaled):
-        return await until_signalled(supervisor, view)
+        return await until_signalled(supervisor, view, settings.heartbeat)
 
 
-async def until_signalled(system: Supervisor | OneProcess, view: ServeView) -> int:
-    """Run with SIGINT, SIGTERM and SIGHUP stopping it and, the second time, making it hurry."""
+async def until_signalled(system: Supervisor | OneProcess, view: ServeView, heartbeat: str | None) -> int:
+    """Run with SIGINT, SIGTERM and SIGHUP stopping it and, the second time, making it hurry; with signs of life in the
+    file *heartbeat*, if any.
+    """
 
     def heard() -> None:
         hurry = system.stop.is_set()
@@ -161,7 +164,9 @@ async def until_signalled(system: Supervisor | OneProcess, view: ServeView) -> i
         for number in numbers:
             loop.add_signal_handler(number, heard)
         try:
-            return await system.run()
+            async with beating(heartbeat) as note:
+                note("ready")
+                return await system.run()
         finally:
             for number in numbers:
                 loop.remove_signal_handler(number)

@@ -30,9 +30,9 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     are in memory at once; those above *claim_threshold* stream through the blob store. *header_timeout* bounds the wait
     for a complete request head, from the first byte or, on a fresh connection, from the start. *body_timeout* bounds
     the body; every 64 KiB that arrive add a second. *write_timeout* bounds how long a caller may leave a response
-    unread; every 64 KiB that it takes add a second. Neither lets anybody pause for longer than it is. *idle_timeout* is how long a connection may rest between two
-    requests. *share_port* lets several gateways listen at one address (Linux). *grace* is how long waiting requests
-    may take once told to stop.
+    unread; every 64 KiB that it takes add a second. Neither lets anybody pause for longer than it is. *idle_timeout* is
+    how long a connection may rest between two requests. *share_port* lets several gateways listen at one address
+    (Linux). *grace* is how long waiting requests may take once told to stop.
 
     *auth* says whether callers need an API key; ``auto``: unless it listens on loopback. *signing_key* signs the ids of
     predictions and the secrets of webhooks (None: one that all gateways of a blob store share). *public_url* is put
@@ -87,8 +87,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     *grace*: how long after SIGTERM a running batch may still take; *claim_threshold*: replies above so many bytes
     travel by claim check; *max_nbytes_in_hand*: no further large body is fetched while the runner has so many bytes;
     *receive_wait*: how long one receive waits for messages; *load_timeout*: how long the model's constructor may take.
-    *spot*: the cloud whose notice that it takes this machine is heeded; *spot_url*: where its metadata service is (None:
-    where that cloud has it).
+    *spot*: the cloud whose notice that it takes this machine is heeded; *spot_url*: where its metadata service is, if
+    not where that cloud has it.
     """
 
     grace: Seconds = 25.0
@@ -161,8 +161,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     *slots* is a folder of this machine's, in which workers and couriers write down what they hold, so that the next one
     can hand it back at once when one is killed. *ledgers* is the folder in which the workers of this machine, or of all
     containers of a pod, say what they hold of their devices (None: see ledgers_folder); *footprints* is where what a
-    model was measured to take of a device is kept. *heartbeat* is a file in which a worker, courier or gateway
-    gives signs of life.
+    model was measured to take of a device is kept. *heartbeat* is a file in which a runtime gives signs of life.
     """
 
     broker: str = "sqlite:.dumbwaiter/queue.db"

@@ -21,13 +21,13 @@ from dumbwaiter.blobs.results import head_of_result, result_body_nbytes, with_re
 from dumbwaiter.courier.memory import Memory
 from dumbwaiter.envelope import to_attributes
 from dumbwaiter.errors import BadInputError, DumbwaiterError
-from dumbwaiter.prediction import INLINE_NBYTES, Links, encode_prediction, finished, links_of
+from dumbwaiter.prediction import INLINE_NBYTES, Links, as_told, encode_prediction, finished, links_of
 from dumbwaiter.signing import created_at
 
 if TYPE_CHECKING:
     from dumbwaiter.blobs.store import BlobStore
     from dumbwaiter.message import Message
-    from dumbwaiter.notification import Notification
+    from dumbwaiter.notification import Event, Notification
     from dumbwaiter.signing import SigningKey
 
 USER_AGENT = "dumbwaiter"
@@ -80,7 +80,7 @@ class Composer:
         known = self._key.read_id(notification.id, tenant) is not None
         links = links_of(notification.id, self._public_url) if known else None
         if notification.prediction is not msgspec.UNSET:
-            yield _unfinished(notification.prediction, links)
+            yield _unfinished(notification.prediction, notification.event, links)
             return
         answer = await head_of_result(self._store, notification.id)
         if notification.answer not in (None, answer.id):
@@ -120,16 +120,17 @@ def _as_prediction(about: Notification, answer: Message, links: Links | None, *,
     """As a caller would read it. *linked*: the output is a link, and its bytes are not in *answer*."""
     made_at = about.created_at if links is None else created_at(about.id)
     prediction = finished(answer, id_=about.id, model=about.model, created_at=made_at, links=links, linked=linked)
-    return Post(encode_prediction(prediction), {"content-type": "application/json"})
+    return Post(encode_prediction(as_told(prediction, about.event)), {"content-type": "application/json"})
 
 
-def _unfinished(prediction: msgspec.Raw, links: Links | None) -> Post:
+def _unfinished(prediction: msgspec.Raw, event: Event, links: Links | None) -> Post:
     """*prediction*, which a worker made, with the links of those who know them. Raises BadInputError."""
     try:
         members = _decode_members(prediction)
     except (msgspec.DecodeError, RecursionError) as error:
         raise BadInputError(f"not a prediction: {error}") from None
     members.pop("urls", None)
+    members["event"] = msgspec.Raw(msgspec.json.encode(event))
     if links is not None:
         members["urls"] = msgspec.Raw(msgspec.json.encode(links))
     return Post(msgspec.json.encode(members), {"content-type": "application/json"})

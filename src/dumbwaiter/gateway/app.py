@@ -100,7 +100,7 @@ class Gateway:
         starlette = Starlette(
             routes=self._routes,
             exception_handlers=handlers,
-            lifespan=self._lifespan,
+            lifespan=lambda _: self.serving(),
         )
         starlette.router.redirect_slashes = False
         app = _hot_path_first(starlette, self._routes[0])
@@ -186,12 +186,13 @@ class Gateway:
         self._results.close(error)
 
     @contextlib.asynccontextmanager
-    async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+    async def serving(self, *, sweeps: bool = True) -> AsyncIterator[None]:
+        """What its *app* needs is there within, and closed at the end. *sweeps*: it removes what is too old, too."""
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._asker.close)
             stack.push_async_callback(self._catalogue.close)
             stack.push_async_callback(self.access.close)
-            if self._options.results_kept_for:
+            if sweeps and self._options.results_kept_for:
                 kept_for, longest_wait = self._options.results_kept_for, self._options.max_patience
                 sweeping = asyncio.create_task(sweep_for_ever(self._store, kept_for, longest_wait=longest_wait))
                 stack.push_async_callback(end, [sweeping])

@@ -166,7 +166,7 @@ class Consumer:
             await unless(stop, unless(hasty, self._keeper.drain(self._drained_by - time.monotonic())))
 
     def leave_by(self, seconds: float) -> None:
-        """The machine is gone in so many *seconds*: take nothing more, finish what can be finished by then, and leave."""
+        """The machine is gone in so many *seconds*: take nothing more, finish what can end by then, and leave."""
         now = time.monotonic()
         self._drained_by, self._gone_by = now + 0.8 * seconds, now + 0.95 * seconds
         self._noticed.set()

@@ -75,13 +75,16 @@ class Notifier:
         prints = [event for event in events if event.event == "log"]
         started = [event for event in events if event.event == "start"]
         if started:
-            told.append(("start", self._unfinished(request), started[-1].id))
+            last = started[-1].id
+            told.append(("start", self._unfinished(request, event_id=last), last))
         if chunks and notification.wants(request, "output"):
             values = [msgspec.Raw(prediction.output_as_json(one.content_type, one.data)) for one in chunks]
-            told.append(("output", self._unfinished(request, output=values), chunks[-1].id))
+            last = chunks[-1].id
+            told.append(("output", self._unfinished(request, event_id=last, output=values), last))
         if prints:
             text = b"".join(one.data for one in prints).decode(errors="replace")
-            told.append(("logs", self._unfinished(request, logs=text), prints[-1].id))
+            last = prints[-1].id
+            told.append(("logs", self._unfinished(request, event_id=last, logs=text), last))
         return told
 
     def _unfinished(self, request: Message, **more: Any) -> bytes:

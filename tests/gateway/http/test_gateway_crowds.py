@@ -74,7 +74,7 @@ def is_answered(reader):
     return bool(reader._buffer) or reader.at_eof()
 
 
-def getting(path, *, prefer="wait=60", token="", accept="*/*"):  # noqa: S107 - no password
+def getting(path, *, prefer="wait=60", token="", accept="*/*"):
     key = f"Authorization: Bearer {token}\r\n" if token else ""
     return f"GET {path} HTTP/1.1\r\nHost: localhost\r\nPrefer: {prefer}\r\nAccept: {accept}\r\n{key}\r\n".encode()
 

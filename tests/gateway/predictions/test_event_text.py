@@ -11,9 +11,9 @@ from dumbwaiter.gateway.predictions.event_text import PIECE, json_of, text_of
 from dumbwaiter.prediction import output_as_json
 
 LARGE = {
-    "json": ("application/json", json.dumps(["größer\n\"x\" "] * 100_000, ensure_ascii=False).encode()),
+    "json": ("application/json", json.dumps(['größer\n"x" '] * 100_000, ensure_ascii=False).encode()),
     "pretty json": ("application/json", json.dumps(list(range(200_000)), indent=2).encode()),
-    "text": ("text/plain", "ä\n\"€\" 🦆\r\\\x00".encode() * 60_000),
+    "text": ("text/plain", 'ä\n"€" 🦆\r\\\x00'.encode() * 60_000),
     "broken text": ("text/plain", b"a" * (2 * PIECE + 1) + b"\xff"),
     "text cut off": ("text/plain", b"a" * (2 * PIECE) + "€".encode()[:2]),
     "picture": ("image/png", bytes(range(256)) * 3000 + b"z"),

@@ -126,8 +126,7 @@ def _worker(project: ComposeProject, model: Model) -> Object:
         project,
         ["autoscale" if scales else "worker", model.name],
         grace=grace,
-        # The processes of autoscale come and go, and it says nothing of itself yet.
-        health=None if scales else _probe(),
+        health=_probe(),
         mounts=mounts,
         # What data loaders and the like pass to each other.
         shm_size="1gb",
@@ -140,14 +139,12 @@ def _ours(
     command: list[str],
     *,
     grace: float,
-    health: list[str] | None,
+    health: list[str],
     mounts: list[str] | None = None,
     **more: Any,
 ) -> Object:
     """A service of the project's image."""
-    check: Object = {"disable": True}
-    if health is not None:
-        check = {"test": health, "interval": "30s", "timeout": "15s", "start_period": "60s", "retries": 3}
+    check = {"test": health, "interval": "30s", "timeout": "15s", "start_period": "60s", "retries": 3}
     return {
         "image": project.image,
         "command": command,

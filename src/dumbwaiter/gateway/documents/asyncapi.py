@@ -186,7 +186,7 @@ _NOTIFICATION: dict[str, Any] = {
         "required": ["webhook-id", "webhook-timestamp", "webhook-signature"],
         "properties": {"webhook-id": _TEXT, "webhook-timestamp": _TEXT, "webhook-signature": _TEXT},
     },
-    "payload": {"$ref": "#/components/schemas/Prediction"},
+    "payload": {"$ref": "#/components/schemas/ToldPrediction"},
 }
 
 _WEBHOOK_CHANNEL: dict[str, Any] = {

@@ -15,7 +15,7 @@ from dumbwaiter.gateway.documents.problems import ERROR, PROBLEM, responses
 from dumbwaiter.gateway.documents.routes import ROUTES, TAGS, parameters
 from dumbwaiter.gateway.documents.schemas import Components, Schema, Signature
 from dumbwaiter.gateway.documents.uploading import UPLOADS
-from dumbwaiter.prediction import Prediction
+from dumbwaiter.prediction import Prediction, ToldPrediction
 
 VERSION = "3.1.1"
 
@@ -66,7 +66,7 @@ def openapi(models: Sequence[Signature], gateway: Described) -> dict[str, Any]:
 
 def prediction_schemas() -> dict[str, Schema]:
     """The prediction object and its parts, as the code that writes them declares them."""
-    _, schemas = msgspec.json.schema_components([Prediction], ref_template="#/components/schemas/{name}")
+    _, schemas = msgspec.json.schema_components([Prediction, ToldPrediction], ref_template="#/components/schemas/{name}")
     return {name: _without_null(schema) for name, schema in schemas.items()}
 
 
@@ -147,10 +147,11 @@ _WEBHOOKS: dict[str, Any] = {
     "prediction": {
         "post": {
             "summary": "A prediction began, has new output or logs, or is completed",
+            "description": "Of what runs, `output` and `logs` are those since the last post of that `event`.",
             "parameters": _SIGNED,
             "requestBody": {
                 "required": True,
-                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Prediction"}}},
+                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ToldPrediction"}}},
             },
             "responses": _HEARD,
         }

@@ -57,6 +57,7 @@ CODES: Mapping[str, Code] = {
     "internal-error": Code(500),
     "unknown-transfer-coding": Code(501),
     **dict.fromkeys(("runner-crashed", "runner-hung", "device-error"), Code(502, of_worker=True)),
+    "answer-too-large": Code(502),
     "overloaded": Code(503),
     "model-failing": _LATER,
     **dict.fromkeys(("transient", "input-unreachable"), Code(503, RETRY_SOON, of_worker=True)),

@@ -24,19 +24,23 @@ async def sweep_for_ever(store: BlobStore, kept_for: float, *, longest_wait: flo
 
     Claimed bodies stay for GRACE longer than anybody waits for an answer, *longest_wait* seconds or *kept_for*.
     """
-    claims_for = max(kept_for, longest_wait) + GRACE
     while True:
         # Not at the same time as the other gateways, nor right after a start.
         await asyncio.sleep(every * random.uniform(0.5, 1.5))  # noqa: S311 - nothing secret about it
         try:
-            while (count := await _sweep(store, kept_for, claims_for)) >= MOST:
-                _log.info("removed %d objects that were too old", count)
+            await sweep_once(store, kept_for, longest_wait=longest_wait)
         except BlobError as error:
             _log.warning("what is too old stays for now: %s", error)
-            continue
+
+
+async def sweep_once(store: BlobStore, kept_for: float, *, longest_wait: float) -> int:
+    """Remove all that is too old by now, as sweep_for_ever() does; returns how many objects. Raises BlobError."""
+    removed = 0
+    while True:
+        claims_for = max(kept_for, longest_wait) + GRACE
+        count = await sweep(store, older_than=kept_for, claims_older_than=claims_for, now=time.time())
+        removed += count
         if count:
             _log.info("removed %d objects that were too old", count)
-
-
-async def _sweep(store: BlobStore, kept_for: float, claims_for: float) -> int:
-    return await sweep(store, older_than=kept_for, claims_older_than=claims_for, now=time.time())
+        if count < MOST:
+            return removed
