@@ -300,7 +300,7 @@ async def test_whoever_wants_no_repetition_gets_none_for_kept_results_either(pau
 async def test_a_gateway_that_stays_away_until_patience_ends_is_told_with_the_id():
     async with serving(in_turn(None)) as server, AsyncClient(server.url("")) as client:
         with pytest.raises(
-            PredictionOutOfReachError, match="it hung up .*; it was asked about the kept request 7"
+            PredictionOutOfReachError, match=r"it hung up .*; it was asked about the kept request 7"
         ) as caught:
             await client.result("7", 0.8)
         assert (caught.value.id, len(server.asked) > 2) == ("7", True)
@@ -390,7 +390,7 @@ async def test_a_stream_that_is_cut_until_patience_ends_is_an_error_with_its_id_
 
     async with serving(answer) as server, AsyncClient(server.url(""), retries=1) as client:
         with pytest.raises(
-            PredictionOutOfReachError, match="the events of 7 ended early; .* about the kept request 7"
+            PredictionOutOfReachError, match=r"the events of 7 ended early; .* about the kept request 7"
         ) as caught:
             await anext(client.stream("m", "x", timeout=1.0))
         assert caught.value.id == "7"

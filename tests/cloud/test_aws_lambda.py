@@ -35,6 +35,14 @@ def start(shop: Shop) -> Generator[Start, None, None]:
         assert cloud.close() == 0, cloud.said()
 
 
+@pytest.fixture(scope="module")
+def cloud(shop: Shop) -> Generator[Cloud, None, None]:
+    """One whose settings are those of the shop, warm for all tests of this file."""
+    cloud = Cloud(shop.folder, "lambda_runtime.py")
+    yield cloud
+    assert cloud.close() == 0, cloud.said()
+
+
 def http_api(
     shop: Shop, method: str, path: str, body: bytes | str | None = None, *, stage: str = "$default", **headers: str
 ) -> dict[str, Any]:
@@ -114,8 +122,7 @@ PREDICT = "/v1/models/clerk/predictions"
 JSON = "application/json"
 
 
-def test_a_waiting_call_through_an_http_api_is_answered_by_the_worker(shop: Shop, start: Start) -> None:
-    cloud = start()
+def test_a_waiting_call_through_an_http_api_is_answered_by_the_worker(shop: Shop, cloud: Cloud) -> None:
     for text in ("first", "second"):
         body = json.dumps({"input": text}).encode()
         answer = cloud.invoke(http_api(shop, "POST", PREDICT, body, content_type=JSON))
@@ -125,8 +132,7 @@ def test_a_waiting_call_through_an_http_api_is_answered_by_the_worker(shop: Shop
         assert "connection" not in answer["headers"]
 
 
-def test_raw_bytes_come_in_as_base64_and_an_output_that_is_no_text_goes_out_so(shop: Shop, start: Start) -> None:
-    cloud = start()
+def test_raw_bytes_come_in_as_base64_and_an_output_that_is_no_text_goes_out_so(shop: Shop, cloud: Cloud) -> None:
     answer = cloud.invoke(http_api(shop, "POST", PREDICT, "äh".encode(), content_type="text/plain"))
     assert json.loads(text_of(answer))["output"] == "ÄH"
     answer = cloud.invoke(http_api(shop, "POST", PREDICT, b"\xff\xfe", content_type="text/plain"))
@@ -134,13 +140,12 @@ def test_raw_bytes_come_in_as_base64_and_an_output_that_is_no_text_goes_out_so(s
 
 
 @pytest.mark.parametrize("kind", [rest_api, function_url])
-def test_rest_apis_and_function_urls_are_doors_too(shop: Shop, start: Start, kind: Any) -> None:
-    answer = start().invoke(kind(shop, "POST", PREDICT, json.dumps({"input": "hello"}), content_type=JSON))
+def test_rest_apis_and_function_urls_are_doors_too(shop: Shop, cloud: Cloud, kind: Any) -> None:
+    answer = cloud.invoke(kind(shop, "POST", PREDICT, json.dumps({"input": "hello"}), content_type=JSON))
     assert (answer["statusCode"], json.loads(text_of(answer))["output"]) == (200, "HELLO")
 
 
-def test_the_stage_of_an_http_api_is_no_part_of_the_path(shop: Shop, start: Start) -> None:
-    cloud = start()
+def test_the_stage_of_an_http_api_is_no_part_of_the_path(shop: Shop, cloud: Cloud) -> None:
     answer = cloud.invoke(http_api(shop, "GET", "/v2/health/ready", stage="prod"))
     assert json.loads(text_of(answer)) == {"ready": True}
     assert cloud.invoke(http_api(shop, "GET", "/production/v2", stage="prod"))["statusCode"] == 404
@@ -178,8 +183,7 @@ def test_a_function_that_is_ended_while_frozen_loses_nothing_that_it_accepted(sh
         assert json.loads(text_of(answer))["status"] == "succeeded"
 
 
-def test_no_inbox_is_left_behind_by_an_invocation(shop: Shop, start: Start) -> None:
-    cloud = start()
+def test_no_inbox_is_left_behind_by_an_invocation(shop: Shop, cloud: Cloud) -> None:
     assert cloud.invoke(http_api(shop, "POST", PREDICT, b'{"input": "x"}', content_type=JSON))["statusCode"] == 200
     database = sqlite3.connect(f"file:{shop.folder}/.dumbwaiter/queue.db?mode=ro", uri=True)
     try:
@@ -188,23 +192,22 @@ def test_no_inbox_is_left_behind_by_an_invocation(shop: Shop, start: Start) -> N
         database.close()
 
 
-def test_a_caller_hears_that_there_is_no_answer_before_the_function_is_ended(shop: Shop, start: Start) -> None:
+def test_a_caller_hears_that_there_is_no_answer_before_the_function_is_ended(shop: Shop, cloud: Cloud) -> None:
     asked = http_api(shop, "POST", PREDICT, b'{"input": "sleep 3"}', content_type=JSON, prefer="wait=300")
     started = time.monotonic()
-    answer = start().invoke({**asked, "timeout": 4.0})
+    answer = cloud.invoke({**asked, "timeout": 4.0})
     assert (answer["statusCode"], json.loads(text_of(answer))["code"]) == (504, "no-answer-in-time")
     assert time.monotonic() - started < 20.0
 
 
-def test_who_follows_a_prediction_gets_what_came_in_time_and_goes_on_from_there(shop: Shop, start: Start) -> None:
-    cloud = start()
+def test_who_follows_a_prediction_gets_what_came_in_time_and_goes_on_from_there(shop: Shop, cloud: Cloud) -> None:
     asked = {"content_type": JSON, "accept": "text/event-stream", "prefer": "respond-async"}
     answer = cloud.invoke({**http_api(shop, "POST", PREDICT, b'{"input": "sleep 4"}', **asked), "timeout": 3.5})
     assert answer["statusCode"] == 200, (answer, cloud.said())
     events = text_of(answer)
     assert "event: start" in events
     assert "event: completed" not in events
-    id_ = json.loads(events.split("event: start\n")[1].split("data: ")[1].splitlines()[0])["id"]
+    id_ = answer["headers"]["x-prediction-id"]
     last = [line.removeprefix("id: ") for line in events.splitlines() if line.startswith("id: ")][-1]
     headers = {"accept": "text/event-stream", "last_event_id": last}
     rest = text_of(cloud.invoke(http_api(shop, "GET", f"/v1/predictions/{id_}/events", **headers)))
@@ -213,8 +216,7 @@ def test_who_follows_a_prediction_gets_what_came_in_time_and_goes_on_from_there(
     assert "SLEEP 4" in rest
 
 
-def test_an_answer_that_lambda_lets_not_through_is_a_problem_that_says_so(shop: Shop, start: Start) -> None:
-    cloud = start()
+def test_an_answer_that_lambda_lets_not_through_is_a_problem_that_says_so(shop: Shop, cloud: Cloud) -> None:
     answer = cloud.invoke(function_url(shop, "POST", PREDICT, '{"input": "say 7000000"}', content_type=JSON))
     told = json.loads(text_of(answer))
     assert (answer["statusCode"], told["code"], told["limit"]) == (502, "answer-too-large", 6 * 1024 * 1024)
@@ -223,10 +225,10 @@ def test_an_answer_that_lambda_lets_not_through_is_a_problem_that_says_so(shop: 
     assert len(json.loads(text_of(answer))["output"]) == 5_000_000
 
 
-def test_strangers_are_not_let_in(shop: Shop, start: Start) -> None:
+def test_strangers_are_not_let_in(shop: Shop, cloud: Cloud) -> None:
     event = http_api(shop, "POST", PREDICT, b'{"input": "x"}', content_type=JSON)
     del event["headers"]["authorization"]
-    answer = start().invoke(event)
+    answer = cloud.invoke(event)
     assert (answer["statusCode"], json.loads(text_of(answer))["code"]) == (401, "no-api-key")
 
 

@@ -358,7 +358,7 @@ def _show_outcome(given: Input, task: asyncio.Task[Message], *, as_json: bool, p
 
 
 def _show(name: str, answer: Message, *, as_json: bool, put: Put, doubt: str = "") -> int:
-    """Print one answer, or *put* its output where it belongs; 1 if it is a failure. *doubt* is about a refused input."""
+    """Print one answer, or *put* its output where it belongs; 1 if it is a failure. *doubt*: why it may be refused."""
     failure = failure_of(answer)
     if as_json:
         outcome = {"output": json_output(answer)} if failure is None else {"error": failure}

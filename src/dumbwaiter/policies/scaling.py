@@ -22,6 +22,8 @@ MEMORY = 45.0
 """Seconds after which an arrival counts for 1/e of a new one in the offered load."""
 WATCHED_AT_LEAST = 10.0
 """Offered load is taken over no fewer seconds: what a first short look shows may be a lump of a longer time."""
+TOLERANCE = 0.1
+"""A load that is less by no more than this part is the same load to those who serve it, as it is to Kubernetes."""
 COLD_STARTS = 3.0
 """Nobody is sent away whom the next burst within so many cold starts would call back."""
 
@@ -145,7 +147,8 @@ def decide(history: History, look: Look, rules: Rules, now: float) -> tuple[Hist
     idle_since = None if not look.is_idle else now if history.idle_since is None else history.idle_since
     window = max(rules.scale_in_after, COLD_STARTS * rules.cold_start)
     before = history.wanted if history.at is not None else ((now, look.current),)
-    wanted = (*((at, count) for at, count in before if now - at <= window), (now, raw))
+    kept = max(raw, _worth_keeping(look, offered.load, rules))
+    wanted = (*((at, count) for at, count in before if now - at <= window), (now, kept))
     desired = _settled(wanted, raw, look.current)
     if _may_end(idle_since, rules, now):
         desired, why = 0, "idle"
@@ -211,6 +214,15 @@ def _within(rules: Rules) -> float:
 
 def _staffing(load: float, rules: Rules) -> int:
     return math.ceil(load + rules.spare * math.sqrt(load))
+
+
+def _worth_keeping(look: Look, load: float, rules: Rules) -> int:
+    """Those of the workers that are there whom a load that is larger by TOLERANCE would call back: a load that hovers
+    at the edge between two counts must not start and end a worker again and again.
+    """
+    if rules.signal != "work" or look.is_idle:
+        return 0
+    return min(look.current, rules.max_replicas, _staffing(load * (1.0 + TOLERANCE), rules))
 
 
 def _is_late(look: Look, rules: Rules) -> bool:

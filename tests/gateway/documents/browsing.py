@@ -35,7 +35,8 @@ def browser():
 @contextlib.contextmanager
 def visiting(chromium, gateway, *, refused=(), away=False, **options):
     """A page of its own on /docs. At the end nothing may have been amiss: no error but of a response whose status is
-    one of *refused*, or with *away* of connections that fail, no violation of the content security policy, no request to anywhere else.
+    one of *refused*, or with *away* of connections that fail, no violation of the content security policy, no request
+    to anywhere else.
     """
     context = chromium.new_context(viewport={"width": 1280, "height": 860}, **options)
     context.add_init_script(TELL_VIOLATIONS)

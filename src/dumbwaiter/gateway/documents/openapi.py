@@ -66,7 +66,8 @@ def openapi(models: Sequence[Signature], gateway: Described) -> dict[str, Any]:
 
 def prediction_schemas() -> dict[str, Schema]:
     """The prediction object and its parts, as the code that writes them declares them."""
-    _, schemas = msgspec.json.schema_components([Prediction, ToldPrediction], ref_template="#/components/schemas/{name}")
+    told = [Prediction, ToldPrediction]
+    _, schemas = msgspec.json.schema_components(told, ref_template="#/components/schemas/{name}")
     return {name: _without_null(schema) for name, schema in schemas.items()}
 
 
