@@ -193,7 +193,7 @@ class Serving:
 
 @contextlib.contextmanager
 def starting(folder):
-    """Start `dumbwaiter serve ARGUMENTS` in *folder* (or another *word*); what is left running is stopped at the end."""
+    """Start `dumbwaiter serve ARGUMENTS` in *folder*, or another *word*; what is left running is stopped at the end."""
     running = []
 
     def start(*arguments, word="serve", **variables):

@@ -7,6 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import Mapping
+from typing import Literal
 
 import msgspec
 
@@ -30,6 +31,8 @@ LONGEST_ID = 1024
 
 KEEP, WEBHOOK, WEBHOOK_EVENTS = "keep", "webhook", "webhookevents"
 """Extensions of a request: ``true`` keeps its result; a URL that is told of it, and of which events (a,b,c)."""
+WebhookEvent = Literal["start", "output", "logs", "completed"]
+"""What a webhook may be told of."""
 
 PREDICTION_REQUESTED = "dumbwaiter.prediction.requested"
 PREDICTION_SUCCEEDED = "dumbwaiter.prediction.succeeded"

@@ -14,9 +14,9 @@ from typing import Literal, get_args
 import msgspec
 
 from dumbwaiter.errors import BadInputError
-from dumbwaiter.message import PREDICTION_NOTIFIED, WEBHOOK, WEBHOOK_EVENTS, Message, is_url
+from dumbwaiter.message import PREDICTION_NOTIFIED, WEBHOOK, WEBHOOK_EVENTS, Message, WebhookEvent, is_url
 
-Event = Literal["start", "output", "logs", "completed"]
+Event = WebhookEvent
 Style = Literal["webhook", "reply"]
 EVENTS: Sequence[Event] = get_args(Event)
 

@@ -15,8 +15,7 @@ from dumbwaiter import data_urls
 from dumbwaiter.answers import failure_of, timings_of
 from dumbwaiter.content_types import parse_content_type
 from dumbwaiter.envelope import format_time
-from dumbwaiter.message import Failure, Message, Timings
-from dumbwaiter.notification import Event
+from dumbwaiter.message import Failure, Message, Timings, WebhookEvent
 
 CANCELED = "canceled"
 """The failure code of a request that was cancelled."""
@@ -87,12 +86,12 @@ class ToldPrediction(Prediction, frozen=True, kw_only=True, gc=False, omit_defau
     came, and those of a later attempt, whose name stands before the hyphen, behind those of an earlier one.
     """
 
-    event: Event
+    event: WebhookEvent
     event_id: str | None = None
     logs: str | None = None
 
 
-def as_told(prediction: Prediction, event: Event) -> ToldPrediction:
+def as_told(prediction: Prediction, event: WebhookEvent) -> ToldPrediction:
     """*prediction*, which has ended, as a webhook is told of it."""
     return ToldPrediction(event=event, **msgspec.structs.asdict(prediction))
 

@@ -66,11 +66,11 @@ def test_a_failed_answer_is_told_with_its_reason_and_the_others_are_answered(ser
 
 @pytest.mark.parametrize("options", [(), ("--stream",)])
 def test_a_refused_text_that_may_be_a_mistyped_file_is_told_so(served, options):
-    shown = served.run("submit", "add", "numbrs", *options)
+    shown = served.run("submit", "add", "numbers.jsn", *options)
     assert shown.returncode == 1
     assert "bad-input: " in shown.stderr
-    assert shown.stderr.endswith("; no file is named 'numbrs', so it was sent as a text\n")
-    assert "no file" not in served.run("submit", "add", "--text", "numbrs", *options).stderr
+    assert shown.stderr.endswith("; no file is named 'numbers.jsn', so it was sent as a text\n")
+    assert "no file" not in served.run("submit", "add", "--text", "numbers.jsn", *options).stderr
     assert "no file" not in served.run("submit", "add", "--data", "[1]", *options).stderr
 
 

@@ -59,13 +59,13 @@ def door_to(store):
 async def test_no_event_is_lost_when_events_and_result_are_written_between_two_looks(store):
     await append(store, "r1", EVENTS[:1])
     async with door_to(WorkerBetween(store)) as door:
-        assert [event.body async for event in door.follow("r1")] == [b"0", b"1", b"2"]
+        assert [event.body async for event in door.follow("r1", 30.0)] == [b"0", b"1", b"2"]
 
 
 async def test_following_ends_when_the_door_is_closed(store):
     await append(store, "r1", EVENTS[:1])
     async with door_to(store) as door:
-        following = door.follow("r1")
+        following = door.follow("r1", 30.0)
         await anext(following)
         waiting = asyncio.create_task(anext(following))
         await asyncio.sleep(0)

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cloud_running import Cloud, Shop
 
-from conftest import Cloud, Shop
+# Servers and processes start first.
+pytestmark = pytest.mark.timeout(180)
 
 PREDICT = "/v1/models/clerk/predictions"
 

@@ -13,9 +13,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from cloud_running import Shop
 
-from conftest import Shop
 from processes import environment
+
+# Servers and processes start first.
+pytestmark = pytest.mark.timeout(180)
 
 UVICORN = f"{sys.executable} -m uvicorn dumbwaiter.cloud.cloud_run:app --host 0.0.0.0 --port $PORT --log-level warning"
 OURS = f"{sys.executable} -m dumbwaiter gateway --host 0.0.0.0 --port $PORT --grace 8s"

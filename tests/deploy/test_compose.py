@@ -72,7 +72,7 @@ MISTAKES = {
     "a network that nobody made": _put("gateway", networks=["nowhere"]),
     "a secret that nobody made": _put("gateway", secrets=["nobody"]),
     "a volume that nobody made": _put("gateway", volumes=["nothing:/var/lib"]),
-    "a misspelt table": lambda document: document.update(volums={}),
+    "a misspelt table": lambda document: document.update(volume={}),
     "a health check that is none": lambda document: service(document, "courier")["healthcheck"].update(retires=3),
 }
 

@@ -360,7 +360,7 @@ def test_a_load_around_a_step_does_not_make_it_swing():
 
 
 def test_a_load_that_hovers_at_a_step_of_the_staffing_keeps_whom_it_called():
-    """Square-root staffing asks for 4 at 1.0 and for 5 a little above: for hours the load goes from one to the other."""
+    """Square-root staffing asks for 4 at 1.0 and for 5 a little above; for hours the load swings between the two."""
     its, load = Rules(max_replicas=100, scale_in_after=20.0), 1.0
     assert math.ceil(load * 0.97 + 3 * math.sqrt(load * 0.97)) < math.ceil(load * 1.03 + 3 * math.sqrt(load * 1.03))
     history, current, changes = History(), 4, 0

@@ -18,6 +18,7 @@ import msgspec
 
 from dumbwaiter.answers import failure_of
 from dumbwaiter.blobs.results import head_of_result, result_body_nbytes, with_result_body
+from dumbwaiter.courier.durable_functions import as_payload, is_raise_event
 from dumbwaiter.courier.memory import Memory
 from dumbwaiter.envelope import to_attributes
 from dumbwaiter.errors import BadInputError, DumbwaiterError
@@ -89,11 +90,12 @@ class Composer:
         if notification.style == "webhook" and links is not None and nbytes > INLINE_NBYTES:
             yield _as_prediction(notification, answer, links, linked=True)
             return
-        async with self._memory.room_for(nbytes if notification.style == "reply" else COPIES * nbytes):
+        is_as_it_is = notification.style == "reply" and not is_raise_event(notification.url)
+        async with self._memory.room_for(nbytes if is_as_it_is else COPIES * nbytes):
             if answer.data_ref is not None:
                 answer = await with_result_body(self._store, notification.id, answer)
             if notification.style == "reply":
-                yield _as_cloud_event(answer)
+                yield _as_cloud_event(answer, as_json=not is_as_it_is)
             else:
                 yield _as_prediction(notification, answer, links)
 
@@ -136,11 +138,13 @@ def _unfinished(prediction: msgspec.Raw, event: Event, links: Links | None) -> P
     return Post(msgspec.json.encode(members), {"content-type": "application/json"})
 
 
-def _as_cloud_event(answer: Message) -> Post:
+def _as_cloud_event(answer: Message, *, as_json: bool) -> Post:
     if (failure := failure_of(answer)) is not None:
         # The detail, often a traceback, is for those who run the model, not for a URL that a caller names.
         told = msgspec.json.encode(msgspec.structs.replace(failure, detail=""))
         answer = msgspec.structs.replace(answer, body=told)
+    elif as_json:
+        answer = as_payload(answer)
     attributes = to_attributes(answer)
     content_type = attributes.pop("datacontenttype", "application/octet-stream")
     headers = {f"ce-{name}": quote(value, safe=_PLAIN) for name, value in attributes.items()}

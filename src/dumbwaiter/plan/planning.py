@@ -157,11 +157,14 @@ def _inputs(given: Given, profile: ServiceProfile | None) -> Inputs:
         shape = Curve()  # whatever the trace does not say
     else:
         raise ConfigError("how long does the model take? give --service, --curve or --model")
-    heavy: Heavy | None = None
-    if given["heavy"] is not None:
-        heavy = _parsed("--heavy", lambda: parse_heavy(given["heavy"]))
-        heavy = replace(heavy, seconds=max(0.0, heavy.seconds - shape.fixed))
+    heavy = None if given["heavy"] is None else _heavy(given["heavy"], shape)
     return Inputs(shape, heavy=heavy, varies=given["varies"])
+
+
+def _heavy(text: str, shape: Curve) -> Heavy:
+    """What *text* says of heavy inputs, without what *shape* adds to each batch anyhow."""
+    heavy: Heavy = _parsed("--heavy", lambda: parse_heavy(text))
+    return replace(heavy, seconds=max(0.0, heavy.seconds - shape.fixed))
 
 
 def _parsed(flag: str, parse: Callable[[], Any]) -> Any:

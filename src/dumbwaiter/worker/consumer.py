@@ -52,6 +52,8 @@ class Consumer:
     *start_seconds*: how long its process had run by now, for whoever wants to know how long a worker takes to start.
     """
 
+    _drained_by = _gone_by = math.inf  # until leave_by()
+
     def __init__(
         self,
         broker: Broker,
@@ -69,7 +71,7 @@ class Consumer:
         self._options = options
         self._admission = admission or Unlimited()
         self._hand = Hand()
-        self._changed, self._found = asyncio.Event(), asyncio.Event()
+        self._changed, self._found, self._noticed = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._has_queue = self._last_was_full = False
         self._untold: tuple[str, str, dict[str, Any]] | None = None
         notifier = Notifier(broker, spec.name)
@@ -92,8 +94,6 @@ class Consumer:
         self._preparer = Preparer(store, spec, self._finder, self._fetcher)
         self._fetching = Fetching(self._fetch_and_send, put_off=self._put_off if can_postpone(broker) else None)
         self._door = asyncio.Lock()
-        self._noticed = asyncio.Event()
-        self._drained_by = self._gone_by = math.inf
 
     def _measured(self, status: WorkerStatus) -> WorkerStatus:
         return msgspec.structs.replace(

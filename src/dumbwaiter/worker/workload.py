@@ -17,6 +17,7 @@ from dumbwaiter.worker.pipe import Done
 
 _RECENT = 64
 
+
 class Workload:
     """Counters of the worker of *model*; *start_seconds*: how long its process had run when it was made.
 
