@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 
+import azure.functions as func
 import pytest
 
 from dumbwaiter.cloud.adapted import refuse, serve
 from dumbwaiter.errors import BrokerUnavailableError, ConfigError
 from dumbwaiter.gateway.http.crowd import only_waiting
 from dumbwaiter.gateway.http.sending import CallerWatch
-
-func = pytest.importorskip("azure.functions", reason="RULE NOT CHECKED: azure-functions is not installed")
 
 pytestmark = pytest.mark.anyio
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import azure.functions as func
 import pytest
 from cloud_running import Cloud, Shop
+
+from dumbwaiter.config import Settings
 
 # Servers and processes start first.
 pytestmark = pytest.mark.timeout(180)
@@ -100,3 +104,16 @@ def test_a_gateway_that_cannot_be_opened_is_tried_again_by_the_next_request(shop
         assert (answer["status"], content(answer)) == (200, {"live": True})
     finally:
         assert cloud.close() == 0
+
+
+@pytest.mark.anyio
+async def test_nothing_is_left_that_its_adapter_would_have_to_end() -> None:
+    """It would do so in another event loop, and wait for ever."""
+    from dumbwaiter.cloud.azure_functions import AsgiGateway
+
+    before = asyncio.all_tasks()
+    adapter = func.AsgiMiddleware(AsgiGateway(Settings()))
+    assert await adapter.notify_startup()
+    assert await adapter.notify_startup(), "as two first requests have it"
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before
