@@ -128,7 +128,10 @@ def test_the_example_of_the_page_does_what_it_shows(plan):
         (("--generate", "poisson", "--service", "1", "--heavy", "3"), "--heavy: '3' says no heavy inputs"),
         (("--generate", "poisson", "--service", "1", "--signal", "works"), "did you mean 'work'?"),
         (("--generate", "poisson", "--service", "1", "--signal", "native"), "say --on keda too"),
-        (("--generate", "poisson", "--service", "1", "--drain-target", "0"), "--drain-target must be above 0"),
+        (
+            ("--generate", "poisson", "--service", "1", "--drain-target", "0"),
+            "'--drain-target': '0' has one that is not from 1ms to 1d",
+        ),
         (("--generate", "poisson", "--service", "1", "--spare", "a,b"), "is no list of numbers"),
         (("--generate", "poisson", "--service", "1", "--goal", "200%"), "is no share"),
         (("--generate", "poisson", "--service", "1", "--late", "soon"), "expected a duration"),

@@ -87,8 +87,8 @@ def test_a_trace_can_be_replayed_faster(written):
         ("arrival\n1\nsoon\n", "trace.csv:3: arrival 'soon' is neither seconds nor a date"),
         ("arrival\n1\nnan\n", "trace.csv:3: arrival 'nan' is no moment"),
         ("arrival,model\n1,a\n,a\n", "trace.csv:3 does not say when"),
-        ("arrival,service\n1,-3\n", "trace.csv:2: service '-3' is no number of at least 0"),
-        ("arrival,size\n1,large\n", "trace.csv:2: size 'large' is no number of at least 0"),
+        ("arrival,service\n1,-3\n", "trace.csv:2: service '-3' is no number from 0 to"),
+        ("arrival,size\n1,large\n", "trace.csv:2: size 'large' is no number from 0 to"),
     ],
 )
 def test_what_is_no_trace_is_told_by_its_line(written, text, said):

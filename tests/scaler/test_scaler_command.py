@@ -133,3 +133,20 @@ def test_without_its_extra_it_names_it(project, package, distribution):
     done = subprocess.run(command, cwd=project, env=environment(), capture_output=True, timeout=50, check=False)
     wanted = f"dumbwaiter: error: {distribution} is not installed; install it with: pip install 'dumbwaiter[scaler]'\n"
     assert (done.returncode, done.stderr.decode()) == (1, wanted)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::1"])
+def test_the_address_that_it_listens_on_is_told_as_it_is(project, host):
+    command = [sys.executable, "-m", "dumbwaiter", "scaler", "--grpc-port", "0", "--http-port", "0", "--host", host]
+    process = subprocess.Popen(
+        command, cwd=project, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    try:
+        shown = re.escape(f"[{host}]" if ":" in host else host)
+        assert re.match(
+            rf"listening on {shown}:\d+ \(gRPC\) and http://{shown}:\d+\n$", process.stdout.readline().decode()
+        )
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()

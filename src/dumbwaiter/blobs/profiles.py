@@ -6,6 +6,7 @@ power cut may cost all of it.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,13 +15,16 @@ from dumbwaiter.blobs.keys import safe_segment
 from dumbwaiter.errors import BlobDamagedError, BlobNotFoundError
 from dumbwaiter.policies import batch_times, service_times
 from dumbwaiter.policies.batch_times import BatchTimes
-from dumbwaiter.policies.service_times import ServiceTimes
+from dumbwaiter.policies.service_times import LONGEST, ServiceTimes
 
 if TYPE_CHECKING:
     from dumbwaiter.blobs.store import BlobStore
 
 _NEWEST = 0.5
 """What the newest start of a worker counts in the mean."""
+_LONGEST_START = 4 * 3600.0
+"""Seconds beyond which a start or a load is a damaged number, and so unknown."""
+_MOST_BATCHES = 1e12
 
 
 class ServiceProfile(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +73,8 @@ def merged(known: ServiceProfile, news: ServiceProfile, now: float) -> ServicePr
 
 
 async def load_profile(store: BlobStore, model: str) -> ServiceProfile | None:
-    """What is known of *model*; None when no worker of it ever said anything.
+    """What is known of *model*; None when no worker of it ever said anything. Numbers in it that cannot be are as if
+    they had never been measured.
 
     Raises BlobDamagedError for one that cannot be read, and BlobError.
     """
@@ -78,10 +83,21 @@ async def load_profile(store: BlobStore, model: str) -> ServiceProfile | None:
     except BlobNotFoundError:
         return None
     try:
-        return _decode(data)
-    except msgspec.DecodeError as error:
+        return sound(_decode(data), time.time())
+    except (msgspec.DecodeError, RecursionError) as error:
         what = f"the profile of model {model!r} ({_key(model)})"
         raise BlobDamagedError(what, f"is damaged: {error}; a worker of it writes a new one") from error
+
+
+def sound(profile: ServiceProfile, now: float) -> ServiceProfile:
+    """*profile* without what no worker can have measured up to *now*. Pure."""
+    return msgspec.structs.replace(
+        profile,
+        times=service_times.sound(profile.times, now),
+        batches=_sound_batches(profile.batches, now),
+        load_seconds=_sound_start(profile.load_seconds),
+        start_seconds=_sound_start(profile.start_seconds),
+    )
 
 
 async def add_to_profile(store: BlobStore, news: ServiceProfile, now: float) -> ServiceProfile:
@@ -90,7 +106,7 @@ async def add_to_profile(store: BlobStore, news: ServiceProfile, now: float) -> 
         known = await load_profile(store, news.model)
     except BlobDamagedError:
         known = None
-    whole = merged(known or ServiceProfile(model=news.model), news, now)
+    whole = merged(known or ServiceProfile(model=news.model), sound(news, now), now)
     await store.put(_key(news.model), msgspec.json.encode(whole), durable=False)
     return whole
 
@@ -99,6 +115,18 @@ def _blended(known: float, news: float) -> float:
     if not known or not news:
         return known or news
     return known + _NEWEST * (news - known)
+
+
+def _sound_start(seconds: float) -> float:
+    return seconds if 0.0 <= seconds <= _LONGEST_START else 0.0
+
+
+def _sound_batches(batches: BatchTimes, now: float) -> BatchTimes:
+    last = batch_times.bin_of(LONGEST)
+    counts = {
+        number: count for number, count in batches.counts.items() if 0 <= number <= last and 0.0 < count <= _MOST_BATCHES
+    }
+    return BatchTimes(counts=counts, at=batches.at if 0.0 <= batches.at <= now else now)
 
 
 def _key(model: str) -> str:

@@ -3,162 +3,73 @@
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dumbwaiter.cli.options import Command, current_settings, json_option, settings_options
 from dumbwaiter.cli.output import print_json, print_table
-from dumbwaiter.config import parse_duration
+from dumbwaiter.cli.plan_numbers import count_option, list_option, number_option, share, time_option, together
 from dumbwaiter.errors import ConfigError, MissingExtraError
+from dumbwaiter.plan.bounds import LONGEST_SERVICE, MOST_WORKERS, SHORTEST_SERVICE
 
 if TYPE_CHECKING:
     from dumbwaiter.blobs.profiles import ServiceProfile
     from dumbwaiter.config import Settings
     from dumbwaiter.plan.planning import Plan
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _time(ctx: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
-    if value is None:
-        return None
-    try:
-        return parse_duration(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error), ctx, parameter) from error
-
-
-def _numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, ...] | None:
-    """``2,5,20``, each as a number or a duration above 0."""
-    if value is None:
-        return None
-    try:
-        numbers = tuple(parse_duration(part) for part in value.split(","))
-    except ValueError:
-        numbers = ()
-    if not numbers or not all(0.0 <= number < math.inf for number in numbers):
-        raise click.BadParameter(f"{value!r} is no list of numbers; write them as 2,5,20", ctx, parameter)
-    return numbers
-
-
-def _share(ctx: click.Context, parameter: click.Parameter, value: str) -> float:
-    try:
-        number = float(value.removesuffix("%")) / (100.0 if value.endswith("%") else 1.0)
-    except ValueError:
-        number = math.nan
-    if not 0.0 <= number <= 1.0:
-        raise click.BadParameter(f"{value!r} is no share; write it as 1% or 0.01", ctx, parameter)
-    return number
-
-
-def _time_option(name: str, text: str, default: str | None = None) -> Callable[[F], F]:
-    return click.option(name, callback=_time, metavar="TIME", default=default, help=text, show_default=bool(default))
-
-
-def _list_option(name: str, text: str) -> Callable[[F], F]:
-    return click.option(name, callback=_numbers, metavar="LIST", help=text)
-
-
-def _together(*options: Callable[[F], F]) -> Callable[[F], F]:
-    def add(command: F) -> F:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
-
-
-_requests = _together(
+_requests = together(
     click.option("--generate", metavar="NAME", help="Make requests up: azure, bursts, diurnal, flash, gamma, jobs, …"),
-    click.option(
-        "--rate",
-        type=click.FloatRange(min=0, min_open=True),
-        default=5.0,
-        show_default=True,
-        metavar="N",
-        help="With --generate: requests a second, on average.",
+    number_option(
+        "--rate", "With --generate: requests a second, on average.", least=1e-6, most=1_000_000.0, default=5.0
     ),
-    _time_option("--duration", "With --generate: for how long.", "4h"),
-    click.option(
-        "--faster",
-        type=click.FloatRange(min=0, min_open=True),
-        default=1.0,
-        metavar="N",
-        help="Replay TRACE so many times as fast.",
-    ),
+    time_option("--duration", "With --generate: for how long.", "4h", least="1s", most="100d"),
+    number_option("--faster", "Replay TRACE so many times as fast.", least=0.001, most=1000.0, default=1.0),
     click.option("--of", "of", metavar="MODEL", help="Of a TRACE with several models this one; all: as if one."),
-    click.option(
-        "--seeds",
-        type=click.IntRange(min=1),
-        default=10,
-        show_default=True,
-        metavar="N",
-        help="Runs of each setting, each with another seed.",
-    ),
+    count_option("--seeds", "Runs of each setting, each with another seed.", least=1, most=1000, default=10),
 )
-_model = _together(
+_model = together(
     click.option("--model", metavar="NAME", help="Take what was measured of this model, and its settings."),
-    click.option(
+    number_option(
         "--service",
-        type=click.FloatRange(min=0, min_open=True),
+        "What an input takes a worker.",
+        least=SHORTEST_SERVICE,
+        most=LONGEST_SERVICE,
         metavar="SECONDS",
-        help="What an input takes a worker.",
     ),
     click.option("--curve", metavar="A+Cb", help="Seconds of a batch of b inputs, such as 0.02+0.004b."),
-    click.option(
-        "--max-batch",
-        type=click.IntRange(min=1),
-        default=32,
-        show_default=True,
-        metavar="N",
-        help="With --curve: the largest batch.",
-    ),
+    count_option("--max-batch", "With --curve: the largest batch.", least=1, most=65_536, default=32),
     click.option(
         "--heavy",
         metavar="S:SHARE[:LATER]",
         help="Inputs that take S seconds: SHARE of all, or LATER in the second half; 3:0.02:0.25.",
     ),
-    click.option(
+    number_option(
         "--varies",
-        type=click.FloatRange(min=0),
+        "How much inputs vary: the coefficient of variation.",
+        least=0.0,
+        most=100.0,
         default=0.0,
         metavar="CV",
-        help="How much inputs vary: the coefficient of variation.",
     ),
     click.option(
         "--error",
-        callback=_share,
+        callback=share,
         default="0",
         metavar="SHARE",
         help="What is expected of inputs is wrong by up to so much: 30%.",
     ),
 )
-_machines = _together(
-    _time_option("--boot", "Until a machine for a worker is there.", "0s"),
-    _time_option("--load", "From there until it can serve: its process and model (measured, with --model; else 10s)."),
-    click.option(
-        "--price",
-        type=click.FloatRange(min=0),
-        default=1.0,
-        show_default=True,
-        metavar="N",
-        help="What a worker costs an hour.",
-    ),
-    click.option(
-        "--spot-kills",
-        type=click.FloatRange(min=0),
-        default=0.0,
-        metavar="N",
-        help="How often an hour a worker is taken away.",
-    ),
-    _list_option("--spot-all-at", "Moments at which all are taken away: 1h,2h."),
-    _time_option("--notice", "How long before it is taken away a worker is told.", "30s"),
+_machines = together(
+    time_option("--boot", "Until a machine for a worker is there.", "0s"),
+    time_option("--load", "From there until it can serve: its process and model (measured, with --model; else 10s)."),
+    number_option("--price", "What a worker costs an hour.", least=0.0, most=1e9, default=1.0),
+    number_option("--spot-kills", "How often an hour a worker is taken away.", least=0.0, most=360.0, default=0.0),
+    list_option("--spot-all-at", "Moments at which all are taken away: 1h,2h.", least="0s", most="100d"),
+    time_option("--notice", "How long before it is taken away a worker is told.", "30s"),
 )
-_scaling = _together(
+_scaling = together(
     click.option(
         "--on",
         "on",
@@ -170,31 +81,33 @@ _scaling = _together(
     click.option(
         "--signal", "signals", metavar="LIST", help="What to follow: work, messages, age; on keda also native."
     ),
-    click.option("--min-replicas", type=click.IntRange(min=0), metavar="N", help="Workers at least [0]."),
-    click.option("--max-replicas", type=click.IntRange(min=1), metavar="N", help="Workers at most [20]."),
-    _list_option("--drain-target", "Values of drain_target to try."),
-    _list_option("--spare", "Values of spare to try."),
-    _list_option("--messages-each", "Values of messages_each to try."),
-    _list_option("--age-target", "Values of age_target to try."),
-    _time_option("--scale-in-after", "Too many for so long: fewer."),
-    _time_option("--idle-after", "Nothing to do for so long: none."),
-    _list_option("--polling-interval", "On keda: values of pollingInterval to try."),
-    _list_option("--stabilization", "On keda: values of the HPA's stabilizationWindowSeconds to try."),
-    _time_option("--cooldown", "On keda: cooldownPeriod.", "300s"),
+    count_option("--min-replicas", "Workers at least [0].", least=0, most=MOST_WORKERS),
+    count_option("--max-replicas", "Workers at most [20].", least=1, most=MOST_WORKERS),
+    list_option("--drain-target", "Values of drain_target to try.", least="1ms", most="1d"),
+    list_option("--spare", "Values of spare to try.", least="0", most="1000"),
+    list_option("--messages-each", "Values of messages_each to try.", least="0.001", most="1000000"),
+    list_option("--age-target", "Values of age_target to try.", least="1ms", most="1d"),
+    time_option("--scale-in-after", "Too many for so long: fewer."),
+    time_option("--idle-after", "Nothing to do for so long: none."),
+    list_option("--polling-interval", "On keda: values of pollingInterval to try.", least="1s", most="1d"),
+    list_option(
+        "--stabilization", "On keda: values of the HPA's stabilizationWindowSeconds to try.", least="0s", most="1h"
+    ),
+    time_option("--cooldown", "On keda: cooldownPeriod.", "300s"),
     click.option("--push", is_flag=True, help="On keda: our external scaler pushes the first message."),
     click.option("--no-limits", is_flag=True, help="On keda: the HPA adds as many pods at once as it likes."),
 )
-_report = _together(
-    _time_option("--late", "An answer is late after so long.", "30s"),
+_report = together(
+    time_option("--late", "An answer is late after so long.", "30s"),
     click.option(
         "--goal",
-        callback=_share,
+        callback=share,
         default="1%",
         show_default=True,
         metavar="SHARE",
         help="The share of answers that may be late.",
     ),
-    _time_option("--warm-up", "Do not count what happens before.", "0s"),
+    time_option("--warm-up", "Do not count what happens before.", "0s", most="100d"),
     click.option(
         "--output",
         type=click.Path(path_type=Path, dir_okay=False),

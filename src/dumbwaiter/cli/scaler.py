@@ -11,7 +11,7 @@ from dumbwaiter.brokers import open_broker
 from dumbwaiter.cli.beating import beating
 from dumbwaiter.cli.event_loop import run_for_long
 from dumbwaiter.cli.options import Command, current_settings, setting, settings_options
-from dumbwaiter.cli.ports import url_of, usable_port
+from dumbwaiter.cli.ports import usable_port
 from dumbwaiter.cli.runtimes import checked_store
 from dumbwaiter.cli.stopping import deaf_afterwards
 from dumbwaiter.errors import ConfigError
@@ -70,5 +70,6 @@ async def _scaler(settings: Settings) -> int:
 
 
 def _say(doors: Doors) -> None:
-    grpc = url_of(doors.host, doors.grpc_port).removeprefix("http://")
-    click.echo(f"listening on {grpc} (gRPC) and {url_of(doors.host, doors.http_port, tls=doors.tls)}")
+    host = f"[{doors.host}]" if ":" in doors.host else doors.host
+    scheme = "https" if doors.tls else "http"
+    click.echo(f"listening on {host}:{doors.grpc_port} (gRPC) and {scheme}://{host}:{doors.http_port}")

@@ -38,7 +38,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     predictions and the secrets of webhooks (None: one that all gateways of a blob store share). *public_url* is put
     before the paths of the links in answers. *certfile* and *keyfile* (PEM) switch TLS on. *cors_origins*: the web
     pages that may call (``*``: all). *docs*: whether to serve the pages for people. *results_kept_for*: how long a
-    kept result can be fetched (0: for ever).
+    kept result can be fetched (0: for ever). *log_requests*: a line of the log for each request, with its model and
+    size.
     """
 
     host: str = "127.0.0.1"
@@ -63,6 +64,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     keyfile: str | None = None
     cors_origins: list[str] = []
     docs: bool = True
+    log_requests: bool = False
     results_kept_for: Seconds = 7 * 86400.0
 
     @property

@@ -9,10 +9,12 @@ from typing import Any
 import msgspec
 
 from dumbwaiter.config import ModelSettings, Settings
+from dumbwaiter.deploy.hiding import check_urls
 from dumbwaiter.errors import ConfigError
+from dumbwaiter.message import MAX_QUEUE_NAME, is_queue_name
 from dumbwaiter.urls import shown
 
-_TABLES = ("gateway", "worker", "courier", "outbound")
+_TABLES = ("gateway", "worker", "courier", "outbound", "scaler")
 _ELSEWHERE = frozenset({"broker", "blobs", "home", "models", "kubernetes", "scaling", *_TABLES})
 """What is not taken over as it is; of scaling each model has its own already."""
 _FILES = frozenset({"sqlite", "file"})
@@ -41,6 +43,7 @@ def settings_tree(settings: Settings, place: Place) -> dict[str, Any]:
     Raises ConfigError for what cannot be there.
     """
     tree: dict[str, Any] = {}
+    check_urls(settings)
     if shown(settings.broker) == settings.broker:
         tree["broker"] = _kept(settings.broker, f"{place.data}/queue.db")
     tree["blobs"] = _kept(settings.blobs, f"{place.data}/blobs")
@@ -60,10 +63,17 @@ def settings_tree(settings: Settings, place: Place) -> dict[str, Any]:
 
 
 def models_of(settings: Settings) -> list[str]:
-    """The names of those to deploy. Raises ConfigError where there are none, or one that has no class."""
+    """The names of those to deploy. Raises ConfigError where there are none, or one that has no class or a name that no
+    queue may have.
+    """
     if not settings.models:
         raise ConfigError("no model to deploy; write [models.NAME] with its target into dumbwaiter.toml")
     for name, model in settings.models.items():
+        if not is_queue_name(name):
+            raise ConfigError(
+                f"models.{name!r} cannot be called so: write letters, digits and . _ -, a letter or digit first, at most"
+                f" {MAX_QUEUE_NAME}"
+            )
         if model.target is None:
             raise ConfigError(f'models.{name} has no target; write target = "MODULE:CLASS"')
     return list(settings.models)

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from dumbwaiter.autoscale.following import GLANCE_EVERY
 from dumbwaiter.plan.knowledge import Knowledge
 from dumbwaiter.plan.pool import Pool
-from dumbwaiter.policies.scaling import Decision, History, Look, Rules, decide
+from dumbwaiter.policies.keda import is_active, keda_times
+from dumbwaiter.policies.scaling import History, Rules, decide
 
 PUSHED_AFTER = 0.1
 """Seconds after which KEDA has heard from our external scaler of a first message."""
@@ -49,9 +50,11 @@ class LocalSettings:
 
 @dataclass(frozen=True, slots=True)
 class KedaSettings:
-    """Seconds, as in a ScaledObject and its HPA. *tolerance*: the HPA leaves changes of so small a part alone.
-    *up_percent* and *up_pods*: it adds the larger of these in one sync; None: as many as it likes. *push*: our external
-    scaler tells KEDA of the first message at once, else it is seen at the next poll.
+    """Seconds, as in a ScaledObject and its HPA; by itself as KEDA and Kubernetes have them where nobody says.
+
+    *tolerance*: the HPA leaves changes of so small a part alone. *up_percent* and *up_pods*: it adds the larger of
+    these in one sync; None: as many as it likes. *push*: our external scaler tells KEDA of the first message at once,
+    and what each look asks for; else KEDA reads our page, by metrics-api: there it is what all the looks ask for.
     """
 
     polling_interval: float = 30.0
@@ -66,12 +69,35 @@ class KedaSettings:
 
 @dataclass(frozen=True, slots=True)
 class Native:
-    """A trigger of KEDA's own: so many messages for each worker; those in flight count too where *counts_in_flight*."""
+    """A trigger of KEDA's own: so many messages for each worker; those in flight count too where *counts_in_flight*.
+    The rest is what the ScaledObject's times are made from, as Rules say it.
+    """
 
     messages_each: float
     counts_in_flight: bool = True
     max_replicas: int = 10
     min_replicas: int = 0
+    scale_in_after: float = 60.0
+    idle_after: float = 60.0
+    cold_start: float = 0.0
+
+
+def as_rendered(rules: Rules | Native, *, polling_interval: float, push: bool) -> KedaSettings:
+    """KEDA as ``dumbwaiter deploy kubernetes`` tells it to be for a model with these *rules*."""
+    told = keda_times(
+        polling_interval=polling_interval,
+        scale_in_after=rules.scale_in_after,
+        idle_after=rules.idle_after,
+        cold_start=rules.cold_start,
+    )
+    return KedaSettings(
+        polling_interval=told.polling_interval,
+        cooldown=told.cooldown,
+        stabilization=told.window,
+        up_percent=None,
+        up_pods=None,
+        push=push,
+    )
 
 
 class Actuator(ABC):
@@ -135,7 +161,7 @@ class Keda(Actuator):
     ) -> None:
         super().__init__(pool, machines)
         self._settings = settings
-        self._value = _meter(knowledge, rules, pool)
+        self._read = _meter(knowledge, rules, pool, push=settings.push)
         self._least, self._most = rules.min_replicas, rules.max_replicas
         self._replicas = rules.min_replicas
         self._recommended: list[tuple[float, int]] = []
@@ -160,7 +186,8 @@ class Keda(Actuator):
 
     def _poll(self, now: float) -> None:
         """From zero on when there is anything; to zero, from however many, when there was nothing for the cooldown."""
-        if self._value() > 0.0:
+        _, active = self._read()
+        if active:
             self._active_at = now
             if self._replicas == 0:
                 self._replicas = max(1, self._least)
@@ -169,8 +196,9 @@ class Keda(Actuator):
             self._replicas = 0
 
     def _sync(self, now: float) -> None:
+        value, _ = self._read()
         self._recommended, self._replicas = synced(
-            self._recommended, self._replicas, self._value(), now, self._settings, self._least, self._most
+            self._recommended, self._replicas, value, now, self._settings, self._least, self._most
         )
 
 
@@ -203,22 +231,28 @@ def _up_to(replicas: int, settings: KedaSettings) -> int:
     return max(by_percent, replicas + (settings.up_pods or 0))
 
 
-def _meter(knowledge: Knowledge, rules: Rules | Native, pool: Pool) -> Callable[[], float]:
-    """What KEDA reads, in workers: our policy's answer to one look, or a count of messages over its target."""
+def _meter(
+    knowledge: Knowledge, rules: Rules | Native, pool: Pool, *, push: bool
+) -> Callable[[], tuple[float, bool]]:
+    """What KEDA reads, in workers, and whether it is a sign of work: our policy's answer to one look, or a count of
+    messages over its target.
+    """
     if isinstance(rules, Native):
         native = rules
 
-        def count() -> float:
-            return (pool.waiting + (pool.in_flight if native.counts_in_flight else 0)) / native.messages_each
+        def count() -> tuple[float, bool]:
+            messages = pool.waiting + (pool.in_flight if native.counts_in_flight else 0)
+            return messages / native.messages_each, messages > 0
 
         return count
     history, followed = History(), rules
 
-    def ask() -> float:
+    def ask() -> tuple[float, bool]:
         nonlocal history
-        look: Look = knowledge.look()
-        decision: Decision
+        look = knowledge.look()
         history, decision = decide(history, look, followed, pool.now)
-        return float(decision.raw)
+        if push:
+            return float(decision.raw), is_active(look, followed)
+        return float(decision.desired), decision.desired > 0
 
     return ask

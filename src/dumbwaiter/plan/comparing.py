@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
+from dumbwaiter.plan.bounds import MOST_AT_ONCE
 from dumbwaiter.plan.generators import generated
 from dumbwaiter.plan.services import Inputs
 from dumbwaiter.plan.simulation import Outcome, Setting, World, simulate
@@ -103,8 +104,7 @@ def compare(
     work = [(seed, setting) for seed in seeds for setting in settings]
     run = partial(_figures, source=source, world=world, late_after=late_after)
     if processes is None:
-        requests = len(source.trace(seeds[0])) * len(work)
-        processes = 1 if requests < _WORTH_PROCESSES else os.cpu_count() or 1
+        processes = processes_for(len(source.trace(seeds[0])), len(work), cores=os.cpu_count() or 1)
     with ExitStack() as stack:
         figures: Iterator[Figures]
         if processes == 1:
@@ -114,6 +114,13 @@ def compare(
             figures = workers.map(run, work, chunksize=max(1, min(len(settings), len(work) // (2 * processes))))
         got = list(figures)
     return [_result(one, got[place :: len(settings)], price) for place, one in enumerate(settings)]
+
+
+def processes_for(requests: int, runs: int, *, cores: int) -> int:
+    """How many processes are worth their start for so many *runs* of *requests* each, and do not fill the memory."""
+    if requests * runs < _WORTH_PROCESSES:
+        return 1
+    return max(1, min(cores, runs, MOST_AT_ONCE // max(1, requests)))
 
 
 def pareto(results: Sequence[Result]) -> list[Result]:

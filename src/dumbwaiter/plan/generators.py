@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from dumbwaiter.plan.bounds import MOST_AT_ONCE, check_requests
 from dumbwaiter.plan.services import Inputs
 from dumbwaiter.plan.traces import Floats, Trace
 
@@ -117,6 +118,7 @@ def generated(name: str, inputs: Inputs, *, rate: float, duration: float, seed: 
     """The trace *name* of *seed*: arrivals and inputs are drawn apart, so that one can change without the other."""
     of_arrivals, of_inputs = (np.random.default_rng([seed, part]) for part in (0, 1))
     arrivals = GENERATORS[name](of_arrivals, rate, duration)
+    check_requests(f"--generate {name}, seed {seed}", len(arrivals), MOST_AT_ONCE)  # bursts are not the average
     each, nbytes = inputs.drawn(of_inputs, arrivals, duration)
     return Trace(name, arrivals, each, nbytes, duration)
 

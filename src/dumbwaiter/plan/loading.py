@@ -20,11 +20,17 @@ import msgspec
 import numpy as np
 
 from dumbwaiter.errors import ConfigError
-from dumbwaiter.plan.services import Inputs
+from dumbwaiter.plan.bounds import LONGEST_SERVICE, check_duration, check_requests
+from dumbwaiter.plan.services import GREATEST, Inputs
 from dumbwaiter.plan.traces import Trace, in_order
 from dumbwaiter.spelling import did_you_mean
 
+_FARTHEST = 1e12
+"""Seconds from 1970, either way. Beyond it, floating point cannot tell milliseconds apart."""
+_MOST = {"service": LONGEST_SERVICE, "duration": LONGEST_SERVICE, "size": GREATEST, "nbytes": GREATEST}
 _ARRIVAL = ("arrival", "time", "end_timestamp")
+
+_LONGEST_SAID = 60
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -54,7 +60,8 @@ def load(path: Path, inputs: Inputs, *, as_one: bool = False) -> dict[str, Trace
 
 def _read(path: Path, as_model: str | None) -> dict[str, _Columns]:
     found: dict[str, _Columns] = {}
-    for number, row in _rows(path):
+    for count, (number, row) in enumerate(_rows(path), 1):
+        check_requests(str(path), count)
         where = f"{path}:{number}"
         arrival, service = _moment(row, where), _number(row, ("service", "duration"), where)
         if "end_timestamp" in row:
@@ -113,12 +120,12 @@ def _moment(row: Mapping[str, Any], where: str) -> float:
         except ValueError:
             try:
                 moment = dt.datetime.fromisoformat(str(value)).timestamp()
-            except ValueError:
-                text = f"{where}: {name} {str(value)!r} is neither seconds nor a date and time such as"
+            except (ValueError, OverflowError):
+                text = f"{where}: {name} {_said(value)} is neither seconds nor a date and time such as"
                 raise ConfigError(f"{text} 2026-01-31T12:00:00Z") from None
-        if math.isfinite(moment):
+        if abs(moment) <= _FARTHEST:
             return moment
-        raise ConfigError(f"{where}: {name} {value!r} is no moment")
+        raise ConfigError(f"{where}: {name} {_said(value)} is no moment; it is at most {_FARTHEST:g} s from 0")
     raise ConfigError(f"{where} does not say when the request came; its column arrival is empty")
 
 
@@ -131,15 +138,21 @@ def _number(row: Mapping[str, Any], names: tuple[str, ...], where: str) -> float
             number = float(str(value))
         except ValueError:
             number = math.nan
-        if not (number >= 0.0 and math.isfinite(number)):
-            raise ConfigError(f"{where}: {name} {str(value)!r} is no number of at least 0")
+        if not 0.0 <= number <= _MOST[name]:
+            raise ConfigError(f"{where}: {name} {_said(value)} is no number from 0 to {_MOST[name]:.15g}")
         return number
     return math.nan
+
+
+def _said(value: Any) -> str:
+    text = repr(str(value))
+    return text if len(text) <= _LONGEST_SAID else f"{text[:_LONGEST_SAID]}…"
 
 
 def _trace(model: str, columns: _Columns, inputs: Inputs) -> Trace:
     arrivals, services, sizes = (np.array(one) for one in (columns.arrivals, columns.services, columns.sizes))
     start = arrivals.min()
+    check_duration(f"the trace of {model}", float(np.ptp(arrivals)))
     drawn, drawn_nbytes = inputs.drawn(np.random.default_rng([0, 1]), arrivals - start, float(np.ptp(arrivals)))
     has_size, has_service = np.isfinite(sizes), np.isfinite(services)
     nbytes = np.where(has_size, np.nan_to_num(sizes), drawn_nbytes).astype(np.int64)

@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from dumbwaiter.blobs.profiles import ServiceProfile
-from dumbwaiter.config import Settings
+from dumbwaiter.config import ScalingSettings, Settings
 from dumbwaiter.demand import rules_of
 from dumbwaiter.errors import ConfigError
-from dumbwaiter.plan.actuation import KedaSettings, LocalSettings, Machines
+from dumbwaiter.plan.actuation import KedaSettings, LocalSettings, Machines, Native, as_rendered
+from dumbwaiter.plan.bounds import MOST_WORKERS, check_duration, check_requests, check_steps
 from dumbwaiter.plan.comparing import Generated, Recorded, Result, Source, compare
 from dumbwaiter.plan.generators import GENERATORS
 from dumbwaiter.plan.loading import load
 from dumbwaiter.plan.services import Curve, Heavy, Inputs, parse_curve, parse_heavy
 from dumbwaiter.plan.simulation import Kills, Setting, World
 from dumbwaiter.plan.traces import Trace, faster
-from dumbwaiter.plan.trying import SIGNALS, Grid
+from dumbwaiter.plan.trying import SIGNALS, Grid, native_of
 from dumbwaiter.plan.trying import settings as settings_of
+from dumbwaiter.policies.keda import cold_start_of
 from dumbwaiter.policies.scaling import Rules
 from dumbwaiter.spelling import did_you_mean
 
@@ -28,6 +30,7 @@ LOAD = 10.0
 MOST = 20
 """The most workers, where nobody says."""
 ALL = "all"
+AS_SET = "as it is set"
 
 Given = Mapping[str, Any]
 Profiles = Callable[[Settings, str], ServiceProfile]
@@ -69,15 +72,20 @@ def planned(given: Given, settings: Settings, profile_of: Profiles) -> Plan:
     source = _source(given, inputs)
     world = _world(given, inputs, profile)
     base = _base(given, settings, profile, world)
-    place = _place(given, settings)
-    tried = settings_of(_grid(given), base, place)
-    if given["model"] and settings.models.get(given["model"]) is not None and _is_on(settings, given["model"]):
-        tried.insert(0, Setting("as it is set", base, place))
+    tried = settings_of(_grid(given), base, _place(given, settings, base))
+    if given["model"] in settings.models and _scaling(settings, given["model"]).is_on:
+        tried.insert(0, _as_set(given, settings, world.machines))
     if not tried:
-        raise ConfigError("--signal native is a trigger of KEDA's; say --on keda too")
+        raise ConfigError(
+            "--signal native is a trigger of KEDA's; say --on keda too"
+            if given["on"] == "local"
+            else "--signal native takes whole numbers of messages for each worker; write --messages-each 1,2"
+        )
     is_random = isinstance(source, Generated) or world.error > 0.0 or world.kills.hourly > 0.0
     seeds = range(1, (given["seeds"] if is_random else 1) + 1)
     sample = source.trace(1)
+    check_duration("what comes", sample.duration)
+    check_steps(len(tried) * len(seeds), len(sample), max(_looks(one, sample.duration) for one in tried))
     if given["warm_up"] >= sample.duration:
         raise ConfigError(f"--warm-up {given['warm_up']:g} s leaves nothing of {sample.duration:g} s to count")
     hours = sample.duration / 3600
@@ -94,6 +102,13 @@ def planned(given: Given, settings: Settings, profile_of: Profiles) -> Plan:
         "cold_start": world.machines.cold_start,
     }
     return Plan(source, tried, world, seeds, given["late"], given["price"], title, facts)
+
+
+def _looks(setting: Setting, seconds: float) -> float:
+    place = setting.place
+    if isinstance(place, LocalSettings):
+        return seconds / place.look_every
+    return seconds / place.polling_interval + seconds / place.sync_every
 
 
 def _offered(trace: Trace, curve: Curve) -> float:
@@ -113,8 +128,9 @@ def _check_requests(given: Given) -> None:
         raise ConfigError("both a TRACE and --generate say what requests come; leave one out")
     if name is not None and name not in GENERATORS:
         raise ConfigError(f"--generate {name} is not known{did_you_mean(name, GENERATORS)}; choose one of: {known}")
-    if not given["duration"] > 0.0:
-        raise ConfigError("--duration must be above 0")
+    if name is not None:
+        asked = f"--rate {given['rate']:g} for a --duration of {given['duration']:g} s"
+        check_requests(asked, given["rate"] * given["duration"])
 
 
 def _source(given: Given, inputs: Inputs) -> Source:
@@ -193,7 +209,7 @@ def _world(given: Given, inputs: Inputs, profile: ServiceProfile | None) -> Worl
 
 
 def _base(given: Given, settings: Settings, profile: ServiceProfile | None, world: World) -> Rules:
-    scaling = settings.scaling if given["model"] is None else _scaling(settings, given["model"])
+    scaling = _scaling(settings, given["model"])
     rules = rules_of(scaling, profile)
     values = {
         name: given[name]
@@ -205,23 +221,42 @@ def _base(given: Given, settings: Settings, profile: ServiceProfile | None, worl
     rules = replace(rules, cold_start=world.machines.cold_start, **values)
     if rules.min_replicas > rules.max_replicas:
         raise ConfigError(f"--min-replicas {rules.min_replicas} is more than --max-replicas {rules.max_replicas}")
+    if rules.max_replicas > MOST_WORKERS:
+        text = f"max_replicas = {rules.max_replicas:,} is more than can be simulated"
+        raise ConfigError(f"{text}; give a --max-replicas of at most {MOST_WORKERS:,}")
     return rules
 
 
-def _scaling(settings: Settings, model: str) -> Any:
-    known = settings.models.get(model)
+def _scaling(settings: Settings, model: str | None) -> ScalingSettings:
+    known = None if model is None else settings.models.get(model)
     return settings.scaling if known is None else known.scaling
 
 
-def _is_on(settings: Settings, model: str) -> bool:
-    return bool(_scaling(settings, model).is_on)
-
-
-def _place(given: Given, settings: Settings) -> LocalSettings | KedaSettings:
+def _place(given: Given, settings: Settings, rules: Rules) -> LocalSettings | KedaSettings:
+    """Where the grid is tried: as it would be deployed, but for what was said otherwise."""
     if given["on"] == "local":
-        return LocalSettings(look_every=settings.scaling.look_every)
-    limits: dict[str, Any] = {"up_percent": None, "up_pods": None} if given["no_limits"] else {}
-    return KedaSettings(cooldown=given["cooldown"], push=given["push"], **limits)
+        return LocalSettings(look_every=_scaling(settings, given["model"]).look_every)
+    table = settings.kubernetes
+    push = table.trigger != "metrics-api" if given["push"] is None else given["push"]
+    place = as_rendered(rules, polling_interval=table.polling_interval, push=push)
+    if given["cooldown"] is not None:
+        place = replace(place, cooldown=given["cooldown"])
+    usual = KedaSettings()
+    return replace(place, up_percent=usual.up_percent, up_pods=usual.up_pods) if given["limits"] else place
+
+
+def _as_set(given: Given, settings: Settings, machines: Machines) -> Setting:
+    """What runs by the settings as they are, whatever else is tried. Workers measure how long they load."""
+    scaling, table = _scaling(settings, given["model"]), settings.kubernetes
+    is_local = given["on"] == "local"
+    cold_start = cold_start_of(scaling.cold_start, boot=0.0 if is_local else table.boot, measured=machines.load)
+    rules: Rules | Native = replace(rules_of(scaling, None), cold_start=cold_start)
+    if is_local:
+        return Setting(AS_SET, rules, LocalSettings(look_every=scaling.look_every))
+    if table.trigger == "native":
+        rules = native_of(scaling.messages_each, rules)
+    push = table.trigger == "external-push"
+    return Setting(AS_SET, rules, as_rendered(rules, polling_interval=table.polling_interval, push=push))
 
 
 def _grid(given: Given) -> Grid:
@@ -240,7 +275,4 @@ def _grid(given: Given) -> Grid:
         values["signals"] = signals
     elif given["on"] == "keda":
         values["signals"] = SIGNALS
-    for name in ("drain_target", "messages_each", "age_target", "polling_interval"):
-        if name in values and not all(value > 0.0 for value in values[name]):
-            raise ConfigError(f"--{name.replace('_', '-')} must be above 0")
     return Grid(**values)

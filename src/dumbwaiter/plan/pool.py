@@ -136,7 +136,9 @@ class Pool:
         have not begun goes back to the queue at once, and so does what takes longer than *grace*. They are paid for
         until *leave* seconds after that.
         """
-        for place in sorted(self._alive(), key=self._in_hand)[:count]:
+        places = sorted(self._alive(), key=self._in_hand)[:count]
+        self._leave(places)
+        for place in places:
             self._end(place, grace=grace, back_after=0.0)
             self.workers[place].end += leave
 
@@ -144,6 +146,7 @@ class Pool:
         """Take these workers away. After a *notice* of some seconds they end as those that are sent away; without
         one what they held is seen by nobody until its locks run out after *lock* seconds.
         """
+        self._leave(places)
         for place in places:
             self._end(place, grace=notice, back_after=0.0 if notice > 0.0 else lock)
 
@@ -293,11 +296,14 @@ class Pool:
         running = max((self._finish[one] for one in self._running[place]), default=0.0)
         return True, max(0.0, running - self.now) + ahead, place
 
+    def _leave(self, places: list[int]) -> None:
+        leaving = set(places)
+        self._idle = deque(one for one in self._idle if one not in leaving)
+        self._busy = [one for one in self._busy if one[1] not in leaving]
+        heapify(self._busy)
+
     def _end(self, place: int, *, grace: float, back_after: float) -> None:
         worker, now = self.workers[place], self.now
-        self._idle = deque(one for one in self._idle if one != place)
-        self._busy = [one for one in self._busy if one[1] != place]
-        heapify(self._busy)
         back = list(self._hands[place])
         running = [one for one in self._running[place] if self._finish[one] > now]
         end = max((self._finish[one] for one in running), default=now)

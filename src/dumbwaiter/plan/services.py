@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from dumbwaiter.plan.bounds import LONGEST_SERVICE, SHORTEST_SERVICE
 from dumbwaiter.plan.traces import USUAL_NBYTES, Floats, Sizes
 from dumbwaiter.policies.batching import LatencyCurve, most_in_hand, target_size
 from dumbwaiter.policies.service_times import ServiceTimes, expected_of
 
 _NUMBER = r"(\d+(?:\.\d*)?(?:[eE]-?\d+)?|\.\d+)"
 _CURVE = re.compile(rf"\s*{_NUMBER}\s*\+\s*{_NUMBER}\s*\*?\s*b\s*")
-_GREATEST = 2**40
+GREATEST = 2**40
 """Bytes. No body is larger."""
 
 
@@ -50,6 +51,8 @@ class Curve:
         """How many messages a worker asks for at a time that has learnt what inputs add to their batches: *each*."""
         target = self.target
         seconds_each = self.fixed / target + (self.each if each is None else each)
+        if seconds_each < SHORTEST_SERVICE:
+            seconds_each = 0.0
         return most_in_hand(target, seconds_each, max_batch=self.max_batch, decode_threads=self.decode_threads)
 
 
@@ -82,7 +85,7 @@ class Inputs:
         if self.varies > 0.0:
             spread = math.sqrt(math.log1p(self.varies**2))
             each *= rng.lognormal(-(spread**2) / 2, spread, count)
-        return each, nbytes
+        return np.minimum(each, LONGEST_SERVICE), nbytes
 
     def of_sizes(self, nbytes: Sizes) -> Floats:
         """What inputs of these sizes add to their batches: as measured, else all the same."""
@@ -98,7 +101,13 @@ def parse_curve(text: str, max_batch: int) -> Curve:
     found = _CURVE.fullmatch(text)
     if found is None:
         raise ValueError(f"{text!r} is no curve; write the seconds of a batch of b inputs as 0.02+0.004b")
-    return Curve(fixed=float(found[1]), each=float(found[2]), max_batch=max_batch)
+    fixed, each = float(found[1]), float(found[2])
+    if not SHORTEST_SERVICE <= fixed + each * max_batch <= LONGEST_SERVICE or 0.0 < each < SHORTEST_SERVICE:
+        raise ValueError(
+            f"{text!r} is no time that a batch takes; the largest may take from {SHORTEST_SERVICE:g} to"
+            f" {LONGEST_SERVICE:g} s, and each input of it nothing or {SHORTEST_SERVICE:g} s and more"
+        )
+    return Curve(fixed=fixed, each=each, max_batch=max_batch)
 
 
 def parse_heavy(text: str) -> Heavy:
@@ -110,11 +119,13 @@ def parse_heavy(text: str) -> Heavy:
         numbers = []
     if not 2 <= len(numbers) <= 3 or not numbers[0] > 0 or not all(0 <= share <= 1 for share in numbers[1:]):
         raise ValueError(f"{text!r} says no heavy inputs; write SECONDS:SHARE or SECONDS:SHARE:LATER, such as 3:0.02")
+    if not SHORTEST_SERVICE <= numbers[0] <= LONGEST_SERVICE:
+        raise ValueError(f"{text!r}: heavy inputs may take from {SHORTEST_SERVICE:g} to {LONGEST_SERVICE:g} s")
     return Heavy(numbers[0], numbers[1], numbers[2] if len(numbers) == 3 else None)
 
 
 def _proportional(seconds: float, usual: float) -> int:
-    return min(_GREATEST, round(USUAL_NBYTES * max(1.0, seconds / usual))) if usual > 0.0 else USUAL_NBYTES
+    return min(GREATEST, round(USUAL_NBYTES * max(1.0, seconds / usual))) if usual > 0.0 else USUAL_NBYTES
 
 
 def _as_measured(rng: np.random.Generator, measured: ServiceTimes, count: int) -> tuple[Floats, Sizes]:
@@ -123,4 +134,4 @@ def _as_measured(rng: np.random.Generator, measured: ServiceTimes, count: int) -
     drawn = rng.choice(len(keys), size=count, p=weights / weights.sum())
     seconds = np.array([measured.buckets[key].seconds for key in keys])
     sizes = np.array([2**key for key in keys], dtype=np.int64)
-    return seconds[drawn], sizes[drawn]
+    return np.minimum(seconds[drawn], LONGEST_SERVICE), sizes[drawn]

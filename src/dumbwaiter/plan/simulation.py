@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dumbwaiter.plan.actuation import Actuator, Keda, KedaSettings, Local, LocalSettings, Machines, Native
+from dumbwaiter.plan.bounds import check_ordered
 from dumbwaiter.plan.knowledge import Knowledge, known_before
 from dumbwaiter.plan.pool import Pool, costs
 from dumbwaiter.plan.services import Curve
@@ -18,7 +19,8 @@ from dumbwaiter.policies.service_times import ServiceTimes
 
 LOCK = 60.0
 """Seconds until the lock of a worker that vanished runs out."""
-_PATIENCE = 10 * 86_400.0
+_PATIENCE = 86_400.0
+"""Seconds, or the trace once more if that is longer, after which what is not answered yet never is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +86,17 @@ def simulate(trace: Trace, setting: Setting, world: World, *, seed: int) -> Outc
     actuator = _actuator(pool, knowledge, setting, world.machines)
     reaper = _Reaper(pool, world.kills, rng)
     counts: list[tuple[float, int]] = []
+    patience = _patience(trace, world)
     while not (pool.is_done and pool.now >= trace.duration):
         at = min(actuator.next_at, reaper.next_at)
-        if not math.isfinite(at) or at > trace.duration + _PATIENCE:
+        if not math.isfinite(at) or at > trace.duration + patience:
             break
         pool.advance(at)
         if reaper.next_at <= at:
             reaper.act()
         if actuator.next_at <= at:
             actuator.act()
+            check_ordered(setting.name, len(pool.workers))
         if not counts or counts[-1][1] != pool.current:
             counts.append((at, pool.current))
     last = float(np.nanmax(pool.finish, initial=0.0))
@@ -109,6 +113,11 @@ def serve(trace: Trace, curve: Curve, workers: int, *, pulls_ahead: bool = False
     pool.order(workers, 0.0)
     pool.advance(math.inf)
     return pool.finish - trace.arrivals
+
+
+def _patience(trace: Trace, world: World) -> float:
+    longest = world.curve.fixed + float(trace.each.max(initial=0.0)) * world.curve.target
+    return max(_PATIENCE, trace.duration) + world.machines.cold_start + longest
 
 
 def _actuator(pool: Pool, knowledge: Knowledge, setting: Setting, machines: Machines) -> Actuator:

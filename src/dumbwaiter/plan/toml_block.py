@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import math
+import re
+from decimal import Decimal
+
 from dumbwaiter.plan.actuation import KedaSettings, Native
 from dumbwaiter.plan.simulation import Setting
 
 _OF_SIGNAL = {"work": ("drain_target", "spare", "age_target"), "messages": ("messages_each",), "age": ("age_target",)}
 _SECONDS = {"drain_target", "age_target", "scale_in_after", "idle_after", "cold_start", "look_every"}
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def toml_of(setting: Setting, *, model: str | None = None) -> str:
     """A ``[scaling]`` table, or that of *model*, and what belongs to Kubernetes as comments."""
     rules, place = setting.rules, setting.place
-    lines = ["[scaling]" if model is None else f"[models.{model}.scaling]"]
+    lines = ["[scaling]" if model is None else f"[models.{_key(model)}.scaling]"]
     if isinstance(rules, Native):
         lines.append('signal = "messages"')
         values: dict[str, float] = {"messages_each": rules.messages_each}
@@ -35,13 +41,27 @@ def toml_of(setting: Setting, *, model: str | None = None) -> str:
 
 def _comments(place: KedaSettings) -> list[str]:
     limit = "none" if place.up_percent is None and place.up_pods is None else "as Kubernetes has it"
+    window = _number(place.stabilization)
     return [
         "# of the ScaledObject:",
-        f"#   pollingInterval: {place.polling_interval:g}",
-        f"#   cooldownPeriod: {place.cooldown:g}",
-        f"#   behavior.scaleDown.stabilizationWindowSeconds: {place.stabilization:g}; limits of scaleUp: {limit}",
+        f"#   pollingInterval: {_number(place.polling_interval)}",
+        f"#   cooldownPeriod: {_number(place.cooldown)}",
+        f"#   behavior.scaleDown.stabilizationWindowSeconds: {window}; limits of scaleUp: {limit}",
     ]
 
 
+def _key(name: str) -> str:
+    """*name* as one key of TOML, whose quoted texts are those of JSON but for the character that deletes."""
+    return name if _BARE.fullmatch(name) else json.dumps(name, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
 def _shown(name: str, value: float) -> str:
-    return f'"{value:g}s"' if name in _SECONDS else f"{value:g}"
+    return f'"{_number(value)}s"' if name in _SECONDS and math.isfinite(value) else _number(value)
+
+
+def _number(value: float) -> str:
+    """All digits of *value* and no exponent, which durations and whole numbers cannot have."""
+    if not math.isfinite(value):
+        return str(value)
+    text = f"{Decimal(repr(value)):f}"
+    return text.removesuffix(".0")

@@ -15,8 +15,8 @@ SIGNALS = ("work", "messages", "age", "native")
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Values to try, each as config.ScalingSettings and actuation.KedaSettings name them. *native* is a trigger of
-    KEDA's own, with *messages_each*.
+    """Values to try, each as config.ScalingSettings and actuation.KedaSettings name them; none: as the place has it.
+    *native* is a trigger of KEDA's own, with those *messages_each* that are whole: it takes no others.
     """
 
     signals: Sequence[str] = ("work", "messages", "age")
@@ -24,8 +24,8 @@ class Grid:
     spare: Sequence[float] = (1.0, 2.0, 3.0, 5.0)
     messages_each: Sequence[float] = (0.5, 1.0, 2.0, 5.0)
     age_target: Sequence[float] = (5.0, 10.0)
-    polling_interval: Sequence[float] = (30.0,)
-    stabilization: Sequence[float] = (300.0,)
+    polling_interval: Sequence[float] = ()
+    stabilization: Sequence[float] = ()
 
 
 def settings(grid: Grid, base: Rules, place: LocalSettings | KedaSettings) -> list[Setting]:
@@ -38,14 +38,23 @@ def settings(grid: Grid, base: Rules, place: LocalSettings | KedaSettings) -> li
                 tried += [Setting(f"{name}{suffix}", rules, where) for name, rules in _ours(grid, base, signal)]
             elif isinstance(where, KedaSettings):
                 tried += [
-                    Setting(f"KEDA's queue length, {each:g} each{suffix}", _native(each, base), where)
+                    Setting(f"KEDA's queue length, {each:g} each{suffix}", native_of(each, base), where)
                     for each in grid.messages_each
+                    if float(each).is_integer()
                 ]
     return tried
 
 
-def _native(each: float, base: Rules) -> Native:
-    return Native(each, max_replicas=base.max_replicas, min_replicas=base.min_replicas)
+def native_of(each: float, base: Rules) -> Native:
+    """KEDA's own trigger for *each* messages a worker, with the rest as *base* has it."""
+    return Native(
+        each,
+        max_replicas=base.max_replicas,
+        min_replicas=base.min_replicas,
+        scale_in_after=base.scale_in_after,
+        idle_after=base.idle_after,
+        cold_start=base.cold_start,
+    )
 
 
 def _ours(grid: Grid, base: Rules, signal: str) -> Iterator[tuple[str, Rules]]:
@@ -66,7 +75,9 @@ def _places(grid: Grid, place: LocalSettings | KedaSettings) -> list[LocalSettin
         return [place]
     return [
         replace(place, polling_interval=polling, stabilization=window)
-        for polling, window in product(grid.polling_interval, grid.stabilization)
+        for polling, window in product(
+            grid.polling_interval or (place.polling_interval,), grid.stabilization or (place.stabilization,)
+        )
     ]
 
 

@@ -28,7 +28,12 @@ COLD_STARTS = 3.0
 """Nobody is sent away whom the next burst within so many cold starts would call back."""
 
 
+NOTHING_WAITS = "nothing waits"
+"""The reason of a look that asks for no worker."""
+
 _LEAST_WEIGHT = 1.0 - math.exp(-WATCHED_AT_LEAST / MEMORY)
+_MOST = 1e12
+"""What is beyond it, or no number at all, is a damaged file or a lie: nothing here is to overflow for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,8 @@ class Offered:
         if seconds <= 0.0:
             return self
         kept = math.exp(-seconds / MEMORY)
-        return Offered(self.total * kept + (1.0 - kept) * work / seconds, self.weight * kept + (1.0 - kept))
+        rate = _bounded(_bounded(work) / seconds)
+        return Offered(self.total * kept + (1.0 - kept) * rate, self.weight * kept + (1.0 - kept))
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +171,7 @@ def work_ahead(look: Look) -> float:
     """W: seconds of work that wait or run, where one that runs is half done on average; 0.0 while nobody can tell."""
     if look.seconds_each is None:
         return 0.0
-    return ((look.waiting or 0) + (look.in_flight or 0) / 2) * look.seconds_each
+    return _bounded((_bounded(look.waiting or 0) + _bounded(look.in_flight or 0) / 2) * _bounded(look.seconds_each))
 
 
 def arrivals(*, before: int, after: int, settled: int) -> int:
@@ -179,7 +185,7 @@ def arrivals(*, before: int, after: int, settled: int) -> int:
 def _offered(history: History, look: Look, now: float) -> Offered:
     if history.at is None or look.seconds_each is None:
         return history.offered
-    return history.offered.after(now - history.at, look.arrived * look.seconds_each)
+    return history.offered.after(now - history.at, _bounded(look.arrived) * _bounded(look.seconds_each))
 
 
 def _raw(look: Look, load: float, rules: Rules) -> tuple[int, str, str]:
@@ -187,22 +193,29 @@ def _raw(look: Look, load: float, rules: Rules) -> tuple[int, str, str]:
     terms: dict[str, int] = {}
     alarm = ""
     if rules.signal == "messages":
-        terms["messages"] = math.ceil(((look.waiting or 0) + (look.in_flight or 0)) / rules.messages_each)
+        terms["messages"] = _ceil((_bounded(look.waiting or 0) + _bounded(look.in_flight or 0)) / rules.messages_each)
     elif rules.signal == "age":
         # By those that serve: counted with those on their way, each look would multiply what the one before ordered.
-        terms["age"] = math.ceil(max(1, look.ready) * (look.oldest_age or 0.0) / rules.age_target)
+        terms["age"] = _ceil(max(1, look.ready) * _bounded(look.oldest_age or 0.0) / rules.age_target)
     elif look.seconds_each is not None:
-        terms["backlog"] = math.ceil(work_ahead(look) / _within(rules) + load)
+        terms["backlog"] = _ceil(work_ahead(look) / _within(rules) + load)
         terms["load"] = _staffing(load, rules)
-        if _is_late(look, rules) and max(terms.values()) <= look.current and not look.starting:
-            terms["age"] = look.current + 1
-            alarm = (
-                f"the oldest message has waited {look.oldest_age:.3g} s, although the work that is known of needs no"
-                " more workers: its service time is underestimated, or a worker is stuck"
-            )
+        # Of one that nobody hears of, and that is there all the same, the first one more is the second one.
+        if _is_late(look, rules) and max(terms.values()) <= max(1, look.current) and not look.starting:
+            terms["age"] = max(1, look.current) + 1
+            alarm = f"the oldest message has waited {_bounded(look.oldest_age or 0.0):.3g} s, {_what_seems_wrong(look)}"
     terms["in use"] = 0 if look.is_idle else 1
     why = max(terms, key=lambda name: terms[name])
-    return terms[why], why, alarm
+    return terms[why], why if terms[why] else NOTHING_WAITS, alarm
+
+
+def _what_seems_wrong(look: Look) -> str:
+    if not look.current:
+        return "and no worker is heard of: it cannot be started, cannot load its model, or hangs"
+    return (
+        "although the work that is known of needs no more workers: its service time is underestimated, or a worker is"
+        " stuck"
+    )
 
 
 def _within(rules: Rules) -> float:
@@ -213,7 +226,7 @@ def _within(rules: Rules) -> float:
 
 
 def _staffing(load: float, rules: Rules) -> int:
-    return math.ceil(load + rules.spare * math.sqrt(load))
+    return _ceil(load + rules.spare * math.sqrt(load))
 
 
 def _worth_keeping(look: Look, load: float, rules: Rules) -> int:
@@ -226,7 +239,9 @@ def _worth_keeping(look: Look, load: float, rules: Rules) -> int:
 
 
 def _is_late(look: Look, rules: Rules) -> bool:
-    return look.oldest_age is not None and look.oldest_age > rules.age_target
+    """Those that nobody hears of may be on their way, as on a cluster: they have their cold start."""
+    patience = rules.age_target if look.current else rules.age_target + rules.cold_start
+    return look.oldest_age is not None and look.oldest_age > patience
 
 
 def _unless_too_late(look: Look, load: float, rules: Rules, raw: int, why: str) -> tuple[int, str]:
@@ -234,7 +249,7 @@ def _unless_too_late(look: Look, load: float, rules: Rules, raw: int, why: str) 
     if why != "backlog" or raw <= look.current or not rules.cold_start:
         return raw, why
     left = max(0.0, work_ahead(look) - max(0.0, look.ready - load) * rules.cold_start)
-    needed = max(math.ceil(left / _within(rules) + load), _staffing(load, rules))
+    needed = max(_ceil(left / _within(rules) + load), _staffing(load, rules))
     return (raw, why) if needed >= raw else (max(needed, look.current), "cold start")
 
 
@@ -260,3 +275,16 @@ def _thinned(wanted: tuple[tuple[float, int], ...]) -> tuple[tuple[float, int], 
             kept.pop()
         kept.append((at, count))
     return tuple(kept)
+
+
+# --- numbers that may be anything ---
+
+
+def _bounded(value: float) -> float:
+    """*value* between 0.0 and _MOST; 0.0 where it is no number, which is unknown."""
+    # Not float(value) first: an int may be too large for it.
+    return float(min(value, _MOST)) if value > 0 else 0.0
+
+
+def _ceil(value: float) -> int:
+    return math.ceil(_bounded(value))

@@ -15,6 +15,11 @@ HALF_LIFE = 120.0
 SMOOTHING = 0.1
 """What the newest input counts in its bucket's mean."""
 MOST_BUCKETS = 48
+LONGEST = 7 * 86_400.0
+"""Seconds of work beyond which an input's time is a damaged number, and so unknown."""
+_LARGEST = 64
+"""No body has a larger bucket."""
+_MOST_WEIGHT = 1e12
 
 
 class Bucket(msgspec.Struct, frozen=True, array_like=True):
@@ -100,6 +105,16 @@ def merged(first: ServiceTimes, second: ServiceTimes, now: float) -> ServiceTime
         share = weights[1] / total if total > 0.0 else 0.5
         buckets[key] = Bucket(mine.seconds + share * (other.seconds - mine.seconds), total, max(now, mine.at, other.at))
     return ServiceTimes(buckets=buckets)
+
+
+def sound(times: ServiceTimes, now: float) -> ServiceTimes:
+    """*times* without what no worker can have measured up to *now*, as when a file was damaged: that is unknown."""
+    kept = {
+        key: one if one.at <= now else Bucket(one.seconds, one.weight, now)
+        for key, one in times.buckets.items()
+        if 0 <= key <= _LARGEST and 0.0 <= one.seconds <= LONGEST and 0.0 < one.weight <= _MOST_WEIGHT and 0.0 <= one.at
+    }
+    return times if kept == times.buckets else ServiceTimes(buckets=kept)
 
 
 def _faded(bucket: Bucket, now: float) -> float:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 
 from dumbwaiter.demand import PoolView
 from dumbwaiter.errors import DumbwaiterError
+from dumbwaiter.policies import keda
 from dumbwaiter.scaler.looks import SharedLooks
 from dumbwaiter.tasks import end
 
@@ -32,12 +33,8 @@ _log = logging.getLogger("dumbwaiter.scaler")
 
 
 def is_active(view: PoolView) -> bool:
-    """Whether the pool must not have zero workers: something waits or runs, or the settings say so, or a first worker
-    is to make the queue. Pure.
-
-    Decision.raw is no answer: by the load of the last minutes it stays above 0 long after the last message.
-    """
-    return not view.look.is_idle or view.rules.min_replicas > 0 or not view.has_queue
+    """Whether the pool must not have zero workers."""
+    return keda.is_active(view.look, view.rules, has_queue=view.has_queue)
 
 
 class Activity:

@@ -11,7 +11,9 @@ import msgspec
 from dumbwaiter.blobs.profiles import ServiceProfile
 from dumbwaiter.config import KubernetesSettings, ModelSettings, Settings
 from dumbwaiter.deploy.kubernetes.naming import object_name
+from dumbwaiter.deploy.hiding import Hidden, check_url, check_urls, hidden_environment, without_secrets
 from dumbwaiter.deploy.kubernetes.places import CERTIFICATES, PROJECT
+from dumbwaiter.deploy.moving import models_of
 from dumbwaiter.errors import ConfigError
 from dumbwaiter.urls import shown
 
@@ -58,10 +60,13 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Project(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that rendering needs. *settings* have the cluster's broker and blob store, and paths of the image."""
+    """Everything that rendering needs. *settings* have the cluster's broker and blob store, and paths of the image;
+    what is *hidden* is no part of them.
+    """
 
     settings: Settings
     models: Sequence[Model]
+    hidden: Sequence[Hidden] = ()
 
     @property
     def kubernetes(self) -> KubernetesSettings:
@@ -96,8 +101,11 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
         return math.ceil(workers / self.workers_in_pod(model))
 
 
-def project_of(settings: Settings, measured: Mapping[str, Measured] | None = None) -> Project:
-    """What *settings* deploy, with what was *measured* of each model.
+def project_of(
+    settings: Settings, measured: Mapping[str, Measured] | None = None, environ: Mapping[str, str] | None = None
+) -> Project:
+    """What *settings* deploy, with what was *measured* of each model. *environ*: the variables that they were read from,
+    too.
 
     Raises ConfigError for what cannot run in a cluster, naming the setting and what to write.
     """
@@ -109,14 +117,26 @@ def project_of(settings: Settings, measured: Mapping[str, Measured] | None = Non
     _check_blobs(blobs, table)
     _check_gpu(table)
     _check_certificate(settings)
-    if not settings.models:
-        raise ConfigError("no model to deploy; write [models.NAME] with its target into dumbwaiter.toml")
+    models_of(settings)
+    settings, env, hidden = _open(msgspec.structs.replace(settings, blobs=blobs), environ or {})
     models = [_model(name, settings, (measured or {}).get(name)) for name in settings.models]
     _check_names(models)
     settings = msgspec.structs.replace(
-        settings, broker=broker, blobs=blobs, models={model.name: model.settings for model in models}
+        settings,
+        broker=broker,
+        models={model.name: model.settings for model in models},
+        kubernetes=msgspec.structs.replace(table, env=env),
     )
-    return Project(settings=settings, models=models)
+    return Project(settings=settings, models=models, hidden=hidden)
+
+
+def _open(settings: Settings, environ: Mapping[str, str]) -> tuple[Settings, list[str], list[Hidden]]:
+    """What everybody may read of *settings* and of their environment, and what is hidden. Raises ConfigError."""
+    check_urls(settings)
+    check_url("kubernetes.monitor", settings.kubernetes.monitor, "for KEDA logs in with what the Secret has")
+    env, first = hidden_environment(settings.kubernetes.env, environ)
+    settings, second = without_secrets(settings, environ)
+    return settings, env, [*first, *second]
 
 
 def _check_broker(url: str) -> None:
@@ -174,8 +194,6 @@ def _check_certificate(settings: Settings) -> None:
 
 def _model(name: str, settings: Settings, measured: Measured | None) -> Model:
     model = settings.models[name]
-    if model.target is None:
-        raise ConfigError(f'models.{name} has no target; write target = "MODULE:CLASS"')
     project = _in_image(f"models.{name}.project", model.project or settings.home, settings.home)
     weights = model.weights
     if weights is not None and weights.startswith("/"):

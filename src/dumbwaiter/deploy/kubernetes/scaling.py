@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from dumbwaiter.config import KubernetesSettings
@@ -23,14 +22,15 @@ def scaled_object(project: Project, model: Model, triggers: Triggers) -> Object:
     table = project.kubernetes
     most = project.pods(model, scaling.max_replicas or 1)
     least = project.pods(model, scaling.min_replicas)
+    told = times.of_keda(project, model)
     return {
         "apiVersion": "keda.sh/v1alpha1",
         "kind": "ScaledObject",
         "metadata": metadata(model.object_name, project.namespace, "worker", model.name),
         "spec": {
             "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": model.object_name},
-            "pollingInterval": math.ceil(table.polling_interval),
-            "cooldownPeriod": times.cooldown(model),
+            "pollingInterval": told.polling_interval,
+            "cooldownPeriod": told.cooldown,
             "initialCooldownPeriod": times.first_cooldown(model),
             "minReplicaCount": least,
             "maxReplicaCount": most,
@@ -40,7 +40,7 @@ def scaled_object(project: Project, model: Model, triggers: Triggers) -> Object:
                 "behavior": "currentReplicasIfHigher",
             },
             "advanced": {
-                "horizontalPodAutoscalerConfig": {"behavior": _behavior(model, most)},
+                "horizontalPodAutoscalerConfig": {"behavior": _behavior(told.window, most)},
                 **_modifiers(triggers),
             },
             "triggers": triggers.triggers,
@@ -48,12 +48,12 @@ def scaled_object(project: Project, model: Model, triggers: Triggers) -> Object:
     }
 
 
-def _behavior(model: Model, most: int) -> Object:
+def _behavior(window: int, most: int) -> Object:
     """More at once; fewer only after three cold starts, or the next burst would wait for those who were sent away."""
     everything = {"type": "Pods", "value": most, "periodSeconds": 15}
     return {
         "scaleUp": {"stabilizationWindowSeconds": 0, "policies": [everything]},
-        "scaleDown": {"stabilizationWindowSeconds": times.scale_in_window(model), "policies": [everything]},
+        "scaleDown": {"stabilizationWindowSeconds": window, "policies": [everything]},
     }
 
 

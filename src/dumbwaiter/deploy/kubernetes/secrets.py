@@ -27,18 +27,21 @@ _VARIABLES = {
 
 
 class Entry(NamedTuple):
-    """A key of the Secret, what to put there, and which variable it becomes, if any."""
+    """A key of the Secret, what to put there, and which variable it becomes, if any: of the workers of *model*, or of
+    all pods.
+    """
 
     key: str
     wanted: str
     variable: str | None = None
+    model: str | None = None
 
 
 def hides_broker(project: Project) -> bool:
     """Whether the broker's URL comes from the Secret."""
     url = project.settings.broker
     scheme = url.partition(":")[0]
-    if scheme in _WITHOUT_PASSWORDS:
+    if scheme in _WITHOUT_PASSWORDS and "@" not in url:
         return False
     return not (scheme == "servicebus" and project.kubernetes.identity == "azure" and shown(url) == url)
 
@@ -59,19 +62,30 @@ def entries(project: Project) -> list[Entry]:
         found.append(Entry(GOOGLE_FILE, "the JSON file of a service account's key"))
     if project.settings.gateway.signing_key is not None:
         found.append(Entry(SIGNING_KEY, "gateway.signing_key", "DUMBWAITER_GATEWAY__SIGNING_KEY"))
-    return found
+    return found + _hidden(project, {entry.variable for entry in found})
 
 
-def env(project: Project) -> list[dict[str, Any]]:
-    """The variables that come from the Secret."""
+def _hidden(project: Project, known: set[str | None]) -> list[Entry]:
+    """What of the settings may be secret, by the variables that give it."""
+    return [
+        Entry(hidden.variable, f"the value of {hidden.setting}, as a variable says it", hidden.variable, hidden.model)
+        for hidden in project.hidden
+        if hidden.variable not in known
+    ]
+
+
+def env(project: Project, model: str | None = None) -> list[dict[str, Any]]:
+    """The variables that come from the Secret: those of all pods, or those that workers of *model* have besides."""
     found = [
         {
             "name": entry.variable,
             "valueFrom": {"secretKeyRef": {"name": project.kubernetes.secret, "key": entry.key}},
         }
         for entry in entries(project)
-        if entry.variable is not None
+        if entry.variable is not None and entry.model == model
     ]
+    if model is not None:
+        return found
     if has_google_file(project):
         found.append({"name": "GOOGLE_APPLICATION_CREDENTIALS", "value": f"{places.GOOGLE}/credentials.json"})
     return found

@@ -5,14 +5,8 @@ from __future__ import annotations
 import math
 
 from dumbwaiter.deploy.kubernetes.project import Model, Project
-from dumbwaiter.policies.scaling import COLD_STARTS
+from dumbwaiter.policies.keda import LEAST_WINDOW, KedaTimes, cold_start_of, keda_times
 
-UNKNOWN_COLD_START = 120.0
-"""Seconds from ordering a worker to its first batch while nobody has measured it; a machine with a GPU may have to
-start first.
-"""
-LEAST_WINDOW, LONGEST_WINDOW = 300, 3600
-"""Of the HPA's stabilisation: its own default, and the most that it takes."""
 SHARE_FOR_BATCH = 0.8
 """What part of a worker's grace is for the batch that runs."""
 ROOM_OF_NODE = 5
@@ -21,10 +15,13 @@ ROOM = 10
 """Seconds between the end of a worker's grace and SIGKILL."""
 
 
-def cold_start(model: Model) -> float:
-    """Seconds from ordering a worker to its first batch."""
-    told = model.settings.scaling.cold_start
-    return model.measured.cold_start or UNKNOWN_COLD_START if told is None else told
+def cold_start(project: Project, model: Model) -> float:
+    """Seconds from ordering a worker to its first batch. What workers measured, perhaps elsewhere, begins when their
+    node and image are there.
+    """
+    return cold_start_of(
+        model.settings.scaling.cold_start, boot=project.kubernetes.boot, measured=model.measured.cold_start
+    )
 
 
 def grace(model: Model, least: float, notice: float | None = None) -> int:
@@ -50,15 +47,15 @@ def termination(grace_seconds: float) -> int:
     return math.ceil(grace_seconds) + ROOM
 
 
-def scale_in_window(model: Model) -> int:
-    """For so long the HPA goes by the most workers that it wanted."""
-    wanted = max(LEAST_WINDOW, model.settings.scaling.scale_in_after, COLD_STARTS * cold_start(model))
-    return min(LONGEST_WINDOW, math.ceil(wanted))
-
-
-def cooldown(model: Model) -> int:
-    """So long after the last sign of work KEDA ends all workers at once."""
-    return math.ceil(max(model.settings.scaling.idle_after, cold_start(model)))
+def of_keda(project: Project, model: Model) -> KedaTimes:
+    """What the ScaledObject says, as ``dumbwaiter plan`` simulates it too."""
+    scaling = model.settings.scaling
+    return keda_times(
+        polling_interval=project.kubernetes.polling_interval,
+        scale_in_after=scaling.scale_in_after,
+        idle_after=scaling.idle_after,
+        cold_start=cold_start(project, model),
+    )
 
 
 def first_cooldown(model: Model) -> int:

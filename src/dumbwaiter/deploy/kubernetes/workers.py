@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dumbwaiter.deploy.kubernetes import gpus, ledgers, places, pods, probes, times
+from dumbwaiter.deploy.kubernetes import gpus, ledgers, places, pods, probes, secrets, times
 from dumbwaiter.deploy.kubernetes.naming import metadata, selector
 from dumbwaiter.deploy.kubernetes.project import Model, Project
 
@@ -81,6 +81,7 @@ def _container(project: Project, model: Model, number: int, grace: int) -> Objec
         env=[
             {"name": "DUMBWAITER_WORKER__GRACE", "value": str(grace)},
             *_own_pod(name, count),
+            *secrets.env(project, model.name),
         ],
         mounts=ledgers.mounts(),
         **probes.of_worker(),

@@ -31,6 +31,7 @@ from dumbwaiter.gateway.oip.outputs import join, most_join_nbytes
 from dumbwaiter.gateway.oip.problems import refused
 from dumbwaiter.gateway.oip.requests import OUTPUT, InferRequest, most_request_nbytes, read_tensors, understand
 from dumbwaiter.gateway.oip.responses import Response, check_version, write_response
+from dumbwaiter.gateway.request_log import log_request
 from dumbwaiter.message import Message
 from dumbwaiter.tasks import end
 
@@ -131,6 +132,9 @@ class Infer:
         self._access.charge(caller, len(asked.bodies))
         patience = self._patience(request, head)
         messages = _messages(model, asked, request, head, caller, patience)
+        if self._options.log_requests:
+            for message in messages:
+                log_request(message)
         with contextlib.ExitStack() as stack:
             places = []
             for _ in messages:

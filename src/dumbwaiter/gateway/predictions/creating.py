@@ -22,6 +22,7 @@ from dumbwaiter.gateway.http.problems import ModelFailingError, ProblemError, pr
 from dumbwaiter.gateway.http.sending import send_chunks
 from dumbwaiter.gateway.predictions.inputs import UNCONTROLLED
 from dumbwaiter.gateway.predictions.outputs import goes_raw, raw_headers, write_answer
+from dumbwaiter.gateway.request_log import log_request
 from dumbwaiter.message import Message, new_id
 from dumbwaiter.prediction import INLINE_NBYTES
 
@@ -103,6 +104,8 @@ class Predictions:
             except DumbwaiterError:
                 await self._uploads.drop(given)
                 raise
+            if self._options.log_requests:
+                log_request(request)
             if keeps:
                 await self._keeping.keep(exchange, head, given, request, patience, place)
             else:

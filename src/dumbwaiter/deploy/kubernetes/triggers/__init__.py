@@ -7,14 +7,16 @@ names are made by the adapters' own functions. Adding one: its file, and a line 
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable
 from typing import Any
 
 from dumbwaiter.brokers import CLIENTS, DISTRIBUTIONS
 from dumbwaiter.config import KubernetesSettings
+from dumbwaiter.deploy.kubernetes import times
 from dumbwaiter.deploy.kubernetes.places import SCALER_HTTP_PORT, SCALER_PORT
 from dumbwaiter.deploy.kubernetes.project import Model, Project
-from dumbwaiter.deploy.kubernetes.triggers.shape import Native, Triggers
+from dumbwaiter.deploy.kubernetes.triggers.shape import Native, Trigger, Triggers
 from dumbwaiter.errors import ConfigError, MissingExtraError
 from dumbwaiter.urls import shown
 
@@ -42,31 +44,40 @@ def triggers_of(project: Project, model: Model) -> Triggers:
     """Those of *model*. Raises ConfigError where the broker's own counts are wanted and cannot be read."""
     each = project.workers_in_pod(model)
     if project.kubernetes.trigger == "native":
-        return _native(project, model.name, model.settings.scaling.messages_each * each)
+        return _native(project, model, each)
     host = f"scaler.{project.namespace}.svc"
+    # Workers measure their own start; how long a node takes to come nobody tells the scaler but this.
+    cold_start = f"{math.ceil(times.cold_start(project, model))}s"
     if project.kubernetes.trigger == "metrics-api":
         metadata = {
-            "url": f"http://{host}:{SCALER_HTTP_PORT}/v1/scale/{model.name}",
+            "url": f"http://{host}:{SCALER_HTTP_PORT}/v1/scale/{model.name}?cold_start={cold_start}",
             "format": "json",
             "valueLocation": "desired",
             "targetValue": str(each),
             "activationTargetValue": "0",
         }
         return Triggers([_trigger("workers", "metrics-api", metadata)])
-    metadata = {"scalerAddress": f"{host}:{SCALER_PORT}", "model": model.name}
-    # The scaler tells workers; a pod may have several.
-    formula = f"workers / {each}" if each > 1 else None
-    return Triggers([_trigger("workers", "external-push", metadata)], formula, "1")
+    metadata = {"scalerAddress": f"{host}:{SCALER_PORT}", "model": model.name, "cold_start": cold_start}
+    if each > 1:
+        # Not by a formula: with one KEDA asks whether its value is above 0, and no more whether the pool is active.
+        metadata["workers_each"] = str(each)
+    if not project.scaler_has_tls:
+        return Triggers([_trigger("workers", "external-push", metadata)])
+    trigger = _trigger("workers", "external-push", {**metadata, "enableTLS": "true"})
+    return Triggers([{**trigger, "authenticationRef": {"name": "scaler"}}])
 
 
-def _native(project: Project, queue: str, target: float) -> Triggers:
+def _native(project: Project, model: Model, each: int) -> Triggers:
     url = project.settings.broker
+    queue, target = model.name, _whole(model, each)
     scheme = url.partition(":")[0]
     instead = 'write kubernetes.trigger = "external-push" or "metrics-api": they count with our own adapter'
     if scheme not in NATIVE:
         why = UNREADABLE.get(scheme, f"KEDA has no trigger for queues on {scheme}:")
         raise ConfigError(f'kubernetes.trigger = "native" with {shown(url)}: {why}; {instead}')
-    found = _reader(NATIVE[scheme])(url, queue, _whole(target), project.kubernetes)
+    found = _reader(NATIVE[scheme])(url, queue, target, project.kubernetes)
+    for trigger in found.triggers:
+        _check_open(trigger)
     several = len(found.triggers) > 1
     names = [trigger.name for trigger in found.triggers]
     rendered = [
@@ -74,7 +85,8 @@ def _native(project: Project, queue: str, target: float) -> Triggers:
         for trigger in found.triggers
     ]
     # Of several triggers the HPA takes the largest, and what waits is their sum.
-    return Triggers(rendered, " + ".join(names) if several else None, str(_whole(target)), found)
+    formula = found.formula or (" + ".join(names) if several else None)
+    return Triggers(rendered, formula, str(target), found)
 
 
 def _reader(name: str) -> Callable[[str, str, int, KubernetesSettings], Native]:
@@ -98,5 +110,25 @@ def _authentication(found: Native) -> dict[str, Any]:
     return {"authenticationRef": {"name": "broker"}} if found.secrets or found.identity else {}
 
 
-def _whole(target: float) -> int:
-    return max(1, round(target))
+def _check_open(trigger: Trigger) -> None:
+    """Raises ConfigError where a trigger, which everybody may read, would have something secret in it."""
+    for value in trigger.metadata.values():
+        if "@" in value or ("://" in value and shown(value) != value):
+            raise ConfigError(
+                f"the trigger {trigger.type} would show who asks, or what is behind a ?, in an address of the broker's"
+                " URL; write that address without, and keep counts from those who may not read them by the network"
+            )
+
+
+def _whole(model: Model, each: int) -> int:
+    """Messages to a pod of *each* workers."""
+    wanted = model.settings.scaling.messages_each
+    target = wanted * each
+    if target < 1 or not target.is_integer():
+        pod = f" for a pod of {each} workers" if each > 1 else ""
+        raise ConfigError(
+            f"models.{model.name}.scaling.messages_each = {wanted:g}: KEDA's own triggers take a whole number of"
+            f" messages, not {target:g}{pod}; write {max(1, math.floor(wanted))}, or kubernetes.trigger ="
+            ' "external-push"'
+        )
+    return int(target)

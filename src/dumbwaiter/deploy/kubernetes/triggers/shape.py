@@ -31,7 +31,7 @@ class Trigger(msgspec.Struct, frozen=True):
 
 
 class Native(msgspec.Struct, frozen=True, kw_only=True):
-    """Triggers whose sum is what waits and runs in one queue.
+    """Triggers whose sum, or another *formula* of them, is what waits and runs in one queue.
 
     *secrets*: parameter of the trigger -> the key of the Secret that it comes from. *files*: the same, of the Secret
     with certificates. *entries* are keys that the Secret must have besides. *identity*: whether the cloud's own
@@ -39,6 +39,7 @@ class Native(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     triggers: list[Trigger]
+    formula: str | None = None
     secrets: dict[str, str] = {}
     files: dict[str, str] = {}
     entries: list[Entry] = []

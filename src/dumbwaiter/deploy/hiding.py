@@ -1,0 +1,159 @@
+"""What of the settings may be secret and so is not rendered, and through which variable it is given instead. Pure.
+
+A parameter of a model is held back if it came from a variable, or if it is a text whose name says that it is secret
+(``hf_token``) or a URL with a password. Everything else stands in the files as it stands in dumbwaiter.toml.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from dumbwaiter.config import Settings
+from dumbwaiter.errors import ConfigError
+from dumbwaiter.urls import shown
+
+_SECRET = re.compile(
+    r"(.*[^A-Za-z0-9])?(password|passwd|passphrase|pwd|secret|token|credentials?|connection_?string"
+    r"|(api|access|account|auth|private|secret|shared|signing|encryption|master)_?key(_?id)?)",
+    re.IGNORECASE | re.DOTALL,
+)
+_OF_TEXTS = re.compile(r"(bos|cls|end|eos|image|mask|pad|sep|special|start|stop|unk)_?token", re.IGNORECASE)
+"""What language models call their marks."""
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_URL_WITH_PASSWORD = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]*:[^/?#\s]*@")
+_SPELLED = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
+"""What a variable can name: two lines below each other stand between two names."""
+_PREFIX = "DUMBWAITER_MODELS__"
+_ENV = "DUMBWAITER_KUBERNETES__ENV"
+Keys = tuple[str, ...]
+
+
+class Hidden(NamedTuple):
+    """A *setting* that is not rendered, the *variable* that must have its value there, and whose *model* needs it."""
+
+    setting: str
+    variable: str
+    model: str | None = None
+
+
+def looks_secret(name: str, value: Any) -> bool:
+    """Whether *value*, called *name*, may be one that nobody else should read."""
+    if not isinstance(value, str) or not value:
+        return False
+    spelled = _HUMP.sub("_", name)
+    named = _SECRET.fullmatch(spelled) is not None and not _OF_TEXTS.fullmatch(spelled)
+    return named or _URL_WITH_PASSWORD.search(value) is not None
+
+
+def check_url(what: str, url: str | None, instead: str) -> None:
+    """Raises ConfigError where *url* has a user, or something behind a ``?``, and so would show it to all readers."""
+    if url is not None and shown(url) != url:
+        raise ConfigError(
+            f"{what}: {shown(url)} has a user, a password or something behind a ?, which may be secret and would be"
+            f" rendered; write it without, {instead}"
+        )
+
+
+def check_urls(settings: Settings) -> None:
+    """Raises ConfigError for a blob store or weights whose URL may hold something secret."""
+    instead = "for credentials and endpoints come from the store's own variables (docs/stores.md)"
+    check_url("blobs", settings.blobs, instead)
+    for name, model in settings.models.items():
+        check_url(f"models.{name}.weights", model.weights, instead)
+
+
+def without_secrets(settings: Settings, environ: Mapping[str, str]) -> tuple[Settings, list[Hidden]]:
+    """*settings* without those parameters of models that may be secret, and what was left out.
+
+    *environ* are the variables from which settings were read. Raises ConfigError for what no variable can give.
+    """
+    models, hidden = dict(settings.models), []
+    given = {_folded(name) for name in environ if name.startswith(_PREFIX)}
+    for name, model in settings.models.items():
+        kept = _without(model.parameters, name, (), given, hidden)
+        if not isinstance(kept, dict):  # all of them came from one variable
+            kept = {}
+        models[name] = msgspec.structs.replace(model, parameters=kept)
+    _check_distinct(settings, hidden)
+    return msgspec.structs.replace(settings, models=models), hidden
+
+
+def hidden_environment(env: Sequence[str], environ: Mapping[str, str]) -> tuple[list[str], list[Hidden]]:
+    """*env* (each ``NAME=value``) without what may be secret, and what was left out."""
+    kept, hidden = [], []
+    for text in env:
+        name, _, value = text.partition("=")
+        if _ENV in environ or looks_secret(name, value):
+            hidden.append(Hidden("kubernetes.env", name))
+        else:
+            kept.append(text)
+    return kept, hidden
+
+
+def told(hidden: Sequence[Hidden]) -> Iterator[str]:
+    """A line on each."""
+    for setting, variable, _ in hidden:
+        place = f"`{setting}`" if setting.startswith("models.") else f"`{variable}` of `{setting}`"
+        yield f"{place} may be secret and is not rendered; the variable `{variable}` gives it there"
+
+
+def of_model(hidden: Sequence[Hidden], model: str) -> list[Hidden]:
+    """What the workers of *model* need."""
+    return [each for each in hidden if each.model == model]
+
+
+class _Nothing:
+    """In place of what is left out."""
+
+
+def _without(value: Any, model: str, path: Keys, given: set[str], hidden: list[Hidden]) -> Any:
+    """*value* of the parameter at *path*, without what is hidden in it."""
+    variable = _variable(model, path)
+    if _folded(variable) in given or (path and looks_secret(path[-1], value)):
+        _check_spelled(model, path)
+        hidden.append(Hidden(_setting(model, path), variable, model))
+        return _Nothing
+    if isinstance(value, Mapping):
+        found = {name: _without(inner, model, (*path, str(name)), given, hidden) for name, inner in value.items()}
+        return {name: inner for name, inner in found.items() if inner is not _Nothing}
+    if isinstance(value, list | tuple):
+        return [_without(inner, model, (*path, f"[{number}]"), given, hidden) for number, inner in enumerate(value)]
+    return value
+
+
+def _setting(model: str, path: Keys) -> str:
+    return ".".join(("models", model, "parameters", *path))
+
+
+def _variable(model: str, path: Keys) -> str:
+    return "__".join((f"{_PREFIX}{re.sub(r'[^a-z0-9]', '_', model.lower())}", "PARAMETERS", *path)).upper()
+
+
+def _folded(variable: str) -> str:
+    """Variables can spell neither case nor dashes in a model's name, and are read so."""
+    model, mark, rest = variable.removeprefix(_PREFIX).lower().partition("__parameters")
+    return re.sub(r"[^a-z0-9]", "_", model) + mark + rest
+
+
+def _check_spelled(model: str, path: Keys) -> None:
+    if not all(_SPELLED.fullmatch(name) for name in path) or "__" in _variable(model, ()).removeprefix(_PREFIX)[:-12]:
+        raise ConfigError(
+            f"{_setting(model, path)} may be secret, so it is not rendered, and no variable can give it: that names"
+            " tables, small letters, digits and single underscores only; rename it"
+        )
+
+
+def _check_distinct(settings: Settings, hidden: Sequence[Hidden]) -> None:
+    """One variable must not mean two models."""
+    for each in hidden:
+        start = _variable(each.model or "", ())
+        same = [name for name in settings.models if _variable(name, ()) == start]
+        if len(same) > 1:
+            raise ConfigError(
+                f"{each.setting} may be secret, so a variable must give it, and {each.variable} would mean any of the"
+                f" models {', '.join(same)}; rename one"
+            )
