@@ -28,7 +28,7 @@ WORLD = World(CURVE, Machines(boot=110.0, load=10.0), error=0.3, warm_up=WARM_UP
 
 def settings() -> list[Setting]:
     """What is compared. The HPA may add as many pods as it likes: that suits the message counts."""
-    place = KedaSettings(up_percent=None, up_pods=None)
+    place = KedaSettings(push=True, up_percent=None, up_pods=None)
     base = Rules(max_replicas=MOST, cold_start=WORLD.machines.cold_start)
     tried = [
         Setting(f"KEDA's queue length, {each:g} each", Native(each, max_replicas=MOST), place)

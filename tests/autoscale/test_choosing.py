@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dumbwaiter.autoscale.choosing import HEARD_WITHIN, change, doubt_of, least_loaded, others_of
+from dumbwaiter.autoscale.choosing import HEARD_WITHIN, Change, Watch, change, doubt_of, free, least_loaded, others_of
 from dumbwaiter.autoscale.fleet import Member
+from dumbwaiter.autoscale.room import Room
 from dumbwaiter.blobs.presence import WorkerStatus
 
 NOW = 1000.0
@@ -58,11 +59,43 @@ def test_after_one_that_failed_the_next_one_has_to_be_ready_before_others_come()
 
 
 def test_no_more_are_started_than_the_device_has_room_for_and_one_always_is():
-    made = change(5, [member("a")], [], [], room=3, room_of="the memory of GPU-1")
+    made = change(5, [member("a")], [], [], room=2, room_of="the memory of GPU-1 has room for 3")
     assert (made.start, made.held) == (2, "the memory of GPU-1 has room for 3")
-    assert change(5, [], [], [], room=0, room_of="it").start == 1
-    assert change(5, [member("a"), member("b")], [], [], room=1, room_of="it").start == 0
-    assert change(2, [member("a")], [], [], room=9, room_of="it").held == ""
+    assert change(2, [member("a")], [], [], room=8, room_of="it").held == ""
+    assert free(Room(3, seated=1), [member("a")], {"a"}) == 2
+    assert free(Room(0, seated=0), [], ()) == 1
+    assert free(Room(1, seated=2), [member("a"), member("b")], {"a", "b"}) == 0
+
+
+def test_room_is_taken_by_those_of_others_by_those_that_leave_and_by_those_that_come():
+    assert free(Room(1, seated=1), [], ()) == 0, "somebody else's, or one that was told to leave"
+    assert free(Room(3, seated=1), [member("a", "starting")], ()) == 1
+    assert free(Room(3, seated=1), [member("a"), member("b")], {"a"}) == 1, "b was ready after the room was seen"
+
+
+def test_one_that_says_nothing_does_not_count_and_another_one_is_started_beside_it():
+    hangs = member("a")
+    assert change(1, [hangs], [], [], silent={"a"}, most=2).start == 1
+    assert change(1, [hangs, member("b")], [], [], silent={"a"}, most=2) == Change()
+    assert change(0, [hangs, member("b")], [], [status("id-b")], silent={"a"}, most=2).retire == ("b",)
+    two = [hangs, member("b")]
+    held = change(2, two, [], [], silent={"a", "b"}, most=2)
+    assert (held.start, held.held) == (0, "2 of them are there and say nothing, so no others are tried")
+    assert change(2, [*two, member("c")], [status("other")], [], silent={"a", "b"}, most=2) == Change()
+
+
+def test_one_is_silent_when_it_is_missed_for_a_while_and_a_new_one_when_nobody_ever_heard_of_it():
+    own, said = [member("a"), member("f", "failing"), member("s", "starting", worker="")], [status("id-a")]
+    watch = Watch().after(own, said, 0.0)
+    assert watch.silent(own, 0.0) == []
+    watch = watch.after(own, [], 100.0)
+    assert watch.silent(own, 100.0) == [], "all slept, and it will speak in a moment"
+    watch = watch.after(own, [], 107.0)
+    assert watch.silent(own, 107.0) == [own[0]]
+    assert watch.after(own, said, 109.0).silent(own, 109.0) == []
+    new = Watch().after(own, [], 0.0).after(own, [], 15.0)
+    assert new.silent(own, 15.0) == []
+    assert new.silent(own, 21.0) == [own[0]]
 
 
 def test_two_autoscalers_do_not_retire_the_same_surplus():
@@ -88,9 +121,10 @@ def test_others_are_those_that_serve_or_will_and_were_heard_of_lately():
         status("loads", "loading"),
         status("fails", "failing"),
         status("leaves", "draining"),
-        status("silent", announced_at=NOW - HEARD_WITHIN - 1.0),
+        status("silent"),
     ]
-    assert [one.worker for one in others_of(said, [member("a")], {"gone"}, NOW)] == ["theirs", "loads"]
+    silence = {"silent": HEARD_WITHIN + 1.0, "theirs": HEARD_WITHIN - 1.0}
+    assert [one.worker for one in others_of(said, [member("a")], {"gone"}, silence)] == ["theirs", "loads"]
 
 
 states = st.sampled_from(["starting", "loading", "ready", "failing", "draining"])

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dumbwaiter.autoscale import Autoscaler, Member, Pool
-from dumbwaiter.autoscale.room import DeviceRoom
+from dumbwaiter.autoscale.room import DeviceRoom, Room
 from dumbwaiter.blobs import open_store
 from dumbwaiter.blobs.presence import WorkerStatus, announce, withdraw
 from dumbwaiter.brokers import open_broker
@@ -213,17 +213,17 @@ async def test_while_a_model_cannot_be_loaded_no_further_worker_is_tried_and_it_
 
 
 class Narrow:
-    """A device with room for *count* workers; None: that cannot be told."""
+    """A device with room for *count* workers, with *seated* there; None: that cannot be told."""
 
     name = "GPU-1"
 
-    def __init__(self, count: int | None) -> None:
-        self.count = count
+    def __init__(self, count: int | None, seated=lambda: 0) -> None:
+        self.count, self.seated = count, seated
 
-    def workers(self) -> int | None:
+    def look(self) -> Room:
         if self.count is None:
             raise DeviceError("the driver does not answer")
-        return self.count
+        return Room(self.count, self.seated())
 
 
 async def test_no_more_workers_are_started_than_fit_on_the_device_and_why_is_said(scene, caplog):
@@ -238,6 +238,61 @@ async def test_no_more_workers_are_started_than_fit_on_the_device_and_why_is_sai
         assert scene.fleet.started == 2
     assert scene.news[-1].why == "messages, but the memory of GPU-1 has room for 2"
     assert "cats should have 4 workers; the memory of GPU-1 has room for 2" in caplog.text
+
+
+async def test_a_burst_on_a_pool_without_workers_heeds_the_room_too(scene):
+    broker = Outage(scene.broker)
+    async with scene.following(broker=broker, room=Narrow(2)):
+        await scene.send(9)
+        await scene.has(2)
+        asked = broker.asked
+        await eventually(lambda: broker.asked > asked + 10, within=10.0)
+    assert scene.fleet.started == 2
+
+
+async def test_two_autoscalers_share_the_room_of_one_device(scene, monkeypatch):
+    monkeypatch.setattr("dumbwaiter.autoscale.following._ROOM_FOR", 0.0)
+    other, broker = Fleet(scene.store, prefix="other-"), Outage(scene.broker)
+    room = Narrow(1, lambda: len(scene.fleet.names) + len(other.names))
+    async with scene.following(room=room):
+        await scene.send(9)
+        await scene.has(1)
+        async with scene.following(broker=broker, fleet=other, room=room):
+            await eventually(lambda: broker.asked > 20, within=10.0)
+    assert (scene.fleet.started, other.started) == (1, 0)
+
+
+async def test_a_worker_that_hangs_is_no_reason_to_wait_for_it(scene, caplog, monkeypatch):
+    monkeypatch.setattr("dumbwaiter.autoscale.choosing._MISSED_FOR", 0.2)
+    monkeypatch.setattr("dumbwaiter.demand.pool.STALE_AFTER", 0.5)
+    scene.fleet.start("cats")
+    async with scene.following(min_replicas=1):
+        await eventually(lambda: scene.fleet.started > 1, within=10.0)
+    assert "1 of cats (1) is there and says nothing, as one that hangs" in caplog.text
+    assert scene.fleet.names[0] == "1", "it stays, for it may only be slow"
+
+
+async def test_a_fault_of_ours_in_one_pool_is_logged_and_it_is_followed_again(scene, caplog):
+    class Faulty(Outage):
+        async def stats(self, queue: str):
+            self.asked += 1
+            if self.asked < 3:
+                raise OverflowError("no such number")
+            return await self._broker.stats(queue)
+
+    async with scene.following(broker=Faulty(scene.broker)):
+        await scene.send(3)
+        await scene.has(3)
+    assert "the workers of cats stay, for to follow them has failed" in caplog.text
+    assert "no such number" in caplog.text
+
+
+async def test_one_that_cannot_serve_and_leaves_for_nothing_waits_says_both(scene):
+    scene.fleet.fails = "cannot load 'network:Cats'\nTraceback"
+    scene.fleet.start("cats")
+    async with scene.following(signal="work"):
+        await scene.has(0)
+    assert scene.news[-1].why == "nothing waits, and 1 cannot serve: cannot load 'network:Cats'"
 
 
 async def test_where_the_device_cannot_be_asked_the_settings_alone_bound_them(scene, caplog):

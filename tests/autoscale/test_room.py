@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from dumbwaiter.autoscale.room import DeviceRoom, workers_that_fit
+from dumbwaiter.autoscale.room import DeviceRoom, Room, seated_in, workers_that_fit
 from dumbwaiter.devices.footprint_store import FootprintStore, device_key, key_of
 from dumbwaiter.devices.inspection import DeviceReport, SeatReport
 from dumbwaiter.devices.opening import open_device
@@ -34,6 +34,14 @@ def test_its_own_workers_are_among_those_that_fit():
     assert workers_that_fit(report(seat("cats", 2 * GIB), seat("cats", 2 * GIB, GIB)), "cats", 3 * GIB) == 3
 
 
+def test_all_of_its_workers_are_seated_whoever_keeps_them_and_whatever_they_do():
+    dead = SeatReport(place=1, doing="dead", model="cats", resident=GIB)
+    assert (
+        seated_in(report(seat("cats", GIB), dead, seat("dogs", GIB), SeatReport(place=3, doing="unreadable")), "cats")
+        == 2
+    )
+
+
 def test_what_cannot_be_read_is_not_guessed():
     assert workers_that_fit(report(limit=None), "cats", GIB) is None
     assert workers_that_fit(report(seat("dogs", None)), "cats", GIB) is None
@@ -57,7 +65,7 @@ def terms(tmp_path):
 
 
 def test_where_no_device_is_shared_nothing_bounds_them(terms):
-    assert DeviceRoom(terms(device="none")).workers() is None
+    assert DeviceRoom(terms(device="none")).look() is None
 
 
 @pytest.mark.anyio
@@ -72,10 +80,11 @@ async def test_what_was_measured_on_the_device_bounds_them(terms):
     measured = Measured(nbytes=GIB, seconds=0.1, at=time.time())
     known = Footprint(context=GIB // 2, weights=GIB // 2, batches={"": {1: measured}})
     async with open_admission(its):
-        assert room.workers() is None, "nothing was measured yet"
+        assert room.look() is None, "nothing was measured yet"
         FootprintStore(its.footprints).save(key, known)
         need = GIB + activation(known, 1, time.time())
-        assert room.workers() == (8 * GIB - round(0.03 * 8 * GIB)) // need == 3
+        assert room.look() == Room(3, seated=0)
+        assert (8 * GIB - round(0.03 * 8 * GIB)) // need == 3
         assert room.name
 
 
@@ -83,4 +92,4 @@ async def test_what_was_measured_on_the_device_bounds_them(terms):
 async def test_what_its_users_say_that_it_takes_bounds_them_too(terms):
     its = terms(footprint=2 * GIB)
     async with open_admission(its):
-        assert DeviceRoom(its).workers() == 3
+        assert DeviceRoom(its).look() == Room(3, seated=0)

@@ -14,6 +14,7 @@ from dumbwaiter.blobs.presence import (
     WorkerStatus,
     announce,
     forget_the_dead,
+    said_of,
     short_reason,
     why_failing,
     why_silent,
@@ -94,6 +95,29 @@ async def test_an_announcement_that_cannot_be_read_hides_nobody_else(store: Blob
     await store.put("workers/echo/half.json", b'{"worker": ')
     await store.put("workers/echo/odd.json", b'{"worker": "w3", "model": "echo", "state": "asleep"}')
     assert [one.worker for one in await workers_of(store, "echo")] == ["w1"]
+
+
+async def test_what_is_dated_far_ahead_is_no_sign_of_life_and_is_deleted_as_what_is_old(store: BlobStore):
+    await announce(store, status())
+    await heard_of(store, seconds_ago=-5)
+    assert len(await workers_of(store, "echo")) == 1, "clocks differ"
+    await heard_of(store, seconds_ago=-60)
+    assert await workers_of(store, "echo") == []
+    assert [one.worker for one in await said_of(store, "echo")] == ["w1"]
+    await forget_the_dead(store, "echo")
+    assert len(await store.list("workers/echo/")) == 1
+    await heard_of(store, seconds_ago=-FORGOTTEN_AFTER - 10)
+    await forget_the_dead(store, "echo")
+    assert await store.list("workers/echo/") == []
+
+
+async def test_numbers_that_no_worker_can_have_counted_are_unknown(store: BlobStore):
+    damaged = {"seconds_each": 1e308, "work_seconds": -1.0, "load_seconds": 1e300, "settled": 1 << 60, "in_hand": -9}
+    await announce(store, status(**damaged))
+    (found,) = await workers_of(store, "echo")
+    assert {name: getattr(found, name) for name in damaged} == dict.fromkeys(damaged, 0)
+    await store.put("workers/echo/deep.json", b"[" * 20_000)
+    assert len(await workers_of(store, "echo")) == 1
 
 
 class LeavesMeanwhile:

@@ -62,3 +62,29 @@ def test_the_cold_start_follows_the_newest_starts_and_forgets_none_that_is_not_t
     assert (known.load_seconds, known.cold_start) == (40.0, 42.0)
     assert merged(known, news(1.0), 100.0).cold_start == 42.0
     assert merged(known, news(1.0, load_seconds=20.0), 100.0).load_seconds == 30.0
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b'"times": {"buckets": {"1": [1e308, 5.0, 100]}}',
+        b'"load_seconds": 1e300, "start_seconds": -5',
+        b'"batches": {"counts": {"1000000": 1.0, "-3": 1.0, "4": 1e308}, "at": 1e308}',
+    ],
+)
+async def test_numbers_that_nobody_can_have_measured_are_unknown_and_are_not_kept(store: BlobStore, damage):
+    await store.put("profiles/cats.json", b'{"model": "cats", %s}' % damage)
+    found = await load_profile(store, "cats")
+    assert (found.seconds_each(100.0), found.cold_start, found.long_batch) == (None, 0.0, None)
+    whole = await add_to_profile(store, news(1.0, load_seconds=2.0), 100.0)
+    assert (whole.seconds_each(100.0), whole.cold_start) == (1.0, 2.0)
+    assert whole.long_batch == pytest.approx(1.0, rel=0.2)
+
+
+@pytest.mark.parametrize("damage", [b"NaN", b"Infinity", b"1e999", b"[" * 20_000])
+async def test_what_is_no_number_at_all_is_damage_that_is_told(store: BlobStore, damage):
+    await store.put("profiles/cats.json", b'{"model": "cats", "load_seconds": %s}' % damage)
+    with pytest.raises(BlobDamagedError):
+        await load_profile(store, "cats")
+    await add_to_profile(store, news(1.0), 100.0)
+    assert (await load_profile(store, "cats")).seconds_each(100.0) == 1.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dumbwaiter.demand.inflow import FORGOTTEN_AFTER, WINDOW, Inflow
+from dumbwaiter.demand.inflow import FORGOTTEN_AFTER, MOST_EACH, WINDOW, Inflow, most_each
 
 OLD: frozenset[str] = frozenset()
 
@@ -77,6 +77,21 @@ def test_workers_that_are_long_gone_are_forgotten_and_what_they_did_is_not():
     inflow, _ = followed((100, {"a": 0}), (0, {"a": 100}))
     inflow, came = inflow.after(0, {"b": 0}, FORGOTTEN_AFTER + 10.0, young=frozenset({"b"}))
     assert (set(inflow.workers), came) == ({"b"}, 0)
+
+
+def test_what_no_worker_can_have_settled_does_not_count_now_or_later():
+    most = most_each(0.5)
+    inflow, _ = followed((10, {"a": 100}))
+    inflow, came = inflow.after(10, {"a": 9 * 10**15}, 2.0, young=OLD, most_each=most)
+    assert 0 < came <= 16 + 8 * 7
+    for number in range(5):
+        inflow, came = inflow.after(10, {"a": 9 * 10**15 + number}, 4.0 + 2 * number, young=OLD, most_each=most)
+        assert came <= 1
+    _, came = inflow.after(10, {"a": 9 * 10**15 + 14}, 16.0, young=OLD, most_each=most)
+    assert came == 10, "what it tells from then on does"
+    _, came = Inflow(sums=((0.0, 0),)).after(0, {"b": 9 * 10**15}, 600.0, young=frozenset({"b"}), most_each=most)
+    assert came <= 16 + 8 * 20
+    assert most_each(None) == most_each(0.0) == MOST_EACH
 
 
 steps = st.lists(

@@ -106,6 +106,31 @@ async def test_a_message_that_waits_for_its_next_try_has_not_come_again(broker, 
     assert (look.waiting, look.arrived) == (1, 0)
 
 
+async def test_a_worker_that_is_dated_ahead_is_a_ghost_until_it_speaks(broker, store):
+    await broker.create_queue("cats")
+    ghost = worker("ghost", announced_at=time.time() + 3600.0)
+    await store.put("workers/cats/ghost.json", msgspec.json.encode(ghost))
+    pool = watcher(broker, store)
+    view = await pool.look()
+    assert (view.look.ready, list(view.workers)) == (0, [])
+    alive = msgspec.structs.replace(ghost, announced_at=ghost.announced_at + 5.0)
+    await store.put("workers/cats/ghost.json", msgspec.json.encode(alive))
+    view = await pool.look()
+    assert view.look.ready == 1
+    assert view.silence["ghost"] < 5.0
+
+
+async def test_a_lie_of_what_was_settled_orders_few(broker, store):
+    await broker.create_queue("cats")
+    await known(store, 0.3)
+    pool = watcher(broker, store)
+    await announce(store, worker("liar", started_at=time.time() - 60.0))
+    await pool.look()
+    await announce(store, worker("liar", settled=1 << 52, started_at=time.time() - 60.0))
+    assert (await pool.look()).look.arrived < 150
+    assert (await pool.look()).look.arrived == 0
+
+
 class Uncounted:
     """A broker that tells less than there is."""
 

@@ -31,14 +31,14 @@ GPUS = {
 IDENTITIES = {"sqs": "aws", "servicebus": "azure", "pubsub": "gcp"}
 
 
-def settings(broker="rabbitmq", *, models=None, blobs="s3://kitchen/blobs", gateway=None, **table):
+def settings(broker="rabbitmq", *, models=None, blobs="s3://kitchen/blobs", gateway=None, scaler=None, **table):
     """Those of a kitchen with two models: one that scales, and one on the CPU that does not."""
     scaling = ScalingSettings(max_replicas=6)
     models = models or {
         "resnet": ModelSettings(target="network:Infer", scaling=scaling),
         "Text.Embedding": ModelSettings(target="embed:Embed", device="none", replicas=3),
     }
-    more = {"gateway": gateway} if gateway else {}
+    more = {name: value for name, value in (("gateway", gateway), ("scaler", scaler)) if value}
     return Settings(
         broker=BROKERS.get(broker, broker),
         blobs=blobs,

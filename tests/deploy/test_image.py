@@ -16,8 +16,8 @@ from processes import run_in
 PINNED = Requirements(pins=["dumbwaiter[redis]==0.1.0", "redis==7.1.0"], source="requirements.txt")
 
 
-def rendered(folder=f"{HOME}/image", requirements=PINNED, **more):
-    return files(image_project_of(settings(**more), folder, "python:3.11-slim", requirements))
+def rendered(folder=f"{HOME}/image", requirements=PINNED, base="python:3.11-slim", **more):
+    return files(image_project_of(settings(**more), folder, base, requirements))
 
 
 def instructions(text):
@@ -41,7 +41,7 @@ def test_what_changes_seldom_comes_first():
 def test_packages_are_installed_before_anything_of_the_project_is_seen():
     found = instructions(rendered()["Dockerfile"])
     packages = found[found.index("FROM ${BUILDER} AS packages") : found.index("FROM ${BASE} AS weights")]
-    copied = [line.split()[1] for line in packages if line.startswith("COPY")]
+    copied = [json.loads(line.removeprefix("COPY "))[0] for line in packages if line.startswith("COPY")]
     assert copied == ["image/requirements.txt", "image/wheels/"]
     assert any("pip check" in line for line in packages)
 
@@ -113,6 +113,37 @@ def test_nothing_secret_is_in_any_file_and_settings_of_this_machine_are_left_out
 def test_a_folder_that_is_not_within_the_project_is_refused(folder):
     with pytest.raises(ConfigError, match=f"such as {HOME}/image"):
         rendered(folder)
+
+
+def test_a_folder_with_a_space_is_one_word_wherever_it_stands():
+    as_is = Requirements(pins=PINNED.pins, source="", as_is="requirements.txt")
+    text = rendered(f"{HOME}/my image", as_is)["Dockerfile"]
+    named = [line for line in instructions(text) if "my image" in line]
+    assert len(named) == 5
+    for line in named:
+        words = json.loads(line[line.index("[") :])
+        assert [word for word in words if word.startswith("my image")], line
+
+
+@pytest.mark.parametrize(
+    "name", ["im\nRUN echo pwned #", "w$HOME", "a'b", 'a"b', "a\\b", "*", "#a", "!a", "a[1]", "<<END", " a", "-a"]
+)
+def test_paths_that_mean_something_else_in_a_dockerfile_are_refused(name):
+    with pytest.raises(ConfigError, match="--output: an image is not built with"):
+        rendered(f"{HOME}/{name}/image" if name != " a" else f"{HOME}/ a")
+    with pytest.raises(ConfigError, match=r"in dumbwaiter\.toml: an image is not built with"):
+        rendered(models={"add": ModelSettings(target="a:A", weights=f"{HOME}/{name}")})
+
+
+@pytest.mark.parametrize("base", ["python:3.11-slim\nRUN echo pwned", "python slim", "$BASE", ""])
+def test_a_base_that_is_no_name_of_an_image_is_refused(base):
+    with pytest.raises(ConfigError, match="--base"):
+        rendered(base=base)
+
+
+@pytest.mark.parametrize("base", ["python:3.11-slim", "localhost:5000/base/python@sha256:0123", "ghcr.io/a/b_c:1.0"])
+def test_a_base_with_a_host_and_a_digest_is_taken(base):
+    assert f"ARG BASE={base}" in instructions(rendered(base=base)["Dockerfile"])
 
 
 def project(folder, broker="redis://redis"):

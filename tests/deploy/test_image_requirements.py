@@ -125,3 +125,24 @@ def test_this_environment_can_be_pinned(tmp_path):
     assert f"rich=={version('rich')}" in found
     assert f"hiredis=={version('hiredis')}" in found
     assert not [pin for pin in found if pin.startswith(("torch", "pytest"))]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--extra-index-url https://chef:hunter2@index.example.com/simple",
+        "kitchen @ git+https://hunter2@example.com/kitchen",
+        "-i https://${USER}:hunter2@index.example.com",
+    ],
+)
+def test_a_password_in_what_would_be_part_of_the_image_is_refused_and_not_told(tmp_path, line):
+    (tmp_path / "requirements.txt").write_text(f"msgspec\n{line}\n")
+    with pytest.raises(ConfigError, match="PIP_EXTRA_INDEX_URL") as refused:
+        requirements_of(tmp_path, [], HERE)
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["https://${USER}:${TOKEN}@index.example.com", "https://index.example.com/a@b"])
+def test_variables_of_pip_are_no_password(tmp_path, url):
+    (tmp_path / "requirements.txt").write_text(f"--index-url {url}\n")
+    assert requirements_of(tmp_path, [], HERE).as_is == "requirements.txt"

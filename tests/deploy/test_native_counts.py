@@ -35,9 +35,13 @@ def started(tmp_path):
         server.stop()
 
 
-def metadata(url, **table):
+def found_for(url, **table):
     of = project(url, trigger="native", **table)
-    return [trigger["metadata"] for trigger in triggers_of(of, of.models[0]).triggers]
+    return triggers_of(of, of.models[0])
+
+
+def metadata(url, **table):
+    return [trigger["metadata"] for trigger in found_for(url, **table).triggers]
 
 
 async def follow(url, read):
@@ -69,22 +73,63 @@ def page(url, **headers):
         return json.load(answer)
 
 
-async def test_on_redis(started):
-    server = started(lambda folder: RedisServer(redis_program(), folder))
-    triggers = metadata(server.url)
+def reading_redis(url):
+    """What KEDA makes of its numbers: the length of streams, the size of what another key holds, and the formula."""
+    found = found_for(url)
+
+    def size(client, one):
+        if one["type"] == "redis-streams":
+            return client.xlen(one["metadata"]["stream"])
+        key = one["metadata"]["listName"]
+        sizes = {b"zset": client.zcard, b"set": client.scard, b"hash": client.hlen, b"list": client.llen}
+        return sizes.get(client.type(key), client.llen)(key)
 
     def read():
-        host, port = triggers[0]["address"].split(":")
-        with redis.Redis(host, int(port), db=int(triggers[0]["databaseIndex"])) as client:
-            return sum(client.xlen(one["stream"]) for one in triggers)
+        place = found.triggers[0]["metadata"]
+        host, port = place["address"].split(":")
+        with redis.Redis(host, int(port), db=int(place["databaseIndex"])) as client:
+            numbers = {one["name"]: float(size(client, one)) for one in found.triggers}
+        return eval(found.formula, {"min": min}, numbers)
 
-    await follow(server.url, read)
+    return read
+
+
+async def test_on_redis(started):
+    server = started(lambda folder: RedisServer(redis_program(), folder))
+    await follow(server.url, reading_redis(server.url))
+
+
+async def test_on_redis_what_was_sent_for_later_wakes_one_worker_who_then_finds_it(started):
+    """Nobody else would: it is in no lane before somebody looks, and without workers nobody does."""
+    server = started(lambda folder: RedisServer(redis_program(), folder))
+    read = reading_redis(server.url)
+    async with open_broker(server.url) as broker:
+        await broker.create_queue("resnet")
+        await broker.send("resnet", [Message(id=f"m{number}", body=b"x") for number in range(3)], delay=0.3)
+        assert read() == 1  # not three: one worker moves them all, and then they are counted
+        seen = []
+        while len(seen) < 3:
+            seen += await broker.receive("resnet", max_messages=3, max_wait=5.0)
+            assert read() == 3
+        await broker.complete(seen)
+        assert read() == 0
+
+
+async def test_on_redis_what_was_handed_back_for_later_is_counted_once(started):
+    server = started(lambda folder: RedisServer(redis_program(), folder))
+    read = reading_redis(server.url)
+    async with open_broker(server.url) as broker:
+        await broker.create_queue("resnet")
+        await broker.send("resnet", [Message(id="m", body=b"x")])
+        held = await broker.receive("resnet", max_messages=1, max_wait=5.0)
+        await broker.abandon(held, delay=60.0)
+        assert read() == 1
 
 
 async def test_the_lag_of_redis_groups_would_tell_less(started):
     """Why the streams' own length is counted: of what runs the lag says nothing, and of what waits only sometimes."""
     server = started(lambda folder: RedisServer(redis_program(), folder))
-    (_, normal, _) = metadata(server.url)
+    (_, normal, *_) = metadata(server.url)
     host, port = normal["address"].split(":")
     async with open_broker(server.url) as broker:
         await broker.create_queue("resnet")

@@ -12,7 +12,7 @@ import yaml
 from projects import BROKERS, GPUS, IDENTITIES, PASSWORD, SCALING, combination, only_model, project, replaced, settings
 from schemas import check, is_object_name, keda_folder
 
-from dumbwaiter.config import GatewaySettings, ScalingSettings, load_settings
+from dumbwaiter.config import GatewaySettings, ScalerSettings, ScalingSettings, load_settings
 from dumbwaiter.deploy.kubernetes import project_of, rendered
 from dumbwaiter.deploy.kubernetes.files import files
 from dumbwaiter.deploy.kubernetes.rendering import secret_entries
@@ -364,7 +364,29 @@ def test_the_window_is_three_cold_starts_between_its_bounds(cold, window, cooldo
     assert spec["initialCooldownPeriod"] >= 2 * cold
 
 
+@pytest.mark.parametrize(
+    ("least", "most", "pods"), [(0, 5, (0, 2)), (0, 1, (0, 1)), (1, 1, (1, 1)), (3, 4, (2, 2)), (3, 3, None)]
+)
+def test_pods_of_two_never_have_more_workers_than_the_model_may_but_for_one_pod(least, most, pods):
+    scaling = ScalingSettings(min_replicas=least, max_replicas=most)
+    of = project(gpu="shared", containers=2, models=only_model(scaling=scaling))
+    if pods is None:
+        with pytest.raises(ConfigError, match=r"no number of pods with 2 workers .* from 3 to 3; .*max_replicas = 4$"):
+            rendered(of)
+        return
+    spec = by_kind(of, "ScaledObject")["worker-resnet"]["spec"]
+    assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == pods
+
+
+def test_a_scaler_with_a_certificate_is_rendered_as_kubernetes_and_keda_take_it():
+    keda_folder()
+    for found in objects(project(certificates="own", scaler=ScalerSettings(**PAIR))):
+        check(found)
+
+
 # --- refused ---
+
+PAIR = {"certfile": "/etc/dumbwaiter-certificates/a.crt", "keyfile": "/etc/dumbwaiter-certificates/a.key"}
 
 
 @pytest.mark.parametrize(
@@ -384,6 +406,14 @@ def test_the_window_is_three_cold_starts_between_its_bounds(cold, window, cooldo
         ({"models": only_model(weights="/elsewhere/w.pt")}, "outside of the project"),
         ({"models": only_model(project="/elsewhere")}, "models.resnet.project"),
         ({"gateway": GatewaySettings(certfile="/etc/cert.pem")}, "gateway.certfile"),
+        ({"gateway": GatewaySettings(**PAIR)}, "kubernetes.certificates"),
+        ({"scaler": ScalerSettings(certfile="/etc/cert.pem")}, "scaler.certfile = '/etc/cert.pem' lies on this"),
+        ({"scaler": ScalerSettings(**PAIR)}, "kubernetes.certificates"),
+        ({"scaler": ScalerSettings(certfile=PAIR["certfile"]), "certificates": "own"}, "scaler.keyfile is not set"),
+        (
+            {"scaler": ScalerSettings(**PAIR), "certificates": "own", "trigger": "metrics-api"},
+            'kubernetes.trigger = "external-push"',
+        ),
     ],
 )
 def test_what_cannot_run_there_is_refused_by_name(changes, said):

@@ -9,10 +9,14 @@ from dumbwaiter.config import ScalingSettings
 from dumbwaiter.deploy.kubernetes import Measured, times
 
 
-def model(measured=None, **changes):
+def kitchen(measured=None, table=None, **changes):
     scaling = ScalingSettings(max_replicas=4, **changes.pop("scaling", {}))
-    of = project(models=only_model(scaling=scaling, **changes), measured={"resnet": measured} if measured else None)
-    return of.models[0]
+    models = only_model(scaling=scaling, **changes)
+    return project(models=models, measured={"resnet": measured} if measured else None, **(table or {}))
+
+
+def model(measured=None, **changes):
+    return kitchen(measured, **changes).models[0]
 
 
 def test_a_batch_and_a_load_fit_into_the_part_of_the_grace_that_is_theirs():
@@ -44,17 +48,28 @@ def test_what_loads_has_not_told_how_long_its_batches_take():
 
 
 @pytest.mark.parametrize(
-    ("measured", "told", "cold"),
+    ("measured", "told", "boot", "cold"),
     [
-        (None, None, times.UNKNOWN_COLD_START),
-        (Measured(load_seconds=30.0, start_seconds=2.0), None, 32.0),
-        (Measured(load_seconds=30.0), 200.0, 200.0),
-        (None, 0.0, 0.0),
+        (None, None, {}, 120.0),
+        (Measured(load_seconds=30.0, start_seconds=2.0), None, {}, 152.0),
+        (Measured(load_seconds=30.0, start_seconds=2.0), None, {"boot": 300.0}, 332.0),
+        (Measured(load_seconds=30.0, start_seconds=2.0), None, {"boot": 0.0}, 32.0),
+        (Measured(load_seconds=30.0), 200.0, {}, 200.0),
+        (None, 0.0, {}, 0.0),
     ],
 )
-def test_a_cold_start_is_what_was_told_or_measured_or_else_a_guess(measured, told, cold):
-    assert times.cold_start(model(measured, scaling={"cold_start": told})) == cold
+def test_a_cold_start_is_what_was_told_or_else_the_nodes_boot_and_what_was_measured(measured, told, boot, cold):
+    of = kitchen(measured, boot, scaling={"cold_start": told})
+    assert times.cold_start(of, of.models[0]) == cold
+
+
+def test_keda_waits_for_nodes_too():
+    of = kitchen(Measured(load_seconds=30.0), {"boot": 300.0})
+    found = times.of_keda(of, of.models[0])
+    assert (found.cooldown, found.window) == (330, 990)
+    assert times.first_cooldown(of, of.models[0]) == 660
 
 
 def test_a_roll_out_waits_for_as_long_as_loading_may_take():
-    assert times.progress_deadline(model(), 1800.0) > 1800
+    of = kitchen()
+    assert times.progress_deadline(of, of.models[0], 1800.0) > 1800

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import urllib.parse
 
 import pytest
 from projects import BROKERS, SCALING, combination, only_model, project
 
 from dumbwaiter.brokers.rabbitmq.names import dead_name, delay_name, lane_names
-from dumbwaiter.config import ScalingSettings
+from dumbwaiter.config import ScalerSettings, ScalingSettings
+from dumbwaiter.deploy.kubernetes import Measured, rendered
 from dumbwaiter.deploy.kubernetes.triggers import triggers_of
 from dumbwaiter.errors import ConfigError
+from dumbwaiter.scaler.asking import asked, trigger
 
 
 def found_for(broker, **table):
@@ -23,7 +26,7 @@ def metadata(broker, **table):
 
 
 def test_redis_is_counted_by_the_length_of_the_streams_themselves():
-    found = metadata("redis")
+    *found, scheduled = metadata("redis")
     assert [one["stream"] for one in found] == [
         "dumbwaiter:{resnet}:high",
         "dumbwaiter:{resnet}",
@@ -33,6 +36,7 @@ def test_redis_is_counted_by_the_length_of_the_streams_themselves():
         assert (one["address"], one["databaseIndex"], one["streamLength"]) == ("redis.kitchen:6379", "3", "2")
         # With a group KEDA would count either what is pending or what is not.
         assert not {"consumerGroup", "pendingEntriesCount", "lagCount"} & set(one)
+    assert (scheduled["listName"], scheduled["databaseIndex"]) == ("dumbwaiter:{resnet}:scheduled", "3")
 
 
 def test_rabbitmq_is_counted_over_http_with_what_is_unacknowledged():
@@ -101,7 +105,12 @@ def test_pubsub_is_counted_in_each_subscription_of_its_project():
 def test_lanes_are_added_up_for_the_hpa_would_take_the_largest(broker):
     found = found_for(broker, trigger="native")
     names = [trigger["name"] for trigger in found.triggers]
-    assert found.formula == (" + ".join(names) if len(names) > 1 else None)
+    if broker == "redis":
+        # What was sent for later wants one worker, who moves it, and not as many as it is messages.
+        assert found.formula == "high + normal + low + min(scheduled, 1.0)"
+        assert names == ["high", "normal", "low", "scheduled"]
+    else:
+        assert found.formula == (" + ".join(names) if len(names) > 1 else None)
     assert {trigger["metricType"] for trigger in found.triggers} == {"AverageValue"}
 
 
@@ -118,7 +127,10 @@ def test_a_pod_of_two_workers_counts_for_two(scaling):
     )
     one, double = triggers_of(of, of.models[0]), triggers_of(two, two.models[0])
     if scaling == "external-push":
-        assert (one.formula, double.formula, double.target) == (None, "workers / 2", "1")
+        # With a formula KEDA would no more ask whether the pool is active, and never end the last pod.
+        assert (one.formula, double.formula) == (None, None)
+        each = [found.triggers[0]["metadata"].get("workers_each") for found in (one, double)]
+        assert each == [None, "2"]
     elif scaling == "metrics-api":
         assert [found.triggers[0]["metadata"]["targetValue"] for found in (one, double)] == ["1", "2"]
     else:
@@ -127,10 +139,61 @@ def test_a_pod_of_two_workers_counts_for_two(scaling):
 
 def test_our_scaler_is_asked_where_its_service_is():
     (push,) = found_for("sqs", trigger="external-push", namespace="kitchen").triggers
-    assert push["metadata"] == {"scalerAddress": "scaler.kitchen.svc:9090", "model": "resnet"}
+    assert push["metadata"] == {
+        "scalerAddress": "scaler.kitchen.svc:9090",
+        "model": "resnet",
+        "cold_start": "120s",
+    }
     (page,) = found_for("sqs", trigger="metrics-api", namespace="kitchen").triggers
-    assert page["metadata"]["url"] == "http://scaler.kitchen.svc:8090/v1/scale/resnet"
+    assert page["metadata"]["url"] == "http://scaler.kitchen.svc:8090/v1/scale/resnet?cold_start=120s"
     assert page["metadata"]["valueLocation"] == "desired"
+
+
+def test_what_our_scaler_is_told_it_takes():
+    """The metadata of a pod of two workers, and the query of the page, are wishes that it reads."""
+    pair = {"gpu": "shared", "containers": 2, "boot": 90.0}
+    measured = {"resnet": Measured(load_seconds=30.0, start_seconds=1.5)}
+    push, page = (project("sqs", trigger=name, measured=measured, **pair) for name in ("external-push", "metrics-api"))
+    (one,) = triggers_of(push, push.models[0]).triggers
+    metadata, each = trigger(one["metadata"])
+    assert (each, asked(metadata, push.settings).scaling.cold_start) == (2, 122.0)
+    (one,) = triggers_of(page, page.models[0]).triggers
+    url = urllib.parse.urlsplit(one["metadata"]["url"])
+    query = dict(urllib.parse.parse_qsl(url.query))
+    assert asked({**query, "model": "resnet"}, page.settings).scaling.cold_start == 122.0
+
+
+@pytest.mark.parametrize(
+    ("each", "containers", "target"), [(2.5, 2, "5"), (0.5, 2, "1"), (1.0, 1, "1"), (2.5, 1, None), (0.5, 1, None)]
+)
+def test_a_number_of_messages_is_never_rounded_in_silence(each, containers, target):
+    shared = {"gpu": "shared", "containers": containers} if containers > 1 else {}
+    models = only_model(scaling=ScalingSettings(max_replicas=4, messages_each=each))
+    of = project("sqs", trigger="native", models=models, **shared)
+    if target is not None:
+        assert triggers_of(of, of.models[0]).target == target
+        return
+    said = rf"messages_each = {each:g}: .* a whole number .*; write {max(1, int(each))}, or kubernetes\.trigger"
+    with pytest.raises(ConfigError, match=said):
+        triggers_of(of, of.models[0])
+
+
+def test_a_scaler_with_a_certificate_is_asked_by_tls():
+    pair = {"certfile": "/etc/dumbwaiter-certificates/a.crt", "keyfile": "/etc/dumbwaiter-certificates/a.key"}
+    of = project("sqs", certificates="own", scaler=ScalerSettings(**pair))
+    (push,) = triggers_of(of, of.models[0]).triggers
+    assert push["metadata"]["enableTLS"] == "true"
+    found = {
+        (each.object["kind"], each.object["metadata"]["name"]): each.object["spec"]
+        for each in rendered(of)
+        if "spec" in each.object
+    }
+    login = found["TriggerAuthentication", push["authenticationRef"]["name"]]
+    assert login == {"secretTargetRef": [{"parameter": "caCert", "name": "own", "key": "ca.crt"}]}
+    (container,) = found["Deployment", "scaler"]["template"]["spec"]["containers"]
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert container[probe]["httpGet"]["scheme"] == "HTTPS"
+    assert "/etc/dumbwaiter-certificates" in [mount["mountPath"] for mount in container["volumeMounts"]]
 
 
 @pytest.mark.parametrize(

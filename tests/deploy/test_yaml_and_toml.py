@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 
+import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -87,3 +88,8 @@ def test_settings_can_be_read_by_people():
     assert toml.document(tree) == (
         'a = 1\n\n[b]\nc = "x"\n\n[b.d]\ne = [1, 2]\n\n[f."Text.Embedding"]\ng = 0.5\n\n[h]\n'
     )
+
+
+@pytest.mark.parametrize("text", ["1e3", "1E-3", ".5", "1.", "0o17", "0x1F", "y", "N", "+1e9"])
+def test_what_another_reader_takes_for_a_number_or_a_truth_value_is_quoted(text):
+    assert ours.document({"a": text, text: 1}) == f"a: '{text}'\n'{text}': 1\n"

@@ -12,7 +12,7 @@ import pytest
 
 from dumbwaiter.config import ScalingSettings
 from dumbwaiter.plan import picture, report
-from dumbwaiter.plan.actuation import KedaSettings, LocalSettings, Machines, Native
+from dumbwaiter.plan.actuation import KedaSettings, LocalSettings, Machines, Native, as_rendered
 from dumbwaiter.plan.comparing import Generated, Recorded, Result, compare, figures_of, pareto, recommended
 from dumbwaiter.plan.services import Curve, Inputs
 from dumbwaiter.plan.simulation import Outcome, Setting, World
@@ -150,9 +150,11 @@ def test_the_table_to_paste_is_read_as_what_was_tried(setting):
     assert (table.min_replicas, table.max_replicas) == (1, 9)
     if isinstance(rules, Native):
         assert (table.signal, table.messages_each) == ("messages", rules.messages_each)
-        return
-    assert (table.signal, table.cold_start) == (rules.signal, 12.0)
-    used = {"work": ("drain_target", "spare"), "messages": ("messages_each",), "age": ("age_target",)}[rules.signal]
+        used = ()
+    else:
+        assert table.signal == rules.signal
+        used = {"work": ("drain_target", "spare"), "messages": ("messages_each",), "age": ("age_target",)}[rules.signal]
+    assert table.cold_start == rules.cold_start == 12.0
     for name in (*used, "scale_in_after", "idle_after"):
         assert getattr(table, name) == getattr(rules, name)
 
@@ -168,7 +170,24 @@ def read(text):
 
 def test_a_models_table_has_its_name():
     assert toml_of(Setting("x", RULES), model="cats").startswith("[models.cats.scaling]\n")
-    assert "pollingInterval: 30" in toml_of(Setting("x", RULES, KedaSettings()))
+
+
+@pytest.mark.parametrize(
+    ("rules", "push", "trigger"),
+    [(RULES, True, "external-push"), (RULES, False, "metrics-api"), (Native(2.0), True, "native")],
+)
+def test_for_keda_the_block_says_who_tells_it_how_many(rules, push, trigger):
+    text = toml_of(Setting("x", rules, as_rendered(rules, polling_interval=7.0, push=push)))
+    assert tomllib.loads(text)["kubernetes"] == {"trigger": trigger, "polling_interval": "7s"}
+    assert "rendered" not in text, "nothing was planned otherwise"
+
+
+def test_what_was_planned_otherwise_than_it_is_rendered_is_told():
+    text = toml_of(Setting("x", RULES, KedaSettings(polling_interval=0.5)))
+    assert "pollingInterval 0.5, rendered 1" in text
+    assert "cooldownPeriod 300, rendered 60" in text
+    assert "limits of scaleUp, rendered none" in text
+    assert "stabilizationWindowSeconds" not in text
 
 
 def test_rows_come_by_cost_and_mark_the_front_and_the_chosen():

@@ -12,6 +12,7 @@ from dumbwaiter.plan.knowledge import Knowledge
 from dumbwaiter.plan.pool import Pool
 from dumbwaiter.plan.services import Curve
 from dumbwaiter.plan.traces import Trace
+from dumbwaiter.policies.scaling import Rules
 
 USUAL = KedaSettings()
 
@@ -102,9 +103,14 @@ def test_the_first_message_waits_for_the_next_poll():
 
 
 def test_pushed_it_does_not():
-    seen = counts(*keda([31.0], KedaSettings(push=True)), until=100.0)
+    seen = counts(*keda([31.0], KedaSettings(push=True), native=Rules(max_replicas=10)), until=100.0)
     assert seen[30.0] == 0
     assert seen[31.1] == 1
+
+
+def test_only_our_scaler_pushes():
+    seen = counts(*keda([31.0], KedaSettings(push=True)), until=100.0)
+    assert (seen[45.0], seen[60.0]) == (0, 1)
 
 
 def test_after_the_cooldown_all_go_at_once():

@@ -16,7 +16,7 @@ from dumbwaiter.plan.services import Curve, Inputs
 from dumbwaiter.plan.simulation import Kills, Setting, World, simulate
 from dumbwaiter.policies.scaling import Rules
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(180)  # what is refused takes no time, and what is not seconds
 
 QUICK = [
     "--generate",
@@ -165,15 +165,15 @@ def test_the_ends_of_the_ranges_are_simulated(plan, name, extreme):
     "more",
     [
         ("--varies", "100"),
-        ("--service", "86400"),
-        ("--boot", "1d", "--load", "1d"),
+        ("--service", "86400", "--on", "keda"),
+        ("--boot", "1d", "--load", "1d", "--on", "keda"),
         ("--spot-kills", "360", "--notice", "0s"),
         ("--spot-all-at", ",".join(["0s"] * 100)),
-        ("--heavy", "86400:1"),
+        ("--heavy", "86400:1", "--on", "keda"),
         ("--error", "100%"),
         ("--price", "1000000000"),
         ("--on", "keda", "--polling-interval", "1s", "--stabilization", "1h", "--cooldown", "0s"),
-        ("--curve", "86399+0b", "--max-batch", "65536"),
+        ("--curve", "86399+0b", "--max-batch", "65536", "--on", "keda"),
         ("--drain-target", "1ms", "--spare", "1000", "--signal", "work"),
     ],
 )
@@ -183,7 +183,7 @@ def test_so_are_those_of_the_world(plan, more):
         del given[given.index("--service") : given.index("--service") + 2]
     code, output, errors = plan(*given)
     assert code == 0, errors
-    assert "[scaling]" in output
+    assert "later than 30 s" in output
 
 
 def test_workers_that_are_ordered_without_end_are_an_error(monkeypatch):
@@ -212,7 +212,7 @@ def test_settings_of_more_workers_than_can_be_simulated_are_told(plan, tmp_path)
 
 
 def test_looks_without_end_are_told_too(plan, tmp_path):
-    (tmp_path / "dumbwaiter.toml").write_text('[scaling]\nlook_every = "0.000001s"\n')
+    (tmp_path / "dumbwaiter.toml").write_text('[scaling]\nlook_every = "0.0000001s"\n')
     assert "looks each are" in plan(*QUICK)[2]
 
 

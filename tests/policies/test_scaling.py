@@ -235,16 +235,77 @@ def test_load_that_came_orders_nobody_while_nothing_is_there():
 
 
 def test_one_more_comes_when_the_oldest_waits_although_there_seems_to_be_no_work():
-    late = seen(waiting=1, in_flight=1, oldest_age=30.0, seconds_each=0.001, ready=2)
+    late = seen(waiting=1, in_flight=1, oldest_age=30.0, seconds_each=0.001, ready=1)
     decision = first(late, Rules(max_replicas=9))
-    assert (decision.desired, decision.why) == (3, "age")
+    assert (decision.desired, decision.why) == (2, "age")
     assert decision.alarm.startswith("the oldest message has waited 30 s, although")
+
+
+def test_one_message_that_nobody_can_answer_brings_one_more_and_not_one_after_the_other():
+    its, history, current = Rules(max_replicas=30), History(), 1
+    for step in range(300):
+        stuck = seen(waiting=1, oldest_age=2.0 * step, seconds_each=0.15, ready=current)
+        history, decision = decide(history, stuck, its, 2.0 * step)
+        current = decision.desired
+    assert current == 2
+    assert decision.alarm
 
 
 @pytest.mark.parametrize("facts", [{"oldest_age": 5.0}, {"starting": 1}, {"waiting": 5000, "seconds_each": 1.0}])
 def test_it_does_not_when_it_is_not_late_or_somebody_comes_anyway(facts):
     late = {"waiting": 1, "in_flight": 1, "oldest_age": 30.0, "seconds_each": 0.001, "ready": 2, **facts}
     assert first(seen(**late), Rules(max_replicas=9)).alarm == ""
+
+
+def test_where_no_worker_is_heard_of_one_that_is_there_all_the_same_is_not_waited_for():
+    nobody = seen(waiting=1, oldest_age=30.0, seconds_each=0.1)
+    decision = first(nobody, Rules(max_replicas=9))
+    assert (decision.raw, decision.why) == (2, "age")
+    assert decision.alarm.startswith("the oldest message has waited 30 s, and no worker is heard of")
+    assert first(nobody, Rules(max_replicas=9, cold_start=25.0)).raw == 1, "it may be on its way"
+    assert first(dataclasses.replace(nobody, starting=1), Rules(max_replicas=9)).raw == 1
+
+
+def test_a_look_that_asks_for_nobody_says_that_nothing_waits():
+    decision = first(IDLE, Rules(max_replicas=9))
+    assert (decision.desired, decision.why) == (0, "nothing waits")
+
+
+# --- numbers that may be anything ---
+
+anything = st.floats(allow_nan=True, allow_infinity=True)
+hostile_looks = st.builds(
+    Look,
+    waiting=st.integers(-(10**400), 10**400),
+    in_flight=st.one_of(st.none(), st.integers(-(10**400), 10**400)),
+    oldest_age=st.one_of(st.none(), anything),
+    arrived=st.integers(-(10**400), 10**400),
+    seconds_each=st.one_of(st.none(), anything),
+    ready=st.integers(0, 40),
+    starting=st.integers(0, 40),
+)
+hostile_rules = st.builds(
+    Rules,
+    max_replicas=st.integers(5, 50),
+    signal=st.sampled_from(["work", "messages"]),
+    drain_target=st.floats(min_value=5e-324),
+    spare=anything,
+    age_target=st.floats(min_value=5e-324),
+    messages_each=st.floats(min_value=5e-324),
+    cold_start=anything,
+)
+
+
+@given(st.lists(st.tuples(pauses, hostile_looks), min_size=1, max_size=5), hostile_rules, looks)
+def test_no_number_makes_a_decision_fail_and_the_next_sound_look_is_decided_soundly(show, its, sound):
+    history, now = History(), 0.0
+    for pause, look in show:
+        now += pause
+        history, decision = decide(history, look, its, now)
+        assert 0 <= decision.desired <= max(its.max_replicas, look.current)
+        assert math.isfinite(decision.offered)
+        assert math.isfinite(decision.work)
+    assert decide(history, sound, dataclasses.replace(its, signal="work"), now + 1.0)[1].desired >= 0
 
 
 # --- by the other signals ---
@@ -323,6 +384,16 @@ def test_the_last_one_stays_until_it_was_idle_for_long_enough():
     assert decision.desired == 1
     _, decision, _ = told(history, idle, its, now, seconds=2)
     assert (decision.desired, decision.why) == (0, "idle")
+
+
+def test_short_work_that_no_look_ever_meets_keeps_the_last_one():
+    its = Rules(max_replicas=3, idle_after=30.0, scale_in_after=0.0)
+    history, _ = decide(History(), seen(ready=1), its, 0.0)
+    history, decision, now = told(history, seen(ready=1, arrived=2, seconds_each=0.01), its, 0.0, seconds=500)
+    assert decision.desired == 1
+    history, decision, now = told(history, seen(ready=1), its, now, seconds=28)
+    assert decision.desired == 1
+    assert told(history, seen(ready=1), its, now, seconds=2)[1].desired == 0
 
 
 def test_what_runs_is_not_idle_and_what_nobody_can_count_is_neither():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,12 +11,14 @@ from hypothesis import strategies as st
 from dumbwaiter.policies.service_times import (
     HALF_LIFE,
     MOST_BUCKETS,
+    Bucket,
     ServiceTimes,
     bucket_of,
     expected,
     expected_of,
     merged,
     observed,
+    sound,
 )
 
 inputs = st.lists(st.tuples(st.integers(0, 2**40), st.floats(0.0, 100.0), st.floats(0.0, 1000.0)), min_size=1)
@@ -117,3 +121,28 @@ def test_of_two_workers_the_one_that_has_seen_more_of_late_counts_more():
     old = learnt(*[(10, 1.0)] * 30)
     new = learnt(*[(10, 2.0)] * 10, now=HALF_LIFE)
     assert expected(merged(old, new, HALF_LIFE), HALF_LIFE) == pytest.approx((1.0 * 15 + 2.0 * 10) / 25)
+
+
+@pytest.mark.parametrize(
+    ("key", "bucket"),
+    [
+        (1, Bucket(1e308, 5.0, 10.0)),
+        (1, Bucket(math.inf, 5.0, 10.0)),
+        (1, Bucket(math.nan, 5.0, 10.0)),
+        (1, Bucket(-5.0, 5.0, 10.0)),
+        (1, Bucket(1.0, math.inf, 10.0)),
+        (1, Bucket(1.0, -1.0, 10.0)),
+        (1, Bucket(1.0, 1.0, math.nan)),
+        (100_000, Bucket(1.0, 1.0, 10.0)),
+        (-1, Bucket(1.0, 1.0, 10.0)),
+    ],
+)
+def test_a_number_that_nobody_can_have_measured_is_unknown_and_the_others_stay(key, bucket):
+    good = Bucket(2.0, 1.0, 10.0)
+    kept = sound(ServiceTimes(buckets={key: bucket, 7: good}), 10.0)
+    assert kept.buckets == {7: good}
+    assert expected_of(kept, 1 << 60) is not None
+
+
+def test_what_is_dated_ahead_was_measured_now_at_the_latest():
+    assert sound(ServiceTimes(buckets={7: Bucket(2.0, 1.0, math.inf)}), 10.0).buckets == {7: Bucket(2.0, 1.0, 10.0)}

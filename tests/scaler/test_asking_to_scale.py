@@ -12,7 +12,7 @@ from dumbwaiter.config import ModelSettings, ScalingSettings, Settings
 from dumbwaiter.demand import rules_of
 from dumbwaiter.errors import BlobError, BrokerUnavailableError, ConfigError, SignalUnknownError
 from dumbwaiter.policies.scaling import History, Look, decide
-from dumbwaiter.scaler.asking import MOST, asked
+from dumbwaiter.scaler.asking import MOST, asked, trigger
 from dumbwaiter.scaler.refusing import LONGEST_DETAIL, refusal_of
 
 SETTINGS = Settings(
@@ -70,6 +70,22 @@ def test_the_same_wish_is_equal_however_it_is_written():
 def test_a_refusal_names_the_place_that_was_asked():
     with pytest.raises(ConfigError, match=r"^/v1/scale/cats: scaling\.spare: expected a number from 0 on"):
         asked({"model": "cats", "spare": "-1"}, SETTINGS, where="/v1/scale/cats")
+
+
+def test_a_trigger_says_how_many_workers_a_pod_has():
+    assert trigger({"model": "cats"}) == ({"model": "cats"}, 1)
+    assert trigger({"model": "cats", "workers_each": "4"}) == ({"model": "cats"}, 4)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "", "two", "9" * 400, "1001", "٣", "²"])
+def test_a_number_of_workers_that_is_none_is_refused(text):
+    with pytest.raises(ConfigError, match=r"^scalerMetadata: workers_each: expected a whole number from 1 to 1000"):
+        trigger({"model": "cats", "workers_each": text})
+
+
+def test_the_page_has_no_pods_and_takes_no_number_of_their_workers():
+    with pytest.raises(ConfigError, match=r"unknown name 'workers_each'"):
+        asked({"model": "cats", "workers_each": "2"}, SETTINGS, where="/v1/scale/cats")
 
 
 @pytest.mark.parametrize(

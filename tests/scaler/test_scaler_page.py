@@ -71,8 +71,8 @@ async def test_all_models_are_listed_those_without_a_queue_too(tmp_path):
         async with httpx.AsyncClient(trust_env=False) as client:
             told = (await client.get(kitchen.url("/v1/scale"))).json()["models"]
     assert [(one["model"], one["desired"], one["why"]) for one in told] == [
-        ("cats", 0, "in use"),
-        ("dogs", 0, "in use"),
+        ("cats", 0, "nothing waits"),
+        ("dogs", 0, "nothing waits"),
         ("owls", 1, "no queue yet"),
     ]
 

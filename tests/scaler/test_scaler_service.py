@@ -57,6 +57,23 @@ async def test_the_spec_is_one_metric_with_the_target_one(keda):
     assert await keda.metric_spec(model="cats") == ("dumbwaiter-cats", 1, 1.0)
 
 
+async def test_pods_of_several_workers_are_divided_by_kubernetes_and_end_as_others_do(kitchen, keda):
+    """The metric stays in workers, the target is a pod's share, and the pool's rest is what the scaler says it is."""
+    pod = {"model": "cats", "workers_each": "2"}
+    assert await keda.metric_spec(**pod) == ("dumbwaiter-cats", 2, 2.0)
+    await measured(kitchen.store, "cats", 2.0)
+    await working(kitchen.store, "cats")
+    async with keda.following(look_every="20ms", **pod) as stream:
+        await stream.next_is(False)
+        await kitchen.send("cats", 15)
+        await stream.next_is(True)
+        await kitchen.empty("cats")
+        await stream.next_is(False)
+    name, wanted = await keda.metric(look_every="20ms", **pod)
+    assert (name, wanted >= 1.0) == ("dumbwaiter-cats", True)
+    assert not await keda.is_active(look_every="20ms", **pod)
+
+
 async def test_the_metric_of_the_spec_is_the_one_that_is_told(keda):
     name, _, _ = await keda.metric_spec(model="cats")
     assert (await keda.metric(name, model="cats"))[0] == name
@@ -102,6 +119,10 @@ async def test_what_keda_says_to_itself_in_the_metadata_is_passed_over(keda):
         (
             {"model": "cats", "max_replicas": "9" * 400},
             r"scaling\.max_replicas: expected a number from 0\.001 to 1e\+09, not ",
+        ),
+        (
+            {"model": "cats", "workers_each": "1.5"},
+            r"workers_each: expected a whole number from 1 to 1000, not '1\.5'$",
         ),
         ({"model": "cats", "look_every": "1us"}, r"scaling\.look_every: "),
         ({"model": "cats", "drain_target": "0.0000001"}, r"scaling\.drain_target: expected a number from 0\.001 to"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from dumbwaiter.devices.contract import Device
@@ -15,6 +16,16 @@ from dumbwaiter.errors import MissingExtraError
 from dumbwaiter.policies.footprints import activation
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The memory of a device has room for *fits* workers of a model in all; *seated* of it hold some, whoever keeps
+    them: also those that are about to leave, or dead with their memory not seen free.
+    """
+
+    fits: int
+    seated: int
+
+
 class DeviceRoom:
     """Room on the device of the workers on *terms*; *name* is its name. Where none is shared there is no bound."""
 
@@ -22,8 +33,9 @@ class DeviceRoom:
         self._terms = terms
         self.name = ""
 
-    def workers(self) -> int | None:
-        """How many workers fit in all; None where nobody can tell or nothing bounds them. It blocks for some I/O.
+    def look(self) -> Room | None:
+        """How many workers fit, and are there; None where nobody can tell or nothing bounds them. It blocks for some
+        I/O.
 
         Raises DumbwaiterError when the device cannot be asked.
         """
@@ -37,7 +49,9 @@ class DeviceRoom:
             path = ledger_path(terms.ledgers, device.name)
             if need is None or not path.exists():
                 return None
-            return workers_that_fit(inspect_ledger(path), terms.model, need)
+            report = inspect_ledger(path)
+            fits = workers_that_fit(report, terms.model, need)
+            return None if fits is None else Room(fits, seated_in(report, terms.model))
 
     def _need(self, device: Device) -> int | None:
         terms = self._terms
@@ -66,6 +80,11 @@ def workers_that_fit(report: DeviceReport, model: str, need: int) -> int | None:
         return None
     held = sum((seat.resident or 0) + (seat.granted or 0) for seat in report.seats if seat.model != model)
     return max(0, report.limit - held) // need
+
+
+def seated_in(report: DeviceReport, model: str) -> int:
+    """How many workers of *model* have a place there, in whatever state. Pure."""
+    return sum(seat.model == model for seat in report.seats)
 
 
 def _shared(address: str) -> Device | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +26,10 @@ STALE_AFTER = 20.0
 LONGEST_REASON = 400
 FORGOTTEN_AFTER = 600.0
 """A worker that has been silent for so many seconds is dead, and what it said is deleted."""
+_MOST_SETTLED = 1 << 53
+_MOST_IN_HAND = 100_000
+_LONGEST = 30 * 86_400.0
+"""Seconds of work, or of loading, beyond which what a worker says is a damaged number, and so unknown."""
 _READS_AT_ONCE = 32
 """On a bucket each takes a round trip."""
 
@@ -65,13 +70,20 @@ async def withdraw(store: BlobStore, model: str, worker: str) -> None:
 async def forget_the_dead(store: BlobStore, model: str) -> None:
     """Delete what workers of *model* said that were killed long ago, so that looking stays quick."""
     for key, status in await _said(store, model):
-        if time.time() - status.announced_at > FORGOTTEN_AFTER:
+        if abs(time.time() - status.announced_at) > FORGOTTEN_AFTER:
             await store.delete(key)
 
 
 async def workers_of(store: BlobStore, model: str) -> list[WorkerStatus]:
-    """The workers of *model* heard of within STALE_AFTER seconds."""
-    return [status for _, status in await _said(store, model) if time.time() - status.announced_at < STALE_AFTER]
+    """The workers of *model* heard of within STALE_AFTER seconds. What is dated further ahead than that is by a clock
+    that is wrong, and may be of somebody long dead.
+    """
+    return [status for status in await said_of(store, model) if abs(time.time() - status.announced_at) < STALE_AFTER]
+
+
+async def said_of(store: BlobStore, model: str) -> list[WorkerStatus]:
+    """All that workers of *model* have said and nobody has deleted, however long ago."""
+    return [status for _, status in await _said(store, model)]
 
 
 def why_failing(workers: Sequence[WorkerStatus]) -> str | None:
@@ -123,9 +135,28 @@ async def _said(store: BlobStore, model: str) -> list[tuple[str, WorkerStatus]]:
 
 
 async def _status(store: BlobStore, key: str) -> WorkerStatus | None:
-    with contextlib.suppress(BlobNotFoundError, msgspec.DecodeError):  # it left, or is writing, just now
-        return msgspec.json.decode(await store.get(key), type=WorkerStatus)
+    # It left, or is writing, just now.
+    with contextlib.suppress(BlobNotFoundError, msgspec.DecodeError, RecursionError):
+        return _sound(msgspec.json.decode(await store.get(key), type=WorkerStatus))
     return None
+
+
+def _sound(status: WorkerStatus) -> WorkerStatus:
+    """*status* with 0 for what no worker can have counted or measured: that is unknown."""
+    return msgspec.structs.replace(
+        status,
+        announced_at=status.announced_at if math.isfinite(status.announced_at) else 0.0,
+        started_at=status.started_at if math.isfinite(status.started_at) else 0.0,
+        seconds_each=_at_most(status.seconds_each, _LONGEST),
+        work_seconds=_at_most(status.work_seconds, math.inf) if math.isfinite(status.work_seconds) else 0.0,
+        load_seconds=_at_most(status.load_seconds, _LONGEST),
+        settled=status.settled if 0 <= status.settled <= _MOST_SETTLED else 0,
+        in_hand=status.in_hand if 0 <= status.in_hand <= _MOST_IN_HAND else 0,
+    )
+
+
+def _at_most(seconds: float, most: float) -> float:
+    return seconds if 0.0 <= seconds <= most else 0.0
 
 
 def _key(model: str, worker: str) -> str:

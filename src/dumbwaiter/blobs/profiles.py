@@ -124,8 +124,12 @@ def _sound_start(seconds: float) -> float:
 def _sound_batches(batches: BatchTimes, now: float) -> BatchTimes:
     last = batch_times.bin_of(LONGEST)
     counts = {
-        number: count for number, count in batches.counts.items() if 0 <= number <= last and 0.0 < count <= _MOST_BATCHES
+        number: count
+        for number, count in batches.counts.items()
+        if 0 <= number <= last and 0.0 < count <= _MOST_BATCHES
     }
+    if not counts:
+        return BatchTimes()
     return BatchTimes(counts=counts, at=batches.at if 0.0 <= batches.at <= now else now)
 
 

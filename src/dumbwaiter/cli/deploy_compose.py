@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 
-from dumbwaiter.cli.deploy_image import put
+from dumbwaiter.cli.deploy_image import put, tell_hidden
 from dumbwaiter.cli.deploy_measured import measured_of, unmeasured_option
 from dumbwaiter.cli.options import Command, config_option, current_settings
 
@@ -46,8 +47,9 @@ def compose(output: Path, image: str, broker: str | None, no_gpu: bool, unmeasur
 
     settings = current_settings()
     measured = measured_of(settings, unmeasured=unmeasured)
-    project = compose_project_of(settings, image, broker, measured, gpu=not no_gpu)
+    project = compose_project_of(settings, image, broker, measured, gpu=not no_gpu, environ=os.environ)
     code = put(output, files(project), check=check)
     if not check:
+        tell_hidden(project.hidden)
         click.echo(f"next: read {output / 'README.md'}, then: sudo sh {output / 'prepare.sh'}")
     return code

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from dumbwaiter.cli.options import Command, current_settings, settings_options
 
 if TYPE_CHECKING:
     from dumbwaiter.config import Settings
+    from dumbwaiter.deploy.hiding import Hidden
 
 output_option = click.option(
     "--output",
@@ -36,7 +38,7 @@ def image(output: Path, base: str | None, extras: tuple[str, ...], check: bool) 
 
     Packages are those of the project's requirements.txt or pyproject.toml, or of this environment where there is
     neither, each in the version that is installed here; dumbwaiter comes with the client of the broker. It runs as
-    user 10001, with a root that may be read-only. No secret is part of it.
+    user 10001, with a root that may be read-only. What may be secret in the settings is no part of it; it says what.
 
     Examples:
       dumbwaiter deploy image
@@ -50,10 +52,11 @@ def image(output: Path, base: str | None, extras: tuple[str, ...], check: bool) 
     settings = current_settings()
     found = requirements_of(Path(settings.home), {*extras, *_extras_of(settings, EXTRAS)}, installed_here())
     begin = base or f"python:{'.'.join(platform.python_version_tuple()[:2])}-slim"
-    project = image_project_of(settings, str(output.absolute()), begin, found)
+    project = image_project_of(settings, str(output.absolute()), begin, found, os.environ)
     code = put(output, files(project), check=check)
     if check:
         return code
+    tell_hidden(project.hidden)
     click.echo(f"packages: {len(found.pins)}, from {found.source}")
     click.echo("next:")
     for folder in found.local.values():
@@ -72,6 +75,14 @@ def put(output: Path, files: Mapping[str, str], *, check: bool) -> int:
     if not changes:
         click.echo(f"{output} is up to date")
     return 1 if check and changes else 0
+
+
+def tell_hidden(hidden: Sequence[Hidden]) -> None:
+    """Say what is not in the files, and how it is given instead."""
+    from dumbwaiter.deploy.hiding import told  # noqa: PLC0415 - only where something is rendered
+
+    for line in told(hidden):
+        click.echo(f"note: {line.replace('`', '')}")
 
 
 def _extras_of(settings: Settings, extras: Mapping[str, str]) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 import msgspec
 
+from dumbwaiter.cli.deploy_image import tell_hidden
 from dumbwaiter.cli.deploy_measured import measured_of, unmeasured_option
 from dumbwaiter.cli.options import Command, current_settings, given_flags, setting, settings_options
 
@@ -53,7 +55,7 @@ def kubernetes(output: Path, check: bool, unmeasured: bool) -> int:
     hosts (docs/kubernetes.md). --broker and --blobs are what the pods use.
 
     Files of an earlier rendering are renewed or removed; anything else in the folder, and what was edited by hand, is
-    left alone. No secret is ever written.
+    left alone. What may be secret comes from a Secret that you make.
 
     Examples:
       dumbwaiter deploy kubernetes --image registry.example.com/kitchen:1.4 --broker amqp://rabbit --blobs s3://kitchen
@@ -94,11 +96,12 @@ def _render(render: Callable[[Project], Mapping[str, str]], output: Path, *, che
     settings = current_settings(flags)
     stored = msgspec.structs.replace(settings, blobs=settings.kubernetes.blobs or settings.blobs)
     measured = measured_of(stored, unmeasured=unmeasured)
-    changes = [
-        each for each in write(output, render(project_of(settings, measured)), check=check) if each.kind != "same"
-    ]
+    project = project_of(settings, measured, os.environ)
+    changes = [each for each in write(output, render(project), check=check) if each.kind != "same"]
     for change in changes:
         click.echo(f"{change.kind:8}{output / change.file}")
     if not changes:
         click.echo(f"{output} is up to date")
+    if not check:
+        tell_hidden(project.hidden)
     return 1 if check and changes else 0

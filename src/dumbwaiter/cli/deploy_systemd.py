@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 
-from dumbwaiter.cli.deploy_image import put
+from dumbwaiter.cli.deploy_image import put, tell_hidden
 from dumbwaiter.cli.deploy_measured import measured_of, unmeasured_option
 from dumbwaiter.cli.options import Command, current_settings, settings_options
 
@@ -46,7 +47,9 @@ def systemd(output: Path, prefix: str, unmeasured: bool, check: bool) -> int:
 
     settings = current_settings()
     measured = measured_of(settings, unmeasured=unmeasured)
-    code = put(output, files(systemd_project_of(settings, prefix, measured)), check=check)
+    project = systemd_project_of(settings, prefix, measured, os.environ)
+    code = put(output, files(project), check=check)
     if not check:
+        tell_hidden(project.hidden)
         click.echo(f"next: read {output / 'README.md'}")
     return code

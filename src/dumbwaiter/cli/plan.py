@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +11,16 @@ import click
 
 from dumbwaiter.cli.options import Command, current_settings, json_option, settings_options
 from dumbwaiter.cli.output import print_json, print_table
+from dumbwaiter.cli.plan_meaning import check_meaning, named
 from dumbwaiter.cli.plan_numbers import count_option, list_option, number_option, share, time_option, together
+from dumbwaiter.cli.plan_progress import progress
 from dumbwaiter.errors import ConfigError, MissingExtraError
 from dumbwaiter.plan.bounds import LONGEST_SERVICE, MOST_WORKERS, SHORTEST_SERVICE
 
 if TYPE_CHECKING:
     from dumbwaiter.blobs.profiles import ServiceProfile
     from dumbwaiter.config import Settings
+    from dumbwaiter.plan.comparing import Result
     from dumbwaiter.plan.planning import Plan
 
 _requests = together(
@@ -24,7 +28,7 @@ _requests = together(
     number_option(
         "--rate", "With --generate: requests a second, on average.", least=1e-6, most=1_000_000.0, default=5.0
     ),
-    time_option("--duration", "With --generate: for how long.", "4h", least="1s", most="100d"),
+    time_option("--duration", "With --generate: for how long.", "2h", least="1s", most="100d"),
     number_option("--faster", "Replay TRACE so many times as fast.", least=0.001, most=1000.0, default=1.0),
     click.option("--of", "of", metavar="MODEL", help="Of a TRACE with several models this one; all: as if one."),
     count_option("--seeds", "Runs of each setting, each with another seed.", least=1, most=1000, default=10),
@@ -89,13 +93,26 @@ _scaling = together(
     list_option("--age-target", "Values of age_target to try.", least="1ms", most="1d"),
     time_option("--scale-in-after", "Too many for so long: fewer."),
     time_option("--idle-after", "Nothing to do for so long: none."),
-    list_option("--polling-interval", "On keda: values of pollingInterval to try.", least="1s", most="1d"),
     list_option(
-        "--stabilization", "On keda: values of the HPA's stabilizationWindowSeconds to try.", least="0s", most="1h"
+        "--polling-interval", "On keda: values of pollingInterval to try [as rendered].", least="1s", most="1d"
     ),
-    time_option("--cooldown", "On keda: cooldownPeriod.", "300s"),
-    click.option("--push", is_flag=True, help="On keda: our external scaler pushes the first message."),
-    click.option("--no-limits", is_flag=True, help="On keda: the HPA adds as many pods at once as it likes."),
+    list_option(
+        "--stabilization",
+        "On keda: values of the HPA's stabilizationWindowSeconds to try [as rendered].",
+        least="0s",
+        most="1h",
+    ),
+    time_option("--cooldown", "On keda: cooldownPeriod [as deploy kubernetes renders it]."),
+    click.option(
+        "--push/--no-push",
+        default=None,
+        help="On keda: by external-push, or by metrics-api [as kubernetes.trigger says].",
+    ),
+    click.option(
+        "--limits/--no-limits",
+        default=False,
+        help="On keda: the HPA adds no more than 4 pods, or as many again, at a time.",
+    ),
 )
 _report = together(
     time_option("--late", "An answer is late after so long.", "30s"),
@@ -135,34 +152,50 @@ def plan(**given: Any) -> None:
     a trace of Azure Functions (app, func, end_timestamp, duration). Marked with * is what nothing else beats at once in
     cost and lateness, with > what is recommended: the cheapest that meets the goal.
 
+    The first example takes about a minute on two cores. It grows with --rate, --duration, --seeds and how many values
+    are tried.
+
     Examples:
-      dumbwaiter plan --generate bursts --rate 15 --service 0.15 --boot 2m
+      dumbwaiter plan --generate bursts --rate 15 --service 0.15 --boot 2m --goal 5%
       dumbwaiter plan requests.csv --curve 0.02+0.004b --max-batch 16 --on keda --signal work,native
       dumbwaiter plan --generate flash --service 0.15 --heavy 3:0.02 --error 30% --output plan.svg
       dumbwaiter plan requests.jsonl --model infer --price 0.35 --late 5s --goal 0.1%
 
     """
     _need_numpy()
-    from dumbwaiter.plan import picture, planning, report, toml_block  # noqa: PLC0415 - they need it
-    from dumbwaiter.plan.comparing import recommended  # noqa: PLC0415
+    check_meaning(given, named(click.get_current_context()))
+    from dumbwaiter.plan import advice, picture, planning  # noqa: PLC0415 - they need it
 
     if given["output"] is not None:
         picture.check(given["output"])
     ready: Plan = planning.planned(given, current_settings(), _profile)
-    if not given["as_json"]:
-        click.echo(ready.announcement, err=True)
-    results = ready.run()
-    chosen, is_good = recommended(results, goal=given["goal"])
+    doubts = advice.warnings(ready.source, ready.facts["requests"], len(ready.seeds))
+    for line in [*([] if given["as_json"] else [ready.announcement]), *(f"warning: {one}" for one in doubts)]:
+        click.echo(line, err=True)
+    with progress() as tell:
+        results = ready.run(tell)
+    _tell(ready, results, given, doubts)
+
+
+def _tell(ready: Plan, results: Sequence[Result], given: Mapping[str, Any], doubts: Sequence[str]) -> None:
+    from dumbwaiter.plan import advice, picture, report, toml_block  # noqa: PLC0415 - they need numpy
+    from dumbwaiter.plan.comparing import recommended  # noqa: PLC0415
+
+    late_after, goal = given["late"], given["goal"]
+    chosen, is_good = recommended(results, goal=goal)
     if given["output"] is not None:
-        picture.draw(
-            given["output"], results, chosen=chosen, late_after=given["late"], goal=given["goal"], title=ready.title
-        )
+        picture.draw(given["output"], results, chosen=chosen, late_after=late_after, goal=goal, title=ready.title)
+    said = advice.verdict(results, chosen, advice.Wish(goal, late_after), ready.source, ready.world, is_good=is_good)
     if given["as_json"]:
-        print_json(report.data(results, chosen, is_good=is_good, model=given["model"], facts=ready.facts))
+        facts = {**ready.facts, "warnings": doubts, "verdict": said}
+        print_json(report.data(results, chosen, is_good=is_good, model=given["model"], facts=facts))
         return
     print_table(report.COLUMNS, report.rows(results, chosen), right=report.RIGHT)
-    click.echo(f"\n{_verdict(chosen.setting.name, is_good, given)}\n")
-    click.echo(toml_block.toml_of(chosen.setting, model=given["model"]))
+    click.echo(f"\n{said}")
+    # What misses the goal is not there to be pasted; --json has it.
+    if is_good:
+        click.echo(f"{advice.heading(given['model'])}\n")
+        click.echo(toml_block.toml_of(chosen.setting, model=given["model"]))
 
 
 def _need_numpy() -> None:
@@ -170,13 +203,6 @@ def _need_numpy() -> None:
         import numpy as np  # noqa: F401, PLC0415 - an extra, and heavy
     except ImportError as error:
         raise MissingExtraError("numpy", "plan", wanted="dumbwaiter plan") from error
-
-
-def _verdict(name: str, is_good: bool, given: dict[str, Any]) -> str:
-    goal = f"at most {given['goal'] * 100:g} % of the answers later than {given['late']:g} s"
-    if is_good:
-        return f"The cheapest with {goal} is: {name}. For dumbwaiter.toml:"
-    return f"None has {goal} for certain; the least late is: {name}. Try other values, or a shorter --boot or --load."
 
 
 def _profile(settings: Settings, model: str) -> ServiceProfile:

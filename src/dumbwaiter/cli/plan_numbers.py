@@ -68,7 +68,9 @@ def list_option(name: str, text: str, *, least: str, most: str) -> Callable[[F],
         try:
             numbers = tuple(parse_duration(part) for part in value.split(","))
         except ValueError:
-            text = f"{value!r} is no list of numbers; write them as 2,5,20"
+            signed = [part for part in value.split(",") if part.strip().startswith(("-", "+"))]
+            hint = f"; leave the sign of {signed[0].strip()!r} out, none is below 0" if signed else ""
+            text = f"{value!r} is no list of numbers{hint or '; write them as 2,5,20'}"
             raise click.BadParameter(text, ctx, parameter) from None
         if not all(parse_duration(least) <= number <= parse_duration(most) for number in numbers):
             raise click.BadParameter(f"{value!r} has one that is not from {least} to {most}", ctx, parameter)

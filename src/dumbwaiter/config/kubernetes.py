@@ -22,7 +22,8 @@ class KubernetesSettings(msgspec.Struct, frozen=True, kw_only=True):
     are used where it has them, of which *role* is the name. *certificates* names a Secret that is mounted as a folder,
     *storage* a volume claim for a blob store of files. *env* are further variables, ``NAME=value``.
 
-    *trigger* is who tells KEDA how many workers there should be. *monitor* is where a native trigger reads the broker's
+    *trigger* is who tells KEDA how many workers there should be. *boot* is how long a node and the image on it take to
+    be there, before a worker's own start. *monitor* is where a native trigger reads the broker's
     counts, where its URL does not say. *fallback_replicas* is what there is at the least while nobody can tell.
 
     *gpu* is how workers get GPUs: *gpus* whole ones for each, one shared by *containers* of a pod, slices of one, a
@@ -43,6 +44,7 @@ class KubernetesSettings(msgspec.Struct, frozen=True, kw_only=True):
     env: list[str] = []
     trigger: Literal["external-push", "metrics-api", "native"] = "external-push"
     polling_interval: Span = 15.0
+    boot: Annotated[float, msgspec.Meta(ge=0, extra={"unit": "duration"})] = 120.0
     fallback_replicas: Annotated[int, msgspec.Meta(ge=0)] = 1
     monitor: str | None = None
     nats_account: str = "$G"

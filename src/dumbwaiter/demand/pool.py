@@ -7,16 +7,17 @@ raises, and changes nothing of what is remembered.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
-from dumbwaiter.blobs.presence import WorkerStatus, workers_of
+from dumbwaiter.blobs.presence import STALE_AFTER, WorkerStatus, said_of
 from dumbwaiter.blobs.profiles import ServiceProfile, load_profile
 from dumbwaiter.blobs.store import BlobStore
 from dumbwaiter.brokers.contract import Broker
 from dumbwaiter.config import ScalingSettings
-from dumbwaiter.demand.inflow import Inflow
+from dumbwaiter.demand.hearing import Hearing
+from dumbwaiter.demand.inflow import Inflow, most_each
 from dumbwaiter.errors import BlobDamagedError, QueueNotFoundError, SignalUnknownError
 from dumbwaiter.message import QueueStats
 from dumbwaiter.policies.scaling import Decision, History, Look, Rules, decide, lacks
@@ -30,8 +31,9 @@ NO_QUEUE = "no queue yet"
 class PoolView(msgspec.Struct, frozen=True, kw_only=True):
     """What a look showed and what follows from it.
 
-    *workers*: all that were heard of lately, of every state. *rules* are the settings with the *cold_start* that was
-    measured. *has_queue*: whether any worker ever was there to make it; without a queue nothing can wait.
+    *workers*: all that were heard of lately, of every state; *silence*: how many seconds ago, by name. *rules* are the
+    settings with the *cold_start* that was measured. *has_queue*: whether any worker ever was there to make it; without
+    a queue nothing can wait.
     """
 
     model: str
@@ -39,6 +41,7 @@ class PoolView(msgspec.Struct, frozen=True, kw_only=True):
     decision: Decision
     rules: Rules
     workers: Sequence[WorkerStatus] = ()
+    silence: Mapping[str, float] = {}
     profile: ServiceProfile | None = None
     has_queue: bool = True
 
@@ -55,6 +58,8 @@ class PoolWatcher:
         self._scaling = scaling
         self._history = History()
         self._inflow = Inflow()
+        self._hearing = Hearing()
+        self._silence: Mapping[str, float] = {}
         self._looked_at = time.time()
         self.model = model
 
@@ -66,7 +71,7 @@ class PoolWatcher:
         """
         began = time.time()
         # Workers first: what they settle meanwhile is missed for a moment, rather than counted twice.
-        heard = await workers_of(self._store, self.model)
+        heard = await self._heard()
         workers = [one for one in heard if one.worker not in past]
         profile = await self._profile()
         rules = rules_of(self._scaling, profile)
@@ -80,7 +85,15 @@ class PoolWatcher:
             raise SignalUnknownError(unknown, rules.signal)
         self._history, decision = decide(self._history, seen, rules, time.monotonic())
         self._inflow, self._looked_at = inflow, began
-        return PoolView(model=self.model, look=seen, decision=decision, rules=rules, workers=workers, profile=profile)
+        return PoolView(
+            model=self.model,
+            look=seen,
+            decision=decision,
+            rules=rules,
+            workers=workers,
+            silence=self._silence,
+            profile=profile,
+        )
 
     async def is_waited_for(self) -> bool:
         """Whether anything waits, or there is no telling without a look(): a glance, for a pool without workers.
@@ -92,6 +105,11 @@ class PoolWatcher:
         except QueueNotFoundError:
             return True
         return stats.ready is None or stats.ready > 0
+
+    async def _heard(self) -> list[WorkerStatus]:
+        said = await said_of(self._store, self.model)
+        self._hearing, self._silence = self._hearing.after(said, wall=time.time(), now=time.monotonic())
+        return [status for status in said if self._silence[status.worker] < STALE_AFTER]
 
     async def _profile(self) -> ServiceProfile | None:
         try:
@@ -111,6 +129,7 @@ class PoolWatcher:
             decision=decision,
             rules=rules,
             workers=workers,
+            silence=self._silence,
             profile=profile,
             has_queue=False,
         )
@@ -130,13 +149,13 @@ class PoolWatcher:
             in_flight = in_hand
             if waiting is not None and self._broker.capabilities.ready_includes_locked:
                 waiting = max(0, waiting - in_hand)
-        inflow, came = self._inflow, 0
+        inflow, came, seconds_each = self._inflow, 0, _seconds_each(heard, profile)
         if waiting is not None:
             young = frozenset(status.worker for status in heard if status.started_at > self._looked_at)
             there = waiting + in_flight + (stats.delayed or 0)
             settled = {status.worker: status.settled for status in heard}
-            inflow, came = inflow.after(there, settled, time.monotonic(), young=young)
-        seconds_each = _seconds_each(heard, profile)
+            most = most_each(seconds_each)
+            inflow, came = inflow.after(there, settled, time.monotonic(), young=young, most_each=most)
         return Look(waiting, in_flight, stats.oldest_age, came, seconds_each, ready, starting), inflow
 
 

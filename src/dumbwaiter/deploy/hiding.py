@@ -17,8 +17,8 @@ from dumbwaiter.errors import ConfigError
 from dumbwaiter.urls import shown
 
 _SECRET = re.compile(
-    r"(.*[^A-Za-z0-9])?(password|passwd|passphrase|pwd|secret|token|credentials?|connection_?string"
-    r"|(api|access|account|auth|private|secret|shared|signing|encryption|master)_?key(_?id)?)",
+    r"(.*[^A-Za-z0-9])?(password|passwd|passphrase|pwd|secret|token|credentials?|connection[^A-Za-z0-9]?string"
+    r"|(api|access|account|auth|private|secret|shared|signing|encryption|master)[^A-Za-z0-9]?key([^A-Za-z0-9]?id)?)",
     re.IGNORECASE | re.DOTALL,
 )
 _OF_TEXTS = re.compile(r"(bos|cls|end|eos|image|mask|pad|sep|special|start|stop|unk)_?token", re.IGNORECASE)
@@ -71,7 +71,7 @@ def without_secrets(settings: Settings, environ: Mapping[str, str]) -> tuple[Set
 
     *environ* are the variables from which settings were read. Raises ConfigError for what no variable can give.
     """
-    models, hidden = dict(settings.models), []
+    models, hidden = dict(settings.models), list[Hidden]()
     given = {_folded(name) for name in environ if name.startswith(_PREFIX)}
     for name, model in settings.models.items():
         kept = _without(model.parameters, name, (), given, hidden)
@@ -84,7 +84,7 @@ def without_secrets(settings: Settings, environ: Mapping[str, str]) -> tuple[Set
 
 def hidden_environment(env: Sequence[str], environ: Mapping[str, str]) -> tuple[list[str], list[Hidden]]:
     """*env* (each ``NAME=value``) without what may be secret, and what was left out."""
-    kept, hidden = [], []
+    kept, hidden = list[str](), list[Hidden]()
     for text in env:
         name, _, value = text.partition("=")
         if _ENV in environ or looks_secret(name, value):

@@ -71,8 +71,8 @@ def models_of(settings: Settings) -> list[str]:
     for name, model in settings.models.items():
         if not is_queue_name(name):
             raise ConfigError(
-                f"models.{name!r} cannot be called so: write letters, digits and . _ -, a letter or digit first, at most"
-                f" {MAX_QUEUE_NAME}"
+                f"models.{name!r} cannot be called so: write letters, digits and . _ -, a letter or digit first, at"
+                f" most {MAX_QUEUE_NAME}"
             )
         if model.target is None:
             raise ConfigError(f'models.{name} has no target; write target = "MODULE:CLASS"')

@@ -162,6 +162,7 @@ class Keda(Actuator):
         super().__init__(pool, machines)
         self._settings = settings
         self._read = _meter(knowledge, rules, pool, push=settings.push)
+        self._is_pushed = settings.push and not isinstance(rules, Native)
         self._least, self._most = rules.min_replicas, rules.max_replicas
         self._replicas = rules.min_replicas
         self._recommended: list[tuple[float, int]] = []
@@ -180,7 +181,7 @@ class Keda(Actuator):
                 self._sync(now)
             self._next_sync = now + settings.sync_every
         self.scale_to(self._replicas)
-        if settings.push and self._replicas == 0:
+        if self._is_pushed and self._replicas == 0:
             self._next_poll = min(self._next_poll, max(now, self.pool.next_arrival) + PUSHED_AFTER)
         self.next_at = min(self._next_poll, self._next_sync)
 
@@ -231,9 +232,7 @@ def _up_to(replicas: int, settings: KedaSettings) -> int:
     return max(by_percent, replicas + (settings.up_pods or 0))
 
 
-def _meter(
-    knowledge: Knowledge, rules: Rules | Native, pool: Pool, *, push: bool
-) -> Callable[[], tuple[float, bool]]:
+def _meter(knowledge: Knowledge, rules: Rules | Native, pool: Pool, *, push: bool) -> Callable[[], tuple[float, bool]]:
     """What KEDA reads, in workers, and whether it is a sign of work: our policy's answer to one look, or a count of
     messages over its target.
     """

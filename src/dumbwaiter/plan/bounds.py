@@ -11,7 +11,7 @@ LONGEST_SERVICE = DAY
 """Seconds of one input, or of one batch."""
 SHORTEST_SERVICE = 1e-6
 MOST_REQUESTS = 10_000_000
-"""Of one run. It holds some 200 bytes for each."""
+"""Of one run. It holds some 100 bytes for each."""
 MOST_AT_ONCE = 2 * MOST_REQUESTS
 """Requests of all the runs that go on at the same time, and of one run that came out larger than was asked for."""
 MOST_WORKERS = 10_000

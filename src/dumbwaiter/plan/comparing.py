@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from typing import Protocol
 
 import numpy as np
 
 from dumbwaiter.plan.bounds import MOST_AT_ONCE
 from dumbwaiter.plan.generators import generated
+from dumbwaiter.plan.running import Tell, results_of
 from dumbwaiter.plan.services import Inputs
 from dumbwaiter.plan.simulation import Outcome, Setting, World, simulate
 from dumbwaiter.plan.statistics import Mean, mean_of
@@ -95,24 +93,18 @@ def compare(
     late_after: float,
     price: float = 1.0,
     processes: int | None = None,
+    tell: Tell | None = None,
 ) -> list[Result]:
     """Run every one of *settings* on every one of *seeds*; the same seed is the same trace for all of them.
 
     An answer is late after *late_after* seconds; *price* is that of a worker for an hour. *processes*: as many as
-    there are cores, where that is worth it.
+    there are cores, where that is worth it. *tell* hears of each run that has ended.
     """
     work = [(seed, setting) for seed in seeds for setting in settings]
     run = partial(_figures, source=source, world=world, late_after=late_after)
     if processes is None:
         processes = processes_for(len(source.trace(seeds[0])), len(work), cores=os.cpu_count() or 1)
-    with ExitStack() as stack:
-        figures: Iterator[Figures]
-        if processes == 1:
-            figures = map(run, work)
-        else:
-            workers = stack.enter_context(ProcessPoolExecutor(processes, mp_context=get_context("spawn")))
-            figures = workers.map(run, work, chunksize=max(1, min(len(settings), len(work) // (2 * processes))))
-        got = list(figures)
+    got = results_of(run, work, processes=processes, tell=tell)
     return [_result(one, got[place :: len(settings)], price) for place, one in enumerate(settings)]
 
 

@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 
 from dumbwaiter.errors import ConfigError
-from dumbwaiter.plan.bounds import LONGEST_SERVICE, check_duration, check_requests
+from dumbwaiter.plan.bounds import LONGEST_SERVICE, check_requests
 from dumbwaiter.plan.services import GREATEST, Inputs
 from dumbwaiter.plan.traces import Trace, in_order
 from dumbwaiter.spelling import did_you_mean
@@ -152,7 +152,6 @@ def _said(value: Any) -> str:
 def _trace(model: str, columns: _Columns, inputs: Inputs) -> Trace:
     arrivals, services, sizes = (np.array(one) for one in (columns.arrivals, columns.services, columns.sizes))
     start = arrivals.min()
-    check_duration(f"the trace of {model}", float(np.ptp(arrivals)))
     drawn, drawn_nbytes = inputs.drawn(np.random.default_rng([0, 1]), arrivals - start, float(np.ptp(arrivals)))
     has_size, has_service = np.isfinite(sizes), np.isfinite(services)
     nbytes = np.where(has_size, np.nan_to_num(sizes), drawn_nbytes).astype(np.int64)

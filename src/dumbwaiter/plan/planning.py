@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from dumbwaiter.blobs.profiles import ServiceProfile
 from dumbwaiter.config import ScalingSettings, Settings
@@ -16,6 +19,7 @@ from dumbwaiter.plan.bounds import MOST_WORKERS, check_duration, check_requests,
 from dumbwaiter.plan.comparing import Generated, Recorded, Result, Source, compare
 from dumbwaiter.plan.generators import GENERATORS
 from dumbwaiter.plan.loading import load
+from dumbwaiter.plan.running import Tell
 from dumbwaiter.plan.services import Curve, Heavy, Inputs, parse_curve, parse_heavy
 from dumbwaiter.plan.simulation import Kills, Setting, World
 from dumbwaiter.plan.traces import Trace, faster
@@ -57,10 +61,16 @@ class Plan:
             runs += f", {len(self.seeds)} seeds each, means ± 95 % confidence"
         return f"{self.title}: {runs}"
 
-    def run(self) -> list[Result]:
-        """Simulate all of it."""
+    def run(self, tell: Tell | None = None) -> list[Result]:
+        """Simulate all of it; *tell* hears of each run that has ended."""
         return compare(
-            self.source, self.settings, self.world, seeds=self.seeds, late_after=self.late_after, price=self.price
+            self.source,
+            self.settings,
+            self.world,
+            seeds=self.seeds,
+            late_after=self.late_after,
+            price=self.price,
+            tell=tell,
         )
 
 
@@ -72,7 +82,7 @@ def planned(given: Given, settings: Settings, profile_of: Profiles) -> Plan:
     source = _source(given, inputs)
     world = _world(given, inputs, profile)
     base = _base(given, settings, profile, world)
-    tried = settings_of(_grid(given), base, _place(given, settings, base))
+    tried = [one for one in settings_of(_grid(given), base, _place(given, settings, base)) if _can_be(one)]
     if given["model"] in settings.models and _scaling(settings, given["model"]).is_on:
         tried.insert(0, _as_set(given, settings, world.machines))
     if not tried:
@@ -102,6 +112,11 @@ def planned(given: Given, settings: Settings, profile_of: Profiles) -> Plan:
         "cold_start": world.machines.cold_start,
     }
     return Plan(source, tried, world, seeds, given["late"], given["price"], title, facts)
+
+
+def _can_be(setting: Setting) -> bool:
+    """Whether it can be rendered: KEDA's own triggers take whole numbers of messages."""
+    return not isinstance(setting.rules, Native) or float(setting.rules.messages_each).is_integer()
 
 
 def _looks(setting: Setting, seconds: float) -> float:
@@ -141,13 +156,21 @@ def _source(given: Given, inputs: Inputs) -> Source:
 
 def _recorded(path: Path, given: Given, inputs: Inputs) -> Trace:
     of = given["of"]
-    traces = load(path, inputs, as_one=of == ALL)
+    must_say = given["service"] is None and given["curve"] is None and given["model"] is None
+    asked = replace(inputs, curve=replace(inputs.curve, each=math.nan)) if must_say else inputs
+    traces = load(path, asked, as_one=of == ALL)
     of = None if of == ALL else of
     if of is not None and of not in traces:
         raise ConfigError(f"{path} has no model {of!r}{did_you_mean(of, traces)}; it has: {_few(traces)}")
     if of is None and len(traces) > 1:
         raise ConfigError(f"{path} has {len(traces)} models; say which with --of, or --of all: {_few(traces)}")
-    return faster(traces[of] if of is not None else next(iter(traces.values())), given["faster"])
+    trace = traces[of] if of is not None else next(iter(traces.values()))
+    if untold := int(np.isnan(trace.each).sum()):
+        raise ConfigError(
+            f"how long does the model take? {path} has no service (seconds) for {untold:,} of {len(trace):,} requests;"
+            " give --service, --curve or --model"
+        )
+    return faster(trace, given["faster"])
 
 
 def _few(traces: Mapping[str, Trace]) -> str:
@@ -170,7 +193,7 @@ def _inputs(given: Given, profile: ServiceProfile | None) -> Inputs:
     elif service is not None:
         shape = Curve(each=service)
     elif given["trace"] is not None:
-        shape = Curve()  # whatever the trace does not say
+        shape = Curve()  # the trace has to say
     else:
         raise ConfigError("how long does the model take? give --service, --curve or --model")
     heavy = None if given["heavy"] is None else _heavy(given["heavy"], shape)
@@ -250,11 +273,10 @@ def _as_set(given: Given, settings: Settings, machines: Machines) -> Setting:
     scaling, table = _scaling(settings, given["model"]), settings.kubernetes
     is_local = given["on"] == "local"
     cold_start = cold_start_of(scaling.cold_start, boot=0.0 if is_local else table.boot, measured=machines.load)
-    rules: Rules | Native = replace(rules_of(scaling, None), cold_start=cold_start)
+    ours = replace(rules_of(scaling, None), cold_start=cold_start)
     if is_local:
-        return Setting(AS_SET, rules, LocalSettings(look_every=scaling.look_every))
-    if table.trigger == "native":
-        rules = native_of(scaling.messages_each, rules)
+        return Setting(AS_SET, ours, LocalSettings(look_every=scaling.look_every))
+    rules = native_of(scaling.messages_each, ours) if table.trigger == "native" else ours
     push = table.trigger == "external-push"
     return Setting(AS_SET, rules, as_rendered(rules, polling_interval=table.polling_interval, push=push))
 

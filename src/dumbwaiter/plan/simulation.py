@@ -19,7 +19,7 @@ from dumbwaiter.policies.service_times import ServiceTimes
 
 LOCK = 60.0
 """Seconds until the lock of a worker that vanished runs out."""
-_PATIENCE = 86_400.0
+_PATIENCE = 3_600.0
 """Seconds, or the trace once more if that is longer, after which what is not answered yet never is."""
 
 

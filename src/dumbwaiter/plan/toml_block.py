@@ -7,8 +7,9 @@ import math
 import re
 from decimal import Decimal
 
-from dumbwaiter.plan.actuation import KedaSettings, Native
+from dumbwaiter.plan.actuation import KedaSettings, Native, as_rendered
 from dumbwaiter.plan.simulation import Setting
+from dumbwaiter.policies.scaling import Rules
 
 _OF_SIGNAL = {"work": ("drain_target", "spare", "age_target"), "messages": ("messages_each",), "age": ("age_target",)}
 _SECONDS = {"drain_target", "age_target", "scale_in_after", "idle_after", "cold_start", "look_every"}
@@ -16,7 +17,7 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def toml_of(setting: Setting, *, model: str | None = None) -> str:
-    """A ``[scaling]`` table, or that of *model*, and what belongs to Kubernetes as comments."""
+    """A ``[scaling]`` table, or that of *model*, and for KEDA what belongs into ``[kubernetes]``."""
     rules, place = setting.rules, setting.place
     lines = ["[scaling]" if model is None else f"[models.{_key(model)}.scaling]"]
     if isinstance(rules, Native):
@@ -24,10 +25,10 @@ def toml_of(setting: Setting, *, model: str | None = None) -> str:
         values: dict[str, float] = {"messages_each": rules.messages_each}
     else:
         lines.append(f'signal = "{rules.signal}"')
-        names = (*_OF_SIGNAL[rules.signal], "scale_in_after", "idle_after")
-        values = {name: getattr(rules, name) for name in names}
-        if rules.cold_start:
-            values["cold_start"] = rules.cold_start
+        values = {name: getattr(rules, name) for name in _OF_SIGNAL[rules.signal]}
+    values |= {name: getattr(rules, name) for name in ("scale_in_after", "idle_after")}
+    if rules.cold_start:
+        values["cold_start"] = rules.cold_start
     values = {"min_replicas": rules.min_replicas, "max_replicas": rules.max_replicas, **values}
     if not isinstance(place, KedaSettings):
         values["look_every"] = place.look_every
@@ -35,19 +36,31 @@ def toml_of(setting: Setting, *, model: str | None = None) -> str:
         hint = "  # as planned with; without this line it is measured" if name == "cold_start" else ""
         lines.append(f"{name} = {_shown(name, value)}{hint}")
     if isinstance(place, KedaSettings):
-        lines += _comments(place)
+        lines += _kubernetes(rules, place)
     return "\n".join(lines)
 
 
-def _comments(place: KedaSettings) -> list[str]:
-    limit = "none" if place.up_percent is None and place.up_pods is None else "as Kubernetes has it"
-    window = _number(place.stabilization)
-    return [
-        "# of the ScaledObject:",
-        f"#   pollingInterval: {_number(place.polling_interval)}",
-        f"#   cooldownPeriod: {_number(place.cooldown)}",
-        f"#   behavior.scaleDown.stabilizationWindowSeconds: {window}; limits of scaleUp: {limit}",
+def _kubernetes(rules: Rules | Native, place: KedaSettings) -> list[str]:
+    """Who tells KEDA, how often it asks, and what was planned with that ``deploy kubernetes`` makes otherwise."""
+    ours = "external-push" if place.push else "metrics-api"
+    trigger = "native" if isinstance(rules, Native) else ours
+    lines = ["", "[kubernetes]", f'trigger = "{trigger}"', f'polling_interval = "{_number(place.polling_interval)}s"']
+    made = as_rendered(rules, polling_interval=place.polling_interval, push=place.push)
+    others = [
+        f"{name} {_number(planned)}, rendered {_number(rendered)}"
+        for name, planned, rendered in (
+            ("pollingInterval", place.polling_interval, made.polling_interval),
+            ("cooldownPeriod", place.cooldown, made.cooldown),
+            ("stabilizationWindowSeconds of scaleDown", place.stabilization, made.stabilization),
+        )
+        if planned != rendered
     ]
+    if (place.up_percent, place.up_pods) != (None, None):
+        others.append("limits of scaleUp, rendered none")
+    if others:
+        lines += ["# Planned otherwise than dumbwaiter deploy kubernetes renders it by these settings:"]
+        lines += [f"#   {other}" for other in others]
+    return lines
 
 
 def _key(name: str) -> str:

@@ -16,14 +16,14 @@ SIGNALS = ("work", "messages", "age", "native")
 @dataclass(frozen=True, slots=True)
 class Grid:
     """Values to try, each as config.ScalingSettings and actuation.KedaSettings name them; none: as the place has it.
-    *native* is a trigger of KEDA's own, with those *messages_each* that are whole: it takes no others.
+    *native* is a trigger of KEDA's own, with *messages_each*.
     """
 
     signals: Sequence[str] = ("work", "messages", "age")
     drain_target: Sequence[float] = (2.0, 5.0, 20.0)
-    spare: Sequence[float] = (1.0, 2.0, 3.0, 5.0)
-    messages_each: Sequence[float] = (0.5, 1.0, 2.0, 5.0)
-    age_target: Sequence[float] = (5.0, 10.0)
+    spare: Sequence[float] = (1.0, 3.0)
+    messages_each: Sequence[float] = (1.0, 2.0, 5.0)
+    age_target: Sequence[float] = (5.0,)
     polling_interval: Sequence[float] = ()
     stabilization: Sequence[float] = ()
 
@@ -40,7 +40,6 @@ def settings(grid: Grid, base: Rules, place: LocalSettings | KedaSettings) -> li
                 tried += [
                     Setting(f"KEDA's queue length, {each:g} each{suffix}", native_of(each, base), where)
                     for each in grid.messages_each
-                    if float(each).is_integer()
                 ]
     return tried
 

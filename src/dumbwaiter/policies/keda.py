@@ -40,9 +40,9 @@ def cold_start_of(told: float | None, *, boot: float, measured: float) -> float:
 
 
 def is_active(look: Look, rules: Rules, *, has_queue: bool = True) -> bool:
-    """Whether the pool must not have zero workers: something waits or runs, or the settings say so, or a first worker
-    is to make the queue.
+    """Whether the pool must not have zero workers: something waits or runs, or came and went since the look before, or
+    the settings say so, or a first worker is to make the queue.
 
     Decision.raw is no answer: by the load of the last minutes it stays above 0 long after the last message.
     """
-    return not look.is_idle or rules.min_replicas > 0 or not has_queue
+    return not look.is_idle or look.arrived > 0 or rules.min_replicas > 0 or not has_queue

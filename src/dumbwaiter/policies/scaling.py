@@ -150,7 +150,7 @@ def decide(history: History, look: Look, rules: Rules, now: float) -> tuple[Hist
     elif look.current and rules.signal == "work":
         raw, why = _unless_too_late(look, offered.load, rules, raw, why)
     raw = min(max(raw, rules.min_replicas), rules.max_replicas)
-    idle_since = None if not look.is_idle else now if history.idle_since is None else history.idle_since
+    idle_since = _idle_since(history, look, now)
     window = max(rules.scale_in_after, COLD_STARTS * rules.cold_start)
     before = history.wanted if history.at is not None else ((now, look.current),)
     kept = max(raw, _worth_keeping(look, offered.load, rules))
@@ -201,8 +201,10 @@ def _raw(look: Look, load: float, rules: Rules) -> tuple[int, str, str]:
         terms["backlog"] = _ceil(work_ahead(look) / _within(rules) + load)
         terms["load"] = _staffing(load, rules)
         # Of one that nobody hears of, and that is there all the same, the first one more is the second one.
-        if _is_late(look, rules) and max(terms.values()) <= max(1, look.current) and not look.starting:
-            terms["age"] = max(1, look.current) + 1
+        needed = max(1, *terms.values())
+        if _is_late(look, rules) and needed <= max(1, look.current) and not look.starting:
+            # A guard and no controller: one more than is needed, however long it lasts and how many are there.
+            terms["age"] = needed + 1
             alarm = f"the oldest message has waited {_bounded(look.oldest_age or 0.0):.3g} s, {_what_seems_wrong(look)}"
     terms["in use"] = 0 if look.is_idle else 1
     why = max(terms, key=lambda name: terms[name])
@@ -259,6 +261,13 @@ def _unless_too_late(look: Look, load: float, rules: Rules, raw: int, why: str) 
 def _settled(wanted: tuple[tuple[float, int], ...], raw: int, current: int) -> int:
     """More at once; fewer only down to the most that was wanted within the window."""
     return raw if raw >= current else min(current, max(count for _, count in wanted))
+
+
+def _idle_since(history: History, look: Look, now: float) -> float | None:
+    if not look.is_idle:
+        return None
+    # What came since the look before and is gone again was work too, although no look ever met it.
+    return now if history.idle_since is None or look.arrived else history.idle_since
 
 
 def _may_end(idle_since: float | None, rules: Rules, now: float) -> bool:

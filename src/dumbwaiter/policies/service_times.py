@@ -112,7 +112,7 @@ def sound(times: ServiceTimes, now: float) -> ServiceTimes:
     kept = {
         key: one if one.at <= now else Bucket(one.seconds, one.weight, now)
         for key, one in times.buckets.items()
-        if 0 <= key <= _LARGEST and 0.0 <= one.seconds <= LONGEST and 0.0 < one.weight <= _MOST_WEIGHT and 0.0 <= one.at
+        if 0 <= key <= _LARGEST and 0.0 <= one.seconds <= LONGEST and 0.0 < one.weight <= _MOST_WEIGHT and one.at >= 0.0
     }
     return times if kept == times.buckets else ServiceTimes(buckets=kept)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -19,6 +20,9 @@ OF_KEDA = frozenset(
 """What a trigger's metadata say to KEDA itself. It passes them on with the rest."""
 LEAST, MOST = 1e-3, 1e9
 """Between these are the numbers that may be asked for, 0 apart."""
+WORKERS_EACH = "workers_each"
+"""What a trigger's metadata say of a pod that has several workers."""
+_MOST_EACH = 1000
 _SETTINGS = ScalingSettings.__struct_fields__
 
 
@@ -30,6 +34,13 @@ class Asked(msgspec.Struct, frozen=True):
     is_configured: bool
 
 
+class Trigger(NamedTuple):
+    """A trigger's *metadata* without how many workers a pod has: *each*."""
+
+    metadata: Mapping[str, str]
+    each: int
+
+
 class NoSuchModelError(DumbwaiterError):
     """Nobody knows *model*: neither the settings nor the broker."""
 
@@ -39,6 +50,17 @@ class NoSuchModelError(DumbwaiterError):
             f"no model {model!r}: it has no queue, and no table models.{model} in the scaler's settings"
             f"{did_you_mean(model, known)}"
         )
+
+
+def trigger(metadata: Mapping[str, str]) -> Trigger:
+    """What *metadata* of KEDA's say. Raises ConfigError where they name no number of workers."""
+    rest = dict(metadata)
+    text = rest.pop(WORKERS_EACH, "1")
+    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(_MOST_EACH)) and 1 <= int(text) <= _MOST_EACH):
+        raise ConfigError(
+            f"scalerMetadata: {WORKERS_EACH}: expected a whole number from 1 to {_MOST_EACH}, not {text!r}"
+        )
+    return Trigger(rest, int(text))
 
 
 def asked(metadata: Mapping[str, str], settings: Settings, *, where: str = "scalerMetadata") -> Asked:

@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING
 
 from dumbwaiter.errors import ConfigError
 from dumbwaiter.scaler import protocol
+from dumbwaiter.scaler.asking import trigger
 from dumbwaiter.scaler.following import is_active
 
 if TYPE_CHECKING:
     from dumbwaiter.scaler.pools import Pool, Pools
 
 Send = Callable[[bytes], Awaitable[object]]
-
-TARGET = 1
-"""The metric is the number of workers that are wanted, of which each one is worth one."""
 
 
 def metric_name(model: str) -> str:
@@ -60,14 +58,16 @@ class ExternalScaler:
     async def get_metrics(self, request: bytes) -> bytes:
         """How many workers this look asks for. Kubernetes smooths by itself."""
         ref, wanted = protocol.metric_wanted(request)
-        pool = self._pools.of(ref.metadata)
+        pool = self._pools.of(trigger(ref.metadata).metadata)
         name = metric_name(pool.model)
         if wanted not in {name, ""}:
             raise ConfigError(f"there is no metric {wanted!r}; model {pool.model!r} has one: {name}")
         return protocol.metrics_response(name, (await pool.view()).decision.raw)
 
     def _pool(self, request: bytes) -> Pool:
-        return self._pools.of(protocol.reference(request).metadata)
+        return self._pools.of(trigger(protocol.reference(request).metadata).metadata)
 
     def _spec(self, request: bytes) -> bytes:
-        return protocol.metric_spec_response(metric_name(self._pool(request).model), TARGET)
+        """The metric counts workers and its target is how many a pod has: Kubernetes divides, and rounds up."""
+        metadata, each = trigger(protocol.reference(request).metadata)
+        return protocol.metric_spec_response(metric_name(self._pools.of(metadata).model), each)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dumbwaiter.deploy.compose import services
 from dumbwaiter.deploy.compose.brokers import server_of
 from dumbwaiter.deploy.compose.project import ComposeProject
+from dumbwaiter.deploy.hiding import of_model
 from dumbwaiter.deploy.image.project import IMAGE
 from dumbwaiter.deploy.kubernetes import places, yaml
 from dumbwaiter.deploy.kubernetes.toml import document
@@ -29,6 +30,8 @@ def files(project: ComposeProject) -> dict[str, str]:
 def _prepare(project: ComposeProject) -> str:
     """A script that makes the secrets. A password is never an argument of a process, which others could see."""
     server = server_of(project)
+    needed = {model.name for model in project.models if of_model(project.hidden, model.name)}
+    asked = "".join(_asked(services.variables_file(name)) for name in sorted(needed))
     return f"""\
 # Makes secrets/: a password for the broker, unless there is one, and the two files that have it. Run it as root, for
 # each file belongs to the user of the container that reads it:    sudo sh prepare.sh
@@ -36,7 +39,7 @@ set -eu
 cd "$(dirname "$0")"
 umask 077
 mkdir -p secrets
-[ -s secrets/password ] || od -An -N24 -tx1 /dev/urandom | tr -d ' \\n' > secrets/password
+{asked}[ -s secrets/password ] || od -An -N24 -tx1 /dev/urandom | tr -d ' \\n' > secrets/password
 password=$(cat secrets/password)
 
 # Written over, not replaced: a container that runs sees the file that it was given.
@@ -49,6 +52,25 @@ chmod 400 secrets/broker.conf secrets/dumbwaiter.toml
 chown {server.user} secrets/broker.conf
 chown {places.USER}:{places.USER} secrets/dumbwaiter.toml
 """
+
+
+def _asked(file: str) -> str:
+    return f"[ -s {file} ] || {{ echo 'first write {file}: README.md says what' >&2; exit 1; }}\n"
+
+
+def _hidden(project: ComposeProject) -> str:
+    """What to write into files before the start."""
+    lines = [
+        f"- `{services.variables_file(model.name)}`: a line `{each.variable}=...` (`{each.setting}`)"
+        for model in project.models
+        for each in of_model(project.hidden, model.name)
+    ]
+    if not lines:
+        return ""
+    return (
+        "\nBefore, write what may be secret and is not rendered into files that only root can read. It becomes"
+        " variables\nof that model's containers, and `docker inspect` shows them:\n\n" + "\n".join(lines) + "\n"
+    )
 
 
 def _readme(project: ComposeProject) -> str:
@@ -66,7 +88,7 @@ Rendered by `dumbwaiter deploy compose`. Change `dumbwaiter.toml` and render aga
 `compose.override.yaml`: a file that was edited by hand is not overwritten, and so not renewed either.
 
 It needs Docker with Compose 2.24 or later{needs}.
-
+{_hidden(project)}
 ## Start
 
 ```sh

@@ -8,6 +8,8 @@ from pathlib import PurePosixPath
 import msgspec
 
 from dumbwaiter.config import Settings
+from dumbwaiter.deploy.hiding import Hidden, without_secrets
+from dumbwaiter.deploy.image.project import check_image
 from dumbwaiter.deploy.kubernetes.naming import object_name
 from dumbwaiter.deploy.kubernetes.project import Measured, Model
 from dumbwaiter.deploy.moving import local_weights, models_of, wants_gpu
@@ -24,13 +26,16 @@ _OF_SCHEME = {
 
 
 class ComposeProject(msgspec.Struct, frozen=True, kw_only=True):
-    """*broker* is one of BROKERS. Without *gpu* no container gets one."""
+    """*broker* is one of BROKERS. Without *gpu* no container gets one. What is *hidden* is in none
+    of the files.
+    """
 
     settings: Settings
     image: str
     broker: str
     models: Sequence[Model]
     gpu: bool = True
+    hidden: Sequence[Hidden] = ()
 
     @property
     def name(self) -> str:
@@ -49,13 +54,15 @@ def compose_project_of(
     measured: Mapping[str, Measured] | None = None,
     *,
     gpu: bool = True,
+    environ: Mapping[str, str] | None = None,
 ) -> ComposeProject:
     """The project of *settings*, with what was *measured* of each model. *broker*: see BROKERS; None: that of the
-    settings.
+    settings. *environ*: the variables that the settings were read from, too.
 
     Raises ConfigError for what cannot be run so.
     """
     local_weights(settings)
+    check_image("--image", image)
     scheme = settings.broker.partition(":")[0]
     chosen = broker or _OF_SCHEME.get(scheme)
     if chosen is None:
@@ -64,8 +71,7 @@ def compose_project_of(
             " --broker redis or --broker rabbitmq"
         )
     found = measured or {}
-    models = [
-        Model(name=name, settings=settings.models[name], measured=found.get(name, Measured()))
-        for name in models_of(settings)
-    ]
-    return ComposeProject(settings=settings, image=image, broker=chosen, models=models, gpu=gpu)
+    names = models_of(settings)
+    settings, hidden = without_secrets(settings, environ or {})
+    models = [Model(name=name, settings=settings.models[name], measured=found.get(name, Measured())) for name in names]
+    return ComposeProject(settings=settings, image=image, broker=chosen, models=models, gpu=gpu, hidden=hidden)

@@ -6,6 +6,7 @@ from typing import Any
 
 from dumbwaiter.deploy.compose.brokers import server_of
 from dumbwaiter.deploy.compose.project import ComposeProject
+from dumbwaiter.deploy.hiding import of_model
 from dumbwaiter.deploy.image.project import IMAGE
 from dumbwaiter.deploy.kubernetes import places, times
 from dumbwaiter.deploy.kubernetes.naming import object_name
@@ -56,6 +57,11 @@ def notes(project: ComposeProject) -> dict[Path, str]:
 def worker_name(model: Model) -> str:
     """The service of *model*."""
     return f"worker-{object_name(model.name)}"
+
+
+def variables_file(model: str) -> str:
+    """What the containers of *model* get as variables, for it may be secret."""
+    return f"secrets/{object_name(model)}.env"
 
 
 def _shares(project: ComposeProject) -> bool:
@@ -114,6 +120,8 @@ def _worker(project: ComposeProject, model: Model) -> Object:
     grace = times.grace(model, project.settings.worker.grace)
     scales = model.settings.scaling.is_on
     more: Object = {"environment": {"DUMBWAITER_WORKER__GRACE": str(grace)}}
+    if of_model(project.hidden, model.name):
+        more["env_file"] = [f"./{variables_file(model.name)}"]
     deploy: Object = {} if scales or model.settings.replicas == 1 else {"replicas": model.settings.replicas}
     mounts = []
     if project.gets_gpu(model):

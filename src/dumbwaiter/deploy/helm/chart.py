@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dumbwaiter import __version__
-from dumbwaiter.deploy.helm.values import parameterised, with_expressions, with_marks
+from dumbwaiter.deploy.helm.values import Marks, marks_of, parameterised, with_expressions, with_marks
 from dumbwaiter.deploy.kubernetes import readme, yaml
 from dumbwaiter.deploy.kubernetes.project import Project
 from dumbwaiter.deploy.kubernetes.rendering import Rendered, rendered, secret_entries
@@ -32,11 +32,12 @@ def files(project: Project) -> dict[str, str]:
         "ingress": {"enabled": table.host is not None, "host": table.host or ""},
     }
     found: dict[str, str] = {}
-    for each in rendered(with_marks(project)):
+    marks = marks_of(project)
+    for each in rendered(with_marks(project, marks)):
         if each.object["kind"] != "Namespace":  # it is there when a chart is installed
             changed, taken = parameterised(project, each.object)
             _merge(values, taken)
-            found[f"templates/{_file(each)}"] = _template(each, changed)
+            found[f"templates/{_file(each, marks)}"] = _template(each, changed, marks)
     return {
         "Chart.yaml": yaml.document(_chart()),
         "values.yaml": yaml.document(values, _NOTES),
@@ -45,13 +46,13 @@ def files(project: Project) -> dict[str, str]:
     }
 
 
-def _file(each: Rendered) -> str:
+def _file(each: Rendered, marks: Marks) -> str:
     """Without the namespace, which is another for each release."""
-    return with_expressions(each.file).replace("{{ .Release.Namespace }}-", "")
+    return with_expressions(each.file, marks).replace("{{ .Release.Namespace }}-", "")
 
 
-def _template(each: Rendered, changed: Mapping[str, Any]) -> str:
-    text = with_expressions(yaml.document(changed, each.notes))
+def _template(each: Rendered, changed: Mapping[str, Any], marks: Marks) -> str:
+    text = with_expressions(yaml.document(changed, each.notes), marks)
     if each.object["kind"] == "Ingress":
         return f"{{{{- if .Values.ingress.enabled }}}}\n{text}{{{{- end }}}}\n"
     return text

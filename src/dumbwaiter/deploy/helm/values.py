@@ -1,12 +1,14 @@
 """What of the objects is a value of the chart, and where in them it is put. Pure.
 
-Texts (namespace, image, host) are rendered as marks that nothing else contains, and a mark is replaced wherever it
-stands; numbers, resources and lists are replaced at their paths.
+Texts (namespace, image, host) are rendered as marks that no text of the project contains, and a mark is replaced
+wherever it stands; numbers, resources and lists are replaced at their paths.
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
+import itertools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -18,36 +20,42 @@ from dumbwaiter.deploy.kubernetes.yaml import Raw
 
 Object = dict[str, Any]
 
-MARKS: Mapping[str, str] = {
-    "mark-release-namespace": ".Release.Namespace",
-    "mark-image": ".Values.image",
-    "mark-secret": ".Values.secret",
-    "mark-keda-namespace": ".Values.kedaNamespace",
-    "mark-host": ".Values.ingress.host",
+_EXPRESSIONS: Mapping[str, str] = {
+    "namespace": ".Release.Namespace",
+    "image": ".Values.image",
+    "secret": ".Values.secret",
+    "keda_namespace": ".Values.kedaNamespace",
+    "host": ".Values.ingress.host",
 }
-"""What stands for a text, and the expression that it becomes."""
+"""A setting that is a text, and the expression that it becomes."""
+Marks = Mapping[str, str]
+"""What stands for a text, and the setting that it stands for."""
 _OPEN, _CLOSE = "\x02", "\x03"
 """What stands for the braces of an expression until all others were escaped: no YAML holds either."""
 
 
-def with_marks(project: Project) -> Project:
-    """*project* with marks for the texts that are values."""
-    table = msgspec.structs.replace(
-        project.kubernetes,
-        namespace="mark-release-namespace",
-        image="mark-image",
-        secret="mark-secret",  # noqa: S106 - the name of one
-        keda_namespace="mark-keda-namespace",
-        host="mark-host",
-    )
+def marks_of(project: Project) -> Marks:
+    """Marks that are nowhere in *project*, whatever somebody has written there."""
+    text = repr(project)
+    for number in itertools.count():
+        begin = f"mark-{hashlib.sha256(f'{number} {text}'.encode(errors='surrogatepass')).hexdigest()[:16]}"
+        if begin not in text:
+            break
+    return {f"{begin}-{place}": setting for place, setting in enumerate(_EXPRESSIONS)}
+
+
+def with_marks(project: Project, marks: Marks) -> Project:
+    """*project* with *marks* for the texts that are values."""
+    table = msgspec.structs.replace(project.kubernetes, **{setting: mark for mark, setting in marks.items()})
     settings = msgspec.structs.replace(project.settings, kubernetes=table)
     return msgspec.structs.replace(project, settings=settings)
 
 
-def with_expressions(text: str) -> str:
-    """*text* of a template: what Helm would read as its own is escaped, and marks become expressions."""
+def with_expressions(text: str, marks: Marks) -> str:
+    """*text* of a template: what Helm would read as its own is escaped, and *marks* become expressions."""
     text = text.replace("{{", '{{ "{{" }}').replace(_OPEN, "{{").replace(_CLOSE, "}}")
-    for mark, expression in MARKS.items():
+    for mark, setting in marks.items():
+        expression = _EXPRESSIONS[setting]
         # Alone it is quoted, for a name may look like a number.
         text = re.sub(rf"(?m)(?<=: ){mark}$", f"{{{{ {expression} | quote }}}}", text)
         text = text.replace(mark, f"{{{{ {expression} }}}}")

@@ -55,7 +55,7 @@ def _parts(project: ImageProject) -> Iterator[list[str]]:
         f"COPY --from=packages {VENV} {VENV}",
         *([f"COPY --from=weights {places.PROJECT} {places.PROJECT}"] if project.weights else []),
         f"COPY --from=project {places.PROJECT} {places.PROJECT}",
-        f"COPY --chmod=644 {_path(project.folder, SETTINGS)} {IMAGE.settings}",
+        f"COPY --chmod=644 {_words(_path(project.folder, SETTINGS), IMAGE.settings)}",
     ]
     yield _running()
 
@@ -73,14 +73,14 @@ def _packages(project: ImageProject) -> list[str]:
     if as_is:
         lines += [
             f"# {as_is} says it in pip's own words.",
-            f"COPY {as_is} {_path(project.folder, WHEELS)}/ /build/",
+            f"COPY {_words(as_is, f'{_path(project.folder, WHEELS)}/', '/build/')}",
             f"RUN {install} \\",
             f"      --requirement /build/{as_is}",
         ]
     return [
         *lines,
-        f"COPY {_path(project.folder, REQUIREMENTS)} /build/pinned.txt",
-        f"COPY {_path(project.folder, WHEELS)}/ /build/",
+        f"COPY {_words(_path(project.folder, REQUIREMENTS), '/build/pinned.txt')}",
+        f"COPY {_words(f'{_path(project.folder, WHEELS)}/', '/build/')}",
         f"RUN {install} \\",
         "      --requirement /build/pinned.txt \\",
         f"    && {VENV}/bin/python -m pip check",
@@ -148,4 +148,4 @@ def _path(*parts: str) -> str:
 
 def _words(*words: str) -> str:
     """In JSON, so that a space in one is no space between two."""
-    return json.dumps(words)
+    return json.dumps(words, ensure_ascii=False)

@@ -19,7 +19,7 @@ _WHEELS = """# Packages that no index has
 def files(project: ImageProject) -> dict[str, str]:
     """Name and text of each. Raises ConfigError for what cannot be in an image."""
     tree = settings_tree(project.settings, IMAGE)
-    head = f"# {project.requirements.source}\n"
+    head = f"# {' '.join(project.requirements.source.split())}\n"
     return {
         "Dockerfile": dockerfile(project),
         "Dockerfile.dockerignore": ignored(project),

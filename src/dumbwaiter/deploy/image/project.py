@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 import msgspec
 
 from dumbwaiter.config import Settings
+from dumbwaiter.deploy.hiding import Hidden, without_secrets
 from dumbwaiter.deploy.image.requirements import Requirements
 from dumbwaiter.deploy.kubernetes import places
 from dumbwaiter.deploy.moving import Place, inside, local_weights, models_of
@@ -26,13 +28,16 @@ IMAGE = Place(
 """Where an image has things. Others reach its gateway, so callers need keys unless the settings say otherwise."""
 
 _REMOTE = ("s3:", "gs:", "az:")
+_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*")
+_MEANS_MORE = frozenset("\"'`\\$*?[]{}<>|")
+"""What a Dockerfile, or the list of what is left out of it, does not take as it stands."""
 
 
 class ImageProject(msgspec.Struct, frozen=True, kw_only=True):
     """*folder* is where the files are written, relative to the project, which is what the image is built from.
 
     *base* is the image to begin with. *weights* are files of the project that change seldom and are large.
-    *downloads_into* are folders of models whose weights come from elsewhere.
+    *downloads_into* are folders of models whose weights come from elsewhere. What is *hidden* is in no file.
     """
 
     settings: Settings
@@ -41,14 +46,20 @@ class ImageProject(msgspec.Struct, frozen=True, kw_only=True):
     requirements: Requirements
     weights: Sequence[str] = ()
     downloads_into: Sequence[str] = ()
+    hidden: Sequence[Hidden] = ()
 
 
-def image_project_of(settings: Settings, folder: str, base: str, requirements: Requirements) -> ImageProject:
-    """The project of *settings*, whose files are written into *folder*, an absolute path.
+def image_project_of(
+    settings: Settings, folder: str, base: str, requirements: Requirements, environ: Mapping[str, str] | None = None
+) -> ImageProject:
+    """The project of *settings*, whose files are written into *folder*, an absolute path. *environ*: the variables that
+    the settings were read from, too.
 
     Raises ConfigError for what cannot be in an image.
     """
     models_of(settings)
+    check_image("--base", base)
+    settings, hidden = without_secrets(settings, environ or {})
     try:
         relative = str(PurePosixPath(folder).relative_to(settings.home))
     except ValueError:
@@ -58,15 +69,40 @@ def image_project_of(settings: Settings, folder: str, base: str, requirements: R
             f"--output {folder}: an image is built from the project {settings.home}, so write a folder below that,"
             f" such as {settings.home}/image"
         )
-    downloads: dict[str, None] = {}
-    for name, model in settings.models.items():
-        if (model.weights or "").startswith(_REMOTE):
-            downloads[inside(f"models.{name}.project", model.project or settings.home, settings.home)] = None
+    weights = local_weights(settings)
+    downloads = _downloads_into(settings)
+    _check_path("--output", relative)
+    for path in (*weights, *downloads):
+        _check_path("in dumbwaiter.toml", path)
     return ImageProject(
         settings=settings,
         folder=relative,
         base=base,
         requirements=requirements,
-        weights=local_weights(settings),
-        downloads_into=list(downloads),
+        weights=weights,
+        downloads_into=downloads,
+        hidden=hidden,
     )
+
+
+def check_image(what: str, name: str) -> None:
+    """Raises ConfigError where *name*, said by *what*, cannot be that of an image."""
+    if not _IMAGE.fullmatch(name):
+        raise ConfigError(f"{what} {name!r} names no image; write one such as python:3.11-slim, or HOST/NAME:TAG")
+
+
+def _check_path(what: str, path: str) -> None:
+    if not path.isprintable() or _MEANS_MORE & set(path) or path != path.strip() or path[0] in "#!-":
+        raise ConfigError(
+            f"{what}: an image is not built with the path {path!r}: in a Dockerfile some of it means something else;"
+            " write one without quotes, $, \\, line breaks and * ? [ ] { } < > |, that does not begin with # ! or -"
+        )
+
+
+def _downloads_into(settings: Settings) -> list[str]:
+    """The folders of models that fetch their weights."""
+    downloads: dict[str, None] = {}
+    for name, model in settings.models.items():
+        if (model.weights or "").startswith(_REMOTE):
+            downloads[inside(f"models.{name}.project", model.project or settings.home, settings.home)] = None
+    return list(downloads)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+
 from dumbwaiter.config import Settings
+from dumbwaiter.deploy.hiding import told
 from dumbwaiter.deploy.image.project import IMAGE, ImageProject
 from dumbwaiter.deploy.kubernetes import places
 from dumbwaiter.urls import shown
@@ -10,11 +13,12 @@ from dumbwaiter.urls import shown
 
 def text(project: ImageProject) -> str:
     """The page, as Markdown."""
-    return _building(project) + _running(project.settings)
+    return _building(project) + _running(project)
 
 
 def _building(project: ImageProject) -> str:
     folder, found = project.folder, project.requirements
+    dockerfile, ignored = (shlex.quote(f"{folder}/Dockerfile{end}") for end in ("", ".dockerignore"))
     return f"""# An image of this project
 
 Rendered by `dumbwaiter deploy image`. Change `dumbwaiter.toml` and render again: a file that was edited by hand is not
@@ -27,8 +31,8 @@ Packages: {len(found.pins)}, from {found.source}.
 What no index has goes into `wheels/` before: {_local(project)}. From the project's folder:
 
 ```sh
-docker build --file {folder}/Dockerfile --tag kitchen:1 .
-podman build --format docker --file {folder}/Dockerfile --ignorefile {folder}/Dockerfile.dockerignore --tag kitchen:1 .
+docker build --file {dockerfile} --tag kitchen:1 .
+podman build --format docker --file {dockerfile} --ignorefile {ignored} --tag kitchen:1 .
 ```
 
 `--build-arg BASE=...` names another image to begin with, with the same Python; `BUILDER` one with a compiler;
@@ -37,7 +41,8 @@ podman build --format docker --file {folder}/Dockerfile --ignorefile {folder}/Do
 """
 
 
-def _running(settings: Settings) -> str:
+def _running(project: ImageProject) -> str:
+    settings = project.settings
     model = next(iter(settings.models))
     return f"""## Run
 
@@ -55,7 +60,8 @@ docker run --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privile
 | `{places.STATE}` | its sign of life, for `dumbwaiter probe` and the image's own health check |
 | `{places.LEDGERS}` | who holds what of a GPU: a volume that all containers on one GPU share |
 
-{_broker(settings)}Settings are in `{IMAGE.settings}`: mount others over it, or set `DUMBWAITER_*` variables.
+{_broker(settings)}{_hidden(project)}Settings are in `{IMAGE.settings}`: mount others over it, or set `DUMBWAITER_*`
+variables.
 """
 
 
@@ -75,6 +81,10 @@ def _files(settings: Settings) -> str:
 
 def _scheme(url: str) -> str:
     return url.partition(":")[0]
+
+
+def _hidden(project: ImageProject) -> str:
+    return "".join(f"- {line}.\n" for line in told(project.hidden)) + ("\n" if project.hidden else "")
 
 
 def _broker(settings: Settings) -> str:

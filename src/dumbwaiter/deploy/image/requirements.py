@@ -37,6 +37,9 @@ _TOOLS = frozenset({"pip", "setuptools", "wheel"})
 _NAME = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
 _COMMENT = re.compile(r"(^|\s)#.*$")
 _FILE = "requirements.txt"
+_USER_OF_URL = re.compile(r"(?:\w+\+)?https?://([^/?#\s@]+)@", re.IGNORECASE)
+_OF_PIP = re.compile(r"\$\{[A-Z0-9_]+\}")
+"""A variable, which pip puts in."""
 
 
 class Requirements(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +83,7 @@ def requirements_of(project: Path, extras: Iterable[str], installed: Mapping[str
         source = f"all that is installed here, for {project} has neither {_FILE} nor pyproject.toml"
         return _requirements(_ours(found), names, installed, source)
     file, lines = listed
+    _check_open(file, lines)
     try:
         wanted = [Requirement(line) for line in lines]
     except InvalidRequirement:
@@ -145,6 +149,18 @@ def _listed(project: Path) -> tuple[str, list[str]] | None:
     except (OSError, ValueError) as error:
         raise ConfigError(f"what {project} requires cannot be read: {error}") from None
     return None
+
+
+def _check_open(file: str, lines: Iterable[str]) -> None:
+    """Raises ConfigError where a URL has a password, for *file* is part of the image."""
+    for match in filter(None, map(_USER_OF_URL.search, lines)):
+        user, _, password = match[1].partition(":")
+        if _OF_PIP.sub("", password or user):
+            raise ConfigError(
+                f"{file} has a URL with a user or password, and it would be part of the image; say"
+                " --build-arg PIP_EXTRA_INDEX_URL=... when you build, or write ${NAME} there, which pip takes from a"
+                " variable"
+            )
 
 
 def _check(wanted: Iterable[Requirement], installed: Mapping[str, Installed], file: str) -> None:

@@ -23,6 +23,12 @@ _ROLES = {
     "gcp": "iam.gke.io/gcp-service-account",
 }
 
+
+def _or_none(place: str) -> str:
+    """What the list at *place* holds: Kubernetes leaves out one that is empty."""
+    return f"(has({place}) ? {place} : [])"
+
+
 _ANNOTATIONS = {"before": "oldObject.metadata.annotations", "after": "object.metadata.annotations"}
 _POD = "authentication.kubernetes.io/pod-name"
 _RULES = {
@@ -32,6 +38,9 @@ _RULES = {
     " && ".join(
         f"object.{place} == oldObject.{place}" for place in ("spec", "metadata.labels", "metadata.ownerReferences")
     ): f"a worker may patch nothing of its pod but the annotation {COST}",
+    f"{_or_none('object.metadata.finalizers')} == {_or_none('oldObject.metadata.finalizers')}": (
+        "a worker may keep no pod from being removed"
+    ),
     _within("before", "after"): f"a worker may change no annotation but {COST}",
     _within("after", "before"): f"a worker may add no annotation but {COST}",
 }

@@ -13,8 +13,7 @@ def of_gateway(*, tls: bool) -> Object:
     """By the health pages of the Open Inference Protocol. Live says that it answers; ready, that the broker does."""
 
     def at(path: str) -> Object:
-        scheme = {"scheme": "HTTPS"} if tls else {}
-        return {"httpGet": {"path": path, "port": GATEWAY_PORT, **scheme}, "timeoutSeconds": 5}
+        return {"httpGet": {"path": path, "port": GATEWAY_PORT, **_scheme(tls=tls)}, "timeoutSeconds": 5}
 
     return {
         "startupProbe": {**at("/v2/health/live"), "periodSeconds": 2, "failureThreshold": 60},
@@ -24,9 +23,9 @@ def of_gateway(*, tls: bool) -> Object:
     }
 
 
-def of_scaler() -> Object:
+def of_scaler(*, tls: bool) -> Object:
     """By its health page."""
-    page = {"httpGet": {"path": "/healthz", "port": SCALER_HTTP_PORT}, "timeoutSeconds": 5}
+    page = {"httpGet": {"path": "/healthz", "port": SCALER_HTTP_PORT, **_scheme(tls=tls)}, "timeoutSeconds": 5}
     return {
         "startupProbe": {**page, "periodSeconds": 2, "failureThreshold": 60},
         "readinessProbe": {**page, "periodSeconds": 5, "failureThreshold": 3},
@@ -45,6 +44,10 @@ def of_worker() -> Object:
         "readinessProbe": {**_asked("ready"), "periodSeconds": 10, "failureThreshold": 1},
         "livenessProbe": {**_asked("live"), "periodSeconds": 30, "failureThreshold": 3},
     }
+
+
+def _scheme(*, tls: bool) -> Object:
+    return {"scheme": "HTTPS"} if tls else {}
 
 
 def _asked(what: str) -> Object:

@@ -9,9 +9,9 @@ from pathlib import PurePosixPath
 import msgspec
 
 from dumbwaiter.blobs.profiles import ServiceProfile
-from dumbwaiter.config import KubernetesSettings, ModelSettings, Settings
-from dumbwaiter.deploy.kubernetes.naming import object_name
+from dumbwaiter.config import GatewaySettings, KubernetesSettings, ModelSettings, ScalerSettings, Settings
 from dumbwaiter.deploy.hiding import Hidden, check_url, check_urls, hidden_environment, without_secrets
+from dumbwaiter.deploy.kubernetes.naming import object_name
 from dumbwaiter.deploy.kubernetes.places import CERTIFICATES, PROJECT
 from dumbwaiter.deploy.moving import models_of
 from dumbwaiter.errors import ConfigError
@@ -88,6 +88,11 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
         """Whether our scaler tells KEDA how many there should be."""
         return self.scales and self.kubernetes.trigger != "native"
 
+    @property
+    def scaler_has_tls(self) -> bool:
+        """Whether it shows a certificate."""
+        return self.has_scaler and self.settings.scaler.certfile is not None
+
     def gpu_mode(self, model: Model) -> str:
         """How *model* gets a GPU."""
         return self.kubernetes.gpu if model.wants_gpu else "none"
@@ -100,12 +105,28 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
         """How many pods have so many workers."""
         return math.ceil(workers / self.workers_in_pod(model))
 
+    def bounds(self, model: Model) -> tuple[int, int]:
+        """The fewest and the most pods of a *model* that scales: together no more than its most workers, but one pod
+        there may be.
+
+        Raises ConfigError where no number of pods has as many workers as it may have.
+        """
+        scaling = model.settings.scaling
+        each = self.workers_in_pod(model)
+        least, most = self.pods(model, scaling.min_replicas), max(1, (scaling.max_replicas or 1) // each)
+        if least > most:
+            raise ConfigError(
+                f"models.{model.name}.scaling: no number of pods with {each} workers (kubernetes.containers) has from"
+                f" {scaling.min_replicas} to {scaling.max_replicas}; write max_replicas = {least * each}"
+            )
+        return least, most
+
 
 def project_of(
     settings: Settings, measured: Mapping[str, Measured] | None = None, environ: Mapping[str, str] | None = None
 ) -> Project:
-    """What *settings* deploy, with what was *measured* of each model. *environ*: the variables that they were read from,
-    too.
+    """What *settings* deploy, with what was *measured* of each model. *environ*: the variables that they were read
+    from, too.
 
     Raises ConfigError for what cannot run in a cluster, naming the setting and what to write.
     """
@@ -116,7 +137,7 @@ def project_of(
     _check_broker(broker)
     _check_blobs(blobs, table)
     _check_gpu(table)
-    _check_certificate(settings)
+    _check_certificates(settings)
     models_of(settings)
     settings, env, hidden = _open(msgspec.structs.replace(settings, blobs=blobs), environ or {})
     models = [_model(name, settings, (measured or {}).get(name)) for name in settings.models]
@@ -182,14 +203,38 @@ def _check_gpu(table: KubernetesSettings) -> None:
         )
 
 
-def _check_certificate(settings: Settings) -> None:
-    for name in ("certfile", "keyfile"):
-        path = getattr(settings.gateway, name)
+def _check_certificates(settings: Settings) -> None:
+    table, scaler = settings.kubernetes, settings.scaler
+    _check_certificate("gateway", settings.gateway, table, "let the Ingress end TLS (kubernetes.tls_secret)")
+    if table.trigger == "native":
+        return  # no scaler of ours runs
+    _check_certificate("scaler", scaler, table, "leave it out (a NetworkPolicy lets nobody but KEDA in)")
+    if scaler.certfile is not None and table.trigger == "metrics-api":
+        raise ConfigError(
+            'scaler.certfile with kubernetes.trigger = "metrics-api": KEDA trusts an authority of your own there'
+            ' only where it shows a certificate itself; write kubernetes.trigger = "external-push", or leave'
+            " scaler.certfile out"
+        )
+
+
+def _check_certificate(
+    what: str, server: GatewaySettings | ScalerSettings, table: KubernetesSettings, instead: str
+) -> None:
+    """That *server* finds its certificate and the key of it in its pod, or else would start again and again."""
+    paths = {"certfile": server.certfile, "keyfile": server.keyfile}
+    for name, path in paths.items():
         if path is not None and not path.startswith(f"{CERTIFICATES}/"):
             raise ConfigError(
-                f"gateway.{name} = {path!r} lies on this machine; let the Ingress end TLS (kubernetes.tls_secret), or"
+                f"{what}.{name} = {path!r} lies on this machine; {instead}, or"
                 f" put it into a Secret, write its name as kubernetes.certificates, and {name} = {CERTIFICATES}/FILE"
             )
+    missing = [name for name, path in paths.items() if path is None]
+    if len(missing) == 1:
+        raise ConfigError(f"TLS takes a certificate and its private key: {what}.{missing[0]} is not set")
+    if not missing and table.certificates is None:
+        raise ConfigError(
+            f"{what}.certfile lies in a Secret whose name is not told; write kubernetes.certificates = its name"
+        )
 
 
 def _model(name: str, settings: Settings, measured: Measured | None) -> Model:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from dumbwaiter.deploy.kubernetes import places
 from dumbwaiter.deploy.kubernetes.project import Project
+from dumbwaiter.deploy.kubernetes.scaling import AUTHORITY
 from dumbwaiter.deploy.kubernetes.secrets import Entry
 from dumbwaiter.deploy.kubernetes.triggers import triggers_of
 
@@ -160,6 +161,11 @@ def _told(project: Project) -> Iterator[str]:
         yield (
             "If these nodes are spot machines, write `kubernetes.notice`: how long before they are taken back they say"
             " so. Workers then hand back in time what they cannot finish."
+        )
+    if project.scaler_has_tls:
+        yield (
+            f"KEDA asks the scaler by TLS: its certificate must be for `scaler.{project.namespace}.svc`, and the Secret"
+            f" `{table.certificates}` must have the authority that signed it as `{AUTHORITY}`, or KEDA refuses it."
         )
     for model in project.models:
         if model.settings.scaling.is_on and table.trigger == "native":

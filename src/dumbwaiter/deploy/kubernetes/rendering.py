@@ -92,6 +92,8 @@ def _shared(project: Project) -> Iterator[dict[str, Any]]:
     if project.has_scaler:
         yield scalers.deployment(project)
         yield scalers.service(project)
+        if project.scaler_has_tls:
+            yield scaling.scaler_authority(project)
         yield networks.to_scaler(project)
     if gpus.needs_claim_template(project):
         yield gpus.claim_template(project)

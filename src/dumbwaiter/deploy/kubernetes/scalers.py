@@ -26,7 +26,7 @@ def deployment(project: Project) -> Object:
             {"name": "grpc", "containerPort": places.SCALER_PORT, "protocol": "TCP"},
             {"name": "http", "containerPort": places.SCALER_HTTP_PORT, "protocol": "TCP"},
         ],
-        **probes.of_scaler(),
+        **probes.of_scaler(tls=project.scaler_has_tls),
     )
     return {
         "apiVersion": "apps/v1",

@@ -13,15 +13,15 @@ from dumbwaiter.deploy.kubernetes.triggers import Native, Triggers
 Object = dict[str, Any]
 FAILURES = 3
 """After so many failed looks in a row the fallback holds."""
+AUTHORITY = "ca.crt"
+"""The key of the Secret with certificates under which the authority of the scaler's own is looked for."""
 _PROVIDERS = {"aws": "aws", "azure": "azure-workload", "gcp": "gcp"}
 
 
 def scaled_object(project: Project, model: Model, triggers: Triggers) -> Object:
     """In the namespace of its Deployment: KEDA finds no other."""
-    scaling = model.settings.scaling
     table = project.kubernetes
-    most = project.pods(model, scaling.max_replicas or 1)
-    least = project.pods(model, scaling.min_replicas)
+    least, most = project.bounds(model)
     told = times.of_keda(project, model)
     return {
         "apiVersion": "keda.sh/v1alpha1",
@@ -31,7 +31,7 @@ def scaled_object(project: Project, model: Model, triggers: Triggers) -> Object:
             "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": model.object_name},
             "pollingInterval": told.polling_interval,
             "cooldownPeriod": told.cooldown,
-            "initialCooldownPeriod": times.first_cooldown(model),
+            "initialCooldownPeriod": times.first_cooldown(project, model),
             "minReplicaCount": least,
             "maxReplicaCount": most,
             "fallback": {
@@ -73,11 +73,23 @@ def _modifiers(triggers: Triggers) -> Object:
 def authentication(project: Project, native: Native) -> Object:
     """What native triggers log in with: the cloud's identity, or keys of the Secret."""
     table = project.kubernetes
+    return _authentication(
+        project, "broker", "worker", _by_identity(table) if native.identity else _by_secret(table, native)
+    )
+
+
+def scaler_authority(project: Project) -> Object:
+    """By whose word KEDA believes our scaler's certificate: no public authority signs for names within a cluster."""
+    ref = {"parameter": "caCert", "name": project.kubernetes.certificates, "key": AUTHORITY}
+    return _authentication(project, "scaler", "scaler", {"secretTargetRef": [ref]})
+
+
+def _authentication(project: Project, name: str, component: str, spec: Object) -> Object:
     return {
         "apiVersion": "keda.sh/v1alpha1",
         "kind": "TriggerAuthentication",
-        "metadata": metadata("broker", project.namespace, "worker"),
-        "spec": _by_identity(table) if native.identity else _by_secret(table, native),
+        "metadata": metadata(name, project.namespace, component),
+        "spec": spec,
     }
 
 

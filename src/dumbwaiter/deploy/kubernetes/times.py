@@ -58,11 +58,11 @@ def of_keda(project: Project, model: Model) -> KedaTimes:
     )
 
 
-def first_cooldown(model: Model) -> int:
+def first_cooldown(project: Project, model: Model) -> int:
     """So long a new model keeps the worker that its Deployment begins with: it makes the queue, and is measured."""
-    return math.ceil(max(LEAST_WINDOW, 2 * cold_start(model)))
+    return math.ceil(max(LEAST_WINDOW, 2 * cold_start(project, model)))
 
 
-def progress_deadline(model: Model, load_timeout: float) -> int:
+def progress_deadline(project: Project, model: Model, load_timeout: float) -> int:
     """After how many seconds without a new ready worker a roll-out has failed."""
-    return math.ceil(max(600.0, load_timeout, cold_start(model))) + LEAST_WINDOW
+    return math.ceil(max(600.0, load_timeout, cold_start(project, model))) + LEAST_WINDOW

@@ -24,7 +24,7 @@ def deployment(project: Project, model: Model) -> Object:
         "spec": {
             **replicas,
             "revisionHistoryLimit": 3,
-            "progressDeadlineSeconds": times.progress_deadline(model, load_timeout),
+            "progressDeadlineSeconds": times.progress_deadline(project, model, load_timeout),
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
             "selector": {"matchLabels": selector(COMPONENT, model.name)},
             "template": _template(project, model),

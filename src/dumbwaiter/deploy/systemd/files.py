@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dumbwaiter.deploy.hiding import of_model
 from dumbwaiter.deploy.kubernetes.toml import document
 from dumbwaiter.deploy.moving import settings_tree
-from dumbwaiter.deploy.systemd.project import RUNTIME, SETTINGS, STATE, USER, SystemdProject
+from dumbwaiter.deploy.systemd.project import RUNTIME, SETTINGS, STATE, USER, VARIABLES, SystemdProject
 from dumbwaiter.deploy.systemd.units import TARGET, units
 from dumbwaiter.urls import shown
 
@@ -37,6 +38,17 @@ signs of life in `{RUNTIME}/UNIT.heartbeat`, for `dumbwaiter probe`.
 """
 
 
+def _hidden(project: SystemdProject) -> str:
+    """What to write into files before the start."""
+    lines = [
+        f"- `{VARIABLES % model.name}`: a line `{each.variable}=...` (`{each.setting}`)\n"
+        for model in project.models
+        for each in of_model(project.hidden, model.name)
+    ]
+    head = "\nWhat may be secret and is not rendered belongs into files that only root can read (mode 600):\n\n"
+    return head + "".join(lines) if lines else ""
+
+
 def _readme(project: SystemdProject) -> str:
     prefix, app = project.prefix, project.place.project
     hidden = shown(project.settings.broker) != project.settings.broker
@@ -65,4 +77,4 @@ sudo install -m 644 *.service *.target /etc/systemd/system/
 sudo systemctl daemon-reload{keys if project.settings.gateway.needs_keys else ""}
 sudo systemctl enable --now {TARGET}
 ```
-{_SECRET if hidden else ""}{_USE}"""
+{_SECRET if hidden else ""}{_hidden(project)}{_USE}"""

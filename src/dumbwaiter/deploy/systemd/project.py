@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from dumbwaiter.config import Settings
+from dumbwaiter.deploy.hiding import Hidden, without_secrets
 from dumbwaiter.deploy.kubernetes.project import Measured, Model
 from dumbwaiter.deploy.moving import Place, models_of, settings_tree
 from dumbwaiter.errors import ConfigError
@@ -14,14 +15,19 @@ from dumbwaiter.errors import ConfigError
 USER = "dumbwaiter"
 STATE, RUNTIME = "/var/lib/dumbwaiter", "/run/dumbwaiter"
 SETTINGS = "/etc/dumbwaiter/dumbwaiter.toml"
+VARIABLES = "/etc/dumbwaiter/%s.env"
+"""What the workers of a model get as variables, for it may be secret."""
 
 
 class SystemdProject(msgspec.Struct, frozen=True, kw_only=True):
-    """*prefix* is the folder of the virtual environment, which has the project in ``app``."""
+    """*prefix* is the folder of the virtual environment, which has the project in ``app``.
+    What is *hidden* is in no file that is rendered.
+    """
 
     settings: Settings
     models: Sequence[Model]
     prefix: str
+    hidden: Sequence[Hidden] = ()
 
     @property
     def place(self) -> Place:
@@ -35,16 +41,20 @@ class SystemdProject(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def systemd_project_of(
-    settings: Settings, prefix: str, measured: Mapping[str, Measured] | None = None
+    settings: Settings,
+    prefix: str,
+    measured: Mapping[str, Measured] | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> SystemdProject:
-    """The project of *settings*, with what was *measured* of each model. Raises ConfigError for what cannot run so."""
+    """The project of *settings*, with what was *measured* of each model. *environ*: the variables that the settings
+    were read from, too. Raises ConfigError for what cannot run so.
+    """
     if not prefix.startswith("/") or any(char in prefix for char in " %\"'\\$\n"):
         raise ConfigError(f"--prefix {prefix!r}: write an absolute path without spaces, quotes, % and $")
     found = measured or {}
-    models = [
-        Model(name=name, settings=settings.models[name], measured=found.get(name, Measured()))
-        for name in models_of(settings)
-    ]
-    project = SystemdProject(settings=settings, models=models, prefix=prefix.rstrip("/"))
+    names = models_of(settings)
+    settings, hidden = without_secrets(settings, environ or {})
+    models = [Model(name=name, settings=settings.models[name], measured=found.get(name, Measured())) for name in names]
+    project = SystemdProject(settings=settings, models=models, prefix=prefix.rstrip("/"), hidden=hidden)
     settings_tree(settings, project.place)
     return project

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from dumbwaiter.deploy.hiding import of_model
 from dumbwaiter.deploy.kubernetes import times
 from dumbwaiter.deploy.kubernetes.project import Model
 from dumbwaiter.deploy.moving import wants_gpu
-from dumbwaiter.deploy.systemd.project import RUNTIME, SETTINGS, STATE, USER, SystemdProject
+from dumbwaiter.deploy.systemd.project import RUNTIME, SETTINGS, STATE, USER, VARIABLES, SystemdProject
 
 Lines = Sequence[tuple[str, str]]
 Unit = Mapping[str, Lines]
@@ -87,6 +88,9 @@ def _worker(project: SystemdProject, model: Model) -> Unit:
     grace = times.grace(model, project.settings.worker.grace)
     command = ["autoscale" if model.settings.scaling.is_on else "worker", model.name]
     gpu = wants_gpu(model.settings)
+    own = list(_GPU_DEVICES if gpu else _NO_DEVICES)
+    if of_model(project.hidden, model.name):
+        own.insert(0, ("EnvironmentFile", VARIABLES % model.name))
     return _service(
         project,
         f"worker of {model.name}",
@@ -94,7 +98,7 @@ def _worker(project: SystemdProject, model: Model) -> Unit:
         grace,
         environment=[("DUMBWAITER_WORKER__GRACE", str(grace))],
         after=[GPU] if gpu else [],
-        own=_GPU_DEVICES if gpu else _NO_DEVICES,
+        own=own,
     )
 
 

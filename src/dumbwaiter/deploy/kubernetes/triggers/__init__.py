@@ -124,7 +124,7 @@ def _whole(model: Model, each: int) -> int:
     """Messages to a pod of *each* workers."""
     wanted = model.settings.scaling.messages_each
     target = wanted * each
-    if target < 1 or not target.is_integer():
+    if not target.is_integer():
         pod = f" for a pod of {each} workers" if each > 1 else ""
         raise ConfigError(
             f"models.{model.name}.scaling.messages_each = {wanted:g}: KEDA's own triggers take a whole number of"

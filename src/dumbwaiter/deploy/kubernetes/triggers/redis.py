@@ -12,8 +12,8 @@ from dumbwaiter.deploy.kubernetes.triggers.shape import Native, Trigger
 _NOTE = (
     "XLEN of each lane: an entry stays in its stream until it is completed, so its length is what waits, what runs and "
     "what waits for another try. pendingEntriesCount alone would never wake anybody, and lagCount alone would forget "
-    "what runs. What was sent with a delay is in no lane until a worker looks, so while there is any of it there is one "
-    "worker, whenever it is due."
+    "what runs. What was sent with a delay comes into a lane only when a worker looks: while there is any of it there "
+    "is one worker, whenever it is due."
 )
 
 

@@ -1,0 +1,75 @@
+"""What the results are taken to say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from dumbwaiter.plan import advice
+from dumbwaiter.plan.actuation import Machines
+from dumbwaiter.plan.advice import Wish, verdict
+from dumbwaiter.plan.comparing import Figures, Generated, Recorded, Result
+from dumbwaiter.plan.services import Curve, Inputs
+from dumbwaiter.plan.simulation import Setting, World
+from dumbwaiter.plan.statistics import mean_of
+from dumbwaiter.plan.traces import in_order
+from dumbwaiter.policies.scaling import Rules
+
+WISH = Wish(0.01, 30.0)
+TRACE = Recorded(in_order("t", np.arange(100.0), np.full(100, 0.2), np.ones(100, dtype=np.int64)))
+MADE_UP = Generated("poisson", Inputs(Curve(each=0.2)), 5.0, 60.0)
+WORLD = World(Curve(each=0.2), Machines(boot=20.0, load=5.0))
+
+
+def result(*lates, most=3):
+    seeds = [Figures(1.0, 0.1, 0.1, 0.1, late, most, 5) for late in lates]
+    one = mean_of([1.0] * len(lates))
+    fields = dict.fromkeys(("cost", "hours", "p50", "p95", "p99", "most", "ordered"), one)
+    setting = Setting("work", Rules(max_replicas=4))
+    return Result(setting=setting, late=mean_of(list(lates)), per_seed=tuple(seeds), **fields)
+
+
+def said(one, source=TRACE, world=WORLD):
+    return verdict([one], one, WISH, source, world, is_good=False)
+
+
+def test_where_all_workers_were_there_more_are_advised_and_nothing_else():
+    text = said(result(0.2, 0.3, most=4))
+    assert "It had all of its 4 workers in 2 of 2 runs: raise --max-replicas." in text
+    assert "--boot" not in text
+
+
+def test_where_workers_come_later_than_answers_may_that_is_said_too():
+    text = said(result(0.2, 0.3, most=4), world=replace(WORLD, machines=Machines(boot=120.0)))
+    assert "raise --max-replicas. A worker takes 130 s to come: shorten --boot or --load" in text
+
+
+def test_where_only_the_interval_is_too_wide_more_runs_are_advised():
+    one = result(0.0, 0.015)
+    assert one.late.mean < WISH.goal < one.late.upper
+    assert "the intervals are too wide. Give more --seeds or a longer --duration." in said(one, MADE_UP)
+    assert said(one).endswith("Give more --seeds.")
+    assert "--boot" not in said(one)
+
+
+def test_else_it_is_the_time_that_workers_take_to_come():
+    text = said(result(0.2, 0.3))
+    assert "the least late is: work. A worker takes 25 s to come: shorten --boot or --load" in text
+    assert "--max-replicas" not in text
+
+
+def test_a_model_that_is_too_slow_by_itself_is_named():
+    slow = replace(TRACE.recorded, each=np.where(np.arange(100) < 10, 31.0, 0.2))
+    text = said(result(0.2, 0.3, most=4), Recorded(slow))
+    assert text.endswith("The model itself takes longer than that for 10 % of the inputs: raise --late.")
+
+
+def test_the_table_of_a_model_takes_the_place_of_its_own():
+    assert advice.heading("cats") == "For dumbwaiter.toml, in place of the table of cats if it is there already:"
+
+
+def test_few_requests_are_told_by_all_seeds_where_they_are_made_up():
+    assert advice.warnings(MADE_UP, 100, 10) == []
+    assert "take a longer --duration" in advice.warnings(MADE_UP, 99, 10)[0]
+    assert "take a longer TRACE" in advice.warnings(TRACE, 100, 10)[0]
