@@ -37,10 +37,11 @@ _OPEN, _CLOSE = "\x02", "\x03"
 def marks_of(project: Project) -> Marks:
     """Marks that are nowhere in *project*, whatever somebody has written there."""
     text = repr(project)
-    for number in itertools.count():
-        begin = f"mark-{hashlib.sha256(f'{number} {text}'.encode(errors='surrogatepass')).hexdigest()[:16]}"
-        if begin not in text:
-            break
+    begins = (
+        f"mark-{hashlib.sha256(f'{number} {text}'.encode(errors='surrogatepass')).hexdigest()[:16]}"
+        for number in itertools.count()
+    )
+    begin = next(one for one in begins if one not in text)
     return {f"{begin}-{place}": setting for place, setting in enumerate(_EXPRESSIONS)}
 
 
