@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from dumbwaiter.errors import DumbwaiterError
 
@@ -87,7 +87,7 @@ def _crew(run: Callable[[Any], Any], count: int) -> Iterator[dict[Connection, Sp
             process = spawn.Process(target=_work, args=(theirs, run, os.getpid()), daemon=True)
             with _no_interrupt():
                 process.start()
-                crew[cast(Connection, ours)] = process  # Windows has another kind
+                crew[ours] = process
             theirs.close()
         yield crew
     finally:
