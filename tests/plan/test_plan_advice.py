@@ -22,12 +22,12 @@ MADE_UP = Generated("poisson", Inputs(Curve(each=0.2)), 5.0, 60.0)
 WORLD = World(Curve(each=0.2), Machines(boot=20.0, load=5.0))
 
 
-def result(*lates, most=3):
-    seeds = [Figures(1.0, 0.1, 0.1, 0.1, late, most, 5) for late in lates]
-    one = mean_of([1.0] * len(lates))
+def result(*lateness, most=3):
+    seeds = [Figures(1.0, 0.1, 0.1, 0.1, late, most, 5) for late in lateness]
+    one = mean_of([1.0] * len(lateness))
     fields = dict.fromkeys(("cost", "hours", "p50", "p95", "p99", "most", "ordered"), one)
     setting = Setting("work", Rules(max_replicas=4))
-    return Result(setting=setting, late=mean_of(list(lates)), per_seed=tuple(seeds), **fields)
+    return Result(setting=setting, late=mean_of(list(lateness)), per_seed=tuple(seeds), **fields)
 
 
 def said(one, source=TRACE, world=WORLD):
