@@ -93,7 +93,7 @@ async def test_what_workers_have_measured_is_used(run, settled):
     done = run("deploy", "kubernetes", *flags)
     assert done.returncode == 0, done.stderr
     scaled = yaml.safe_load((settled / "kubernetes/scaled-object-worker-shout.yaml").read_text())["spec"]
-    assert scaled["cooldownPeriod"] == 401
+    assert scaled["cooldownPeriod"] == 120 + 401  # the node and its image, and what was measured
 
 
 def test_a_store_that_cannot_be_asked_is_told_with_what_to_do(run, settled):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
+
+from dumbwaiter.brokers import open_broker
 
 URL = "s3://kichen-that-nobody-made/p"
 THERE_IS_NONE = f"{URL}: there is no such bucket (NoSuchBucket); make it, or mend its name\n"
@@ -26,8 +30,14 @@ def test_whoever_serves_ends_at_once(run_there, project, arguments):
     assert not (project / "tries").exists()
 
 
+async def make_broker(project):
+    async with open_broker(f"sqlite:{project}/.dumbwaiter/queue.db"):
+        pass
+
+
 @pytest.mark.parametrize("wait", [(), ("--wait", "30s")])
-def test_a_result_is_not_said_to_wait_still(run_there, wait):
+def test_a_result_is_not_said_to_wait_still(run_there, project, wait):
+    asyncio.run(make_broker(project))
     shown = run_there("result", "abc", *wait)
     assert (shown.returncode, shown.stdout) == (1, "")
     assert shown.stderr == f"dumbwaiter: error: cannot read blob 'results/abc' in {THERE_IS_NONE}"

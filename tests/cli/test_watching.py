@@ -11,6 +11,7 @@ import pytest
 
 from dumbwaiter.blobs import open_store
 from dumbwaiter.blobs.presence import WorkerStatus, announce
+from dumbwaiter.brokers import open_broker
 from dumbwaiter.cli.watching import unless_failing, with_reason
 from dumbwaiter.errors import BlobError, PredictionTimeoutError
 
@@ -48,7 +49,8 @@ def test_of_a_class_that_is_not_there_the_reason_is_told_and_no_queue_is_left(se
 
 @pytest.mark.anyio
 async def test_a_model_whose_class_is_still_imported_is_told_to_be_so(project, run):
-    (project / ".dumbwaiter").mkdir()
+    async with open_broker(f"sqlite:{project}/.dumbwaiter/queue.db"):
+        pass  # as its worker has it open
     status = WorkerStatus(worker="w", model="cats", state="loading", reason="")
     await announce(open_store(f"file://{project}/.dumbwaiter/blobs"), status)
     shown = await asyncio.to_thread(run, "queues", "cats")
