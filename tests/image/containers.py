@@ -80,7 +80,8 @@ class Machine:
         """Standard output of one command, or with check=False all of how it went."""
         # The default runtime does not know the cgroups of every machine; this one does.
         command = ("podman", *self._store, "--runtime", "runc", "--cgroup-manager", "cgroupfs", *arguments)
-        done = _run(*command, check=check, **options)
+        # Podman's monitor leaves a file named oom in the current folder when the kernel kills.
+        done = _run(*command, cwd=self.folder, check=check, **options)
         return done.stdout.strip() if check else done
 
     def start(self, *command, options=()):
