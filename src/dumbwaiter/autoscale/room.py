@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from dumbwaiter.devices.contract import Device
-from dumbwaiter.devices.footprint_store import FootprintStore, device_key, key_of
+from dumbwaiter.devices.footprint_store import FootprintStore
 from dumbwaiter.devices.inspection import DeviceReport, inspect_ledger
 from dumbwaiter.devices.opening import open_device
-from dumbwaiter.devices.sharing import Terms, ledger_path
+from dumbwaiter.devices.sharing import Terms, footprint_key, ledger_path
 from dumbwaiter.errors import MissingExtraError
 from dumbwaiter.policies.footprints import activation
 
@@ -57,15 +56,7 @@ class DeviceRoom:
         terms = self._terms
         if terms.footprint is not None:
             return terms.footprint
-        key = key_of(
-            model=terms.model,
-            target=terms.target,
-            weights=terms.weights,
-            project=Path(terms.project),
-            parameters=terms.parameters,
-            device=device_key(device),
-        )
-        known = FootprintStore(terms.footprints).load(key)
+        known = FootprintStore(terms.footprints).load(footprint_key(terms, device))
         if known is None:
             return None
         return known.full + (activation(known, 1, time.time()) or 0)

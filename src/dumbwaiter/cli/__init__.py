@@ -6,7 +6,6 @@ interrupted.
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import traceback
@@ -15,7 +14,7 @@ from collections.abc import Sequence
 import click
 
 from dumbwaiter.cli.first_process import work_as_child_of_process_1
-from dumbwaiter.cli.options import Group
+from dumbwaiter.cli.options import LazyGroup
 from dumbwaiter.errors import ConfigError, DumbwaiterError
 from dumbwaiter.printable import printable
 
@@ -42,22 +41,6 @@ COMMANDS = {
 }
 
 
-class _LazyGroup(Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
-
-
 def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
         from dumbwaiter.cli.version import version  # noqa: PLC0415 - only where it is asked for
@@ -66,7 +49,11 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
         ctx.exit()
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=LazyGroup,
+    lazy=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.option(
     "-V",
     "--version",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-
 import click
 
-from dumbwaiter.cli.options import Group
+from dumbwaiter.cli.options import LazyGroup
 
 #: Command -> "module:attribute" and its line in --help, as in dumbwaiter.cli.
 DEPLOYMENTS = {
@@ -18,23 +16,7 @@ DEPLOYMENTS = {
 }
 
 
-class _LazyGroup(Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return list(DEPLOYMENTS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in DEPLOYMENTS:
-            return None
-        module, _, attribute = DEPLOYMENTS[cmd_name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, summary) for name, (_, summary) in DEPLOYMENTS.items()])
-
-
-@click.group(cls=_LazyGroup, synonyms={"k8s": "kubernetes", "keda": "kubernetes", "chart": "helm"})
+@click.group(cls=LazyGroup, lazy=DEPLOYMENTS, synonyms={"k8s": "kubernetes", "keda": "kubernetes", "chart": "helm"})
 def deploy() -> None:
     """Render what runs this project elsewhere. Nothing is applied: what is written is yours to read first.
 

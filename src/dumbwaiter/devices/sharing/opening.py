@@ -65,9 +65,9 @@ def _shared_device(address: str) -> Device | None:
     return device
 
 
-def _opened(terms: Terms, device: Device, decide: Decide) -> LedgerAdmission:
-    path = ledger_path(terms.ledgers, device.name)
-    key = key_of(
+def footprint_key(terms: Terms, device: Device) -> str:
+    """Under which what the model of *terms* takes of *device* is kept."""
+    return key_of(
         model=terms.model,
         target=terms.target,
         weights=terms.weights,
@@ -75,5 +75,9 @@ def _opened(terms: Terms, device: Device, decide: Decide) -> LedgerAdmission:
         parameters=terms.parameters,
         device=device_key(device),
     )
+
+
+def _opened(terms: Terms, device: Device, decide: Decide) -> LedgerAdmission:
+    path, key = ledger_path(terms.ledgers, device.name), footprint_key(terms, device)
     ledger = Ledger.open(path, device=device.name, capacity=device.capacity, record=Seat)
     return LedgerAdmission(terms, device, ledger, FootprintStore(terms.footprints), key, decide=decide)
