@@ -190,7 +190,10 @@ def test_a_receive_is_nearly_full_from_three_quarters_on() -> None:
 
 def test_a_slow_one_at_a_time_model_holds_few_messages_and_a_quick_one_many() -> None:
     assert most_in_hand(1, 0.5, max_batch=1, decode_threads=1) == 1
-    assert most_in_hand(1, 0.5, max_batch=1, decode_threads=2) == 2
+    assert most_in_hand(1, 0.5, max_batch=1, decode_threads=4) == 1, "others could begin the rest"
+    assert most_in_hand(1, 0.03, max_batch=1, decode_threads=2) == 2, "while a broker hands out the next one"
+    assert most_in_hand(1, 0.5, max_batch=1, decode_threads=4, decode_seconds=1.2) == 3, "else the device would wait"
+    assert most_in_hand(1, 0.5, max_batch=1, decode_threads=2, decode_seconds=1.2) == 2
     assert most_in_hand(1, 0.001, max_batch=1, decode_threads=1) == 20
     assert most_in_hand(1, 1e-6, max_batch=1, decode_threads=1) == 64
     assert most_in_hand(8, 0.001, max_batch=16, decode_threads=2) == 8
@@ -200,9 +203,15 @@ def test_answers_leave_at_once_when_nothing_else_is_ready() -> None:
     assert not may_hold_answers(SHORT_HOLD, ready=0, seconds_each=1.0)
 
 
+def test_no_answer_waits_for_an_input_that_takes_longer_than_it_may_be_held() -> None:
+    assert not may_hold_answers(0.0, ready=0, seconds_each=0.4)
+    assert not may_hold_answers(0.0, ready=3, seconds_each=0.4)
+    assert may_hold_answers(0.0, ready=0, seconds_each=SHORT_HOLD / 2)
+
+
 def test_answers_wait_for_the_next_one_while_the_device_has_work_for_longer_than_a_round_trip() -> None:
-    assert may_hold_answers(0.003, ready=5, seconds_each=0.003)
-    assert not may_hold_answers(0.003, ready=3, seconds_each=0.003), "its callers' next requests would come too late"
+    assert may_hold_answers(0.002, ready=5, seconds_each=0.003)
+    assert not may_hold_answers(0.002, ready=3, seconds_each=0.003), "its callers' next requests would come too late"
 
 
 @given(held_for=st.floats(LONG_HOLD, 1e3), ready=st.integers(0, 1000), each=st.floats(0.0, 100.0))

@@ -25,6 +25,8 @@ MOST_SINGLES = 64
 SHORT_HOLD, LONG_HOLD = 0.001, 0.006
 #: A generous guess at the time from an answer to its caller's next request.
 ROUND_TRIP = 0.01
+#: A generous guess at the time in which a broker hands out a message that waits.
+RECEIVING = 0.1
 
 
 @dataclass(slots=True)
@@ -179,19 +181,29 @@ def _worth_waiting(
 
 
 def most_in_hand(
-    target: int, seconds_each: float, *, max_batch: int, decode_threads: int, horizon: float = HORIZON
+    target: int,
+    seconds_each: float,
+    *,
+    max_batch: int,
+    decode_threads: int,
+    decode_seconds: float = 0.0,
+    horizon: float = HORIZON,
 ) -> int:
     """How many messages the runner should hold at most in one helping, so that it neither starves nor hoards.
 
     For a batched model as many whole batches as *horizon*, seconds of work, has room for, and one at least; for a
-    one-at-a-time model about that many seconds of work.
+    one-at-a-time model about that many seconds of work, and as many as *decode_threads* decode, *decode_seconds* each,
+    where the device would wait for them. What a slow model held beyond that another worker could have begun.
     """
     if max_batch > 1:
         batch_seconds = seconds_each * target
         batches = int(horizon / batch_seconds) if batch_seconds > 0.0 and horizon > HORIZON else 1
         return target * max(1, min(batches, MOST_SINGLES // target))
-    by_time = math.ceil(horizon / seconds_each) if seconds_each > 0.0 else MOST_SINGLES
-    return max(1, decode_threads, min(MOST_SINGLES, by_time))
+    if seconds_each <= 0.0:
+        return MOST_SINGLES
+    by_time = math.ceil(min(horizon / seconds_each, MOST_SINGLES))
+    coming = math.ceil(min((RECEIVING + decode_seconds) / seconds_each, decode_threads))
+    return max(1, by_time, coming)
 
 
 def decoders_wanted(ready: int, *, target: int, threads: int) -> int:
@@ -207,10 +219,11 @@ def may_hold_answers(held_for: float, *, ready: int, seconds_each: float) -> boo
     """Whether answers of a one-at-a-time model may wait for the next one, to travel and be settled together.
 
     *held_for*: how long the oldest of them has waited; *ready*: inputs that wait for the device, each of which takes
-    *seconds_each*. A few milliseconds of that buy fewer commits, but only where the device has work for longer than
-    the answers' callers need to ask again: else it would wait for them.
+    *seconds_each*, and so long would they wait more. A few milliseconds of that buy fewer commits, but only where the
+    device has work for longer than the answers' callers need to ask again: else it would wait for them.
     """
-    return held_for < SHORT_HOLD or (held_for < LONG_HOLD and ready * seconds_each > ROUND_TRIP)
+    until = held_for + seconds_each
+    return until < SHORT_HOLD or (until < LONG_HOLD and ready * seconds_each > ROUND_TRIP)
 
 
 def pull_size(in_hand: int, helping: int, *, last_was_full: bool) -> int:

@@ -70,13 +70,14 @@ class Intake:
         self.ended = False
         self.fault: Exception | None = None
         self.arrival_gap: float | None = None
-        self._decode_seconds = 0.0
+        self.decode_seconds = 0.0
+        """What one thread takes to decode an input: a mean that follows the newest ones."""
         self._last_arrival = time.monotonic()
 
     @property
     def decode_gap(self) -> float:
         """Expected seconds until the next input now being decoded is ready."""
-        return self._decode_seconds / max(1, min(self._threads, self.decoding))
+        return self.decode_seconds / max(1, min(self._threads, self.decoding))
 
     def start(self) -> None:
         """Begin to read the pipe, and to decode."""
@@ -191,7 +192,8 @@ class Intake:
                 item, body = self._undecoded.popleft()
             started = time.monotonic()
             done = self._decode(item, body)
-            self._decode_seconds += 0.1 * (time.monotonic() - started - self._decode_seconds)
+            share = 0.1 if self.decode_seconds else 1.0
+            self.decode_seconds += share * (time.monotonic() - started - self.decode_seconds)
             self._hand_over(1, [done] if done else [])
 
     def _is_wanted(self, place: int) -> bool:

@@ -247,7 +247,7 @@ class RunnerKeeper:
         self.changed.set()
 
     def _become_ready(self, meta: Ready) -> None:
-        self._max_batch, self.helping = meta.max_batch, max(meta.max_batch, self._spec.decode_threads)
+        self._max_batch = self.helping = meta.max_batch
         self._load_failure = ""
         self._admission.settle_in(meta.footprint, meta.max_batch)
         self.ready = True
@@ -269,6 +269,7 @@ class RunnerKeeper:
             *(meta.target, meta.seconds_each),
             max_batch=self._max_batch,
             decode_threads=self._spec.decode_threads,
+            decode_seconds=meta.decode_seconds,
             horizon=SHARED_HORIZON if self._admission.is_shared else HORIZON,
         )
         is_first, self._deaf_for = not self.seconds_each and meta.seconds_each > 0.0, 0.0

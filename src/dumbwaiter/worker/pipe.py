@@ -112,7 +112,8 @@ class Result(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Done(msgspec.Struct, frozen=True, array_like=True, tag=7):
-    """From the runner: outcomes, bodies following; *target* and *seconds_each* are what batching has learnt.
+    """From the runner: outcomes, bodies following; *target* and *seconds_each* are what batching has learnt, and
+    *decode_seconds* what one thread takes to decode an input.
 
     *target* is what is worth aiming at, whatever Predict.most allows just now. *observations*: what batches took of the
     device that it shares. *out_of_memory*: the device lacked room for a batch, or for the weights that were to be woken
@@ -124,6 +125,7 @@ class Done(msgspec.Struct, frozen=True, array_like=True, tag=7):
     seconds_each: float
     observations: list[Observation] = []
     out_of_memory: bool = False
+    decode_seconds: float = 0.0
 
 
 class Returned(msgspec.Struct, frozen=True, array_like=True, tag=8):

@@ -24,7 +24,7 @@ from pathlib import Path
 from dumbwaiter.devices.admission import What
 from dumbwaiter.errors import DumbwaiterError
 from dumbwaiter.models.contract import LoadedModel, ModelSpec
-from dumbwaiter.policies.batching import Decision, LatencyCurve, decide_batch, may_hold_answers, target_size
+from dumbwaiter.policies.batching import LONG_HOLD, Decision, LatencyCurve, decide_batch, may_hold_answers, target_size
 from dumbwaiter.policies.footprints import Observation
 from dumbwaiter.policies.retrying import Fault as FaultKind
 from dumbwaiter.worker.attempt import Attempt
@@ -87,6 +87,7 @@ class Runner:
         self._results: list[Result] = []
         self._bodies: list[bytes] = []
         self._oldest_result_at = 0.0
+        self._holding = threading.Event()
         self._idle_since = time.monotonic()
         self._interrupter = Interrupter()
         self._reporter = Reporter(self._send_progress, self._interrupter)
@@ -109,6 +110,7 @@ class Runner:
         HeardStream.ear = self._reporter.hear
         os.register_at_fork(after_in_child=self._reporter.forget)
         self._intake.start()
+        threading.Thread(target=self._flush_late, name="late", daemon=True).start()
         try:
             self._serve()
         except Exception:
@@ -196,6 +198,8 @@ class Runner:
             self._note(*self._memory.take_news())
         if self._model.max_batch > 1 or not self._may_hold_answers():
             self._flush()
+        elif not self._holding.is_set():
+            self._holding.set()
 
     def _note(self, observations: list[Observation], lacked_room: bool) -> None:
         """Tell the consumer what batches took. Where there was too little room: at once, and before it has back what
@@ -281,9 +285,23 @@ class Runner:
             target = self._target
             seconds_each = self._curve.predict(target) / target
             try:
-                self._pipe.send(Done(results, target, seconds_each, observations, lacked_room), bodies)
+                decode = self._intake.decode_seconds
+                self._pipe.send(Done(results, target, seconds_each, observations, lacked_room, decode), bodies)
             except OSError as error:
                 self._intake.end(error)
+
+    def _flush_late(self) -> None:
+        """In a thread of its own: what is held for the next answer leaves without it, where that one takes longer than
+        its model usually does.
+        """
+        while self._holding.wait():
+            time.sleep(LONG_HOLD)
+            with self._sending:
+                is_late = bool(self._results) and time.monotonic() - self._oldest_result_at >= LONG_HOLD
+                if not self._results:
+                    self._holding.clear()
+            if is_late:
+                self._flush()
 
     def _send_progress(self, progress: Progress, bodies: Sequence[bytes]) -> None:
         with self._sending:
