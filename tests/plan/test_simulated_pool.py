@@ -48,8 +48,8 @@ def test_who_pulls_ahead_keeps_the_next_ones_from_an_idle_neighbour():
     alone.advance(math.inf)
     ahead.advance(math.inf)
     assert alone.finish.tolist() == [3.0, 1.0, 2.0, 3.0]
-    # The first one to pull takes two, since it decodes two at a time, and then two more: its neighbour gets none.
-    assert ahead.finish.tolist() == [3.0, 4.0, 5.0, 6.0]
+    # The first one to pull takes one, and another one to decode meanwhile; so does its neighbour.
+    assert ahead.finish.tolist() == [3.0, 4.0, 1.0, 2.0]
 
 
 def test_how_much_is_pulled_ahead_goes_by_what_the_inputs_take_not_by_what_the_curve_says():

@@ -44,7 +44,7 @@ class Sleeper:
 """
 SETTINGS = """
 [scaling]
-max_replicas = 4
+max_replicas = 8
 scale_in_after = "8s"
 idle_after = "6s"
 look_every = "1s"
@@ -53,7 +53,7 @@ cold_start = "3s"
 [models.sleeper]
 target = "sleeper:Sleeper"
 """
-LENGTH = 60.0
+LENGTH = 90.0
 SILENCE = 6.0
 """Seconds in which `autoscale` starts, and looks at a pool without requests."""
 AFTERWARDS = 60.0
@@ -61,27 +61,27 @@ AFTERWARDS = 60.0
 
 
 def steady(rng):
-    return np.sort(rng.uniform(0.0, LENGTH, 240)), np.full(240, 0.25)
+    return np.sort(rng.uniform(0.0, LENGTH, 900)), np.full(900, 0.25)
 
 
 def mixed(rng):
-    arrivals = np.sort(rng.uniform(0.0, LENGTH, 200))
-    return arrivals, np.where(rng.random(200) < 0.1, 1.5, 0.15)
+    arrivals = np.sort(rng.uniform(0.0, LENGTH, 700))
+    return arrivals, np.where(rng.random(700) < 0.1, 1.5, 0.15)
 
 
 def waves(rng):
-    arrivals = np.concatenate([start + np.sort(rng.uniform(0.0, 10.0, 60)) for start in (0.0, 25.0, 50.0)])
+    arrivals = np.concatenate([start + np.sort(rng.uniform(0.0, 12.0, 150)) for start in (0.0, 35.0, 70.0)])
     return arrivals, np.full(len(arrivals), 0.4)
 
 
 def jobs(rng):
-    arrivals = np.concatenate([np.full(50, start) + np.arange(50) * 0.01 for start in (0.0, 40.0)])
+    arrivals = np.concatenate([np.full(160, start) + np.arange(160) * 0.005 for start in (0.0, 50.0)])
     return arrivals, np.full(len(arrivals), 0.5)
 
 
 def growing(rng):
-    arrivals = np.sort(LENGTH * np.sqrt(rng.uniform(0.0, 1.0, 260)))
-    return arrivals, np.full(260, 0.4)
+    arrivals = np.sort(LENGTH * np.sqrt(rng.uniform(0.0, 1.0, 800)))
+    return arrivals, np.full(800, 0.3)
 
 
 @dataclass

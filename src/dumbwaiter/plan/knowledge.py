@@ -15,7 +15,6 @@ from dumbwaiter.policies.service_times import Bucket, ServiceTimes, bucket_of, e
 _FORMER = 100
 """Inputs that were answered before, as far as they still count."""
 _ALL = "all"
-_GOLDEN = 0.6180339887498949
 
 
 class Knowledge:
@@ -34,6 +33,8 @@ class Knowledge:
         self._kinds: Sizes = places[kinds]
         self._untold: Sizes = np.empty(0, dtype=np.int64)
         self._told_at: Floats = np.empty(0)
+        self._begun: Floats = np.empty(0)
+        """When each worker answered its first input; NaN before."""
         self._settled = 0
         # Before the start there was nothing, and that was seen.
         self._inflow = Inflow(sums=((0.0, 0),))
@@ -63,15 +64,30 @@ class Knowledge:
         if ended.size:
             ended = ended[np.argsort(pool.finish[ended], kind="stable")]
             self._untold = np.concatenate([self._untold, ended])
-            later = ANNOUNCE_EVERY * np.modf((ended + 0.5) * _GOLDEN)[0]
-            self._told_at = np.concatenate([self._told_at, pool.finish[ended] + later])
+            self._told_at = np.concatenate([self._told_at, self._tellings(ended)])
         if not self._untold.size:
             return
+        if not self.times.is_known:
+            self.times = self._news(self._untold[:1])
         is_told = self._told_at <= pool.now
         told, self._untold, self._told_at = self._untold[is_told], self._untold[~is_told], self._told_at[~is_told]
         self._settled += int(told.size)
         if told.size:
             self.times = merged(self.times, self._news(told), pool.now)
+
+    def _tellings(self, ended: Sizes) -> Floats:
+        """When each of *ended*, in the order of their ends, is told: again and again by each worker from the end of its
+        first one on, of which it has only measured by then how long it took.
+        """
+        pool = self._pool
+        who, ends = pool.by[ended], pool.finish[ended]
+        workers, firsts = np.unique(who, return_index=True)
+        missing = len(pool.workers) - len(self._begun)
+        self._begun = np.concatenate([self._begun, np.full(missing, np.nan)])
+        new = np.isnan(self._begun[workers])
+        self._begun[workers[new]] = ends[firsts[new]]
+        begun = self._begun[who]
+        return np.asarray(begun + ANNOUNCE_EVERY * np.maximum(1.0, np.ceil((ends - begun) / ANNOUNCE_EVERY)))
 
     def _news(self, places: Sizes) -> ServiceTimes:
         """As workers count: by bucket of sizes, the mean work of an input, and how many there were."""

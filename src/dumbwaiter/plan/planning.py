@@ -80,7 +80,7 @@ def planned(given: Given, settings: Settings, profile_of: Profiles) -> Plan:
     profile = profile_of(settings, given["model"]) if given["model"] else None
     inputs = _inputs(given, profile)
     source = _source(given, inputs)
-    world = _world(given, inputs, profile)
+    world = _world(given, settings, inputs, profile)
     base = _base(given, settings, profile, world)
     tried = [one for one in settings_of(_grid(given), base, _place(given, settings, base)) if _can_be(one)]
     if given["model"] in settings.models and _scaling(settings, given["model"]).is_on:
@@ -216,11 +216,11 @@ def _parsed(flag: str, parse: Callable[[], Any]) -> Any:
 # --- the machines, and what is tried ---
 
 
-def _world(given: Given, inputs: Inputs, profile: ServiceProfile | None) -> World:
+def _world(given: Given, settings: Settings, inputs: Inputs, profile: ServiceProfile | None) -> World:
     loads = given["load"]
     if loads is None:
         loads = profile.cold_start if profile is not None and profile.cold_start else LOAD
-    kills = Kills(given["spot_kills"], tuple(given["spot_all_at"] or ()), given["notice"])
+    kills = Kills(given["spot_kills"], tuple(given["spot_all_at"] or ()), given["notice"], settings.lock_duration)
     return World(
         inputs.curve,
         Machines(boot=given["boot"], load=loads),

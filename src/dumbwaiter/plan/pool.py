@@ -12,13 +12,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush, heapreplace
 from math import inf
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from dumbwaiter.plan.services import Curve
 from dumbwaiter.plan.traces import Floats, Sizes, Trace
 from dumbwaiter.policies.batching import pull_size, was_nearly_full
 
+Workers: TypeAlias = npt.NDArray[np.int32]
+"""By request, a place among the workers."""
 _NEVER = (inf, -1)
 
 
@@ -35,8 +39,8 @@ class Pool:
     """*trace*'s requests and their workers. *pulls_ahead*: as the running system, a busy worker pulls its next
     messages while there are many; without it, it is the queue of the textbooks, where nobody holds more than a batch.
 
-    finish[i] is the moment at which request i was answered, NaN before; work[i] what workers tell of it: its
-    part of the seconds of its batch, or of one of the size that is aimed at, if that is larger.
+    finish[i] is the moment at which request i was answered, NaN before; by[i] the worker that did; work[i] what that
+    one tells of it: its part of the seconds of its batch, or of one of the size that is aimed at, if that is larger.
     """
 
     def __init__(self, trace: Trace, curve: Curve, *, pulls_ahead: bool = True) -> None:
@@ -54,8 +58,10 @@ class Pool:
         self._arrived = 0
         self._finish = array("d", bytes(8 * self._count))
         self._work = array("d", bytes(8 * self._count))
+        self._by = array("i", bytes(4 * self._count))
         self.finish: Floats = np.frombuffer(self._finish, dtype=np.float64)
         self.work: Floats = np.frombuffer(self._work, dtype=np.float64)
+        self.by: Workers = np.frombuffer(self._by, dtype=np.int32)
         self.finish[:] = np.nan
         self._in_flight: Sizes = np.empty(0, dtype=np.int64)
         self._seen = 0
@@ -169,7 +175,7 @@ class Pool:
     def _go_alone(self, until: float) -> None:
         """One at a time, nothing pulled ahead: the idle stay in the heap, since the longest idle is at its top."""
         busy, arrivals, each, finish = self._busy, self._arrivals, self._each, self._finish
-        place, fixed, running, work = self._pulled, self._fixed, self._running, self._work
+        place, fixed, running, work, by = self._pulled, self._fixed, self._running, self._work, self._by
         while True:
             free, worker = busy[0]
             start = arrivals[place]
@@ -180,6 +186,7 @@ class Pool:
             seconds = work[place] = fixed + each[place]
             finish[place] = end = start + seconds
             running[worker] = [place]
+            by[place] = worker
             heapreplace(busy, (end, worker))
             place += 1
         self._pulled = place
@@ -234,6 +241,8 @@ class Pool:
         else:
             end, batch = self._begin_batch(now, hand)
         self._running[worker] = batch
+        for place in batch:
+            self._by[place] = worker
         heappush(self._busy, (end, worker))
         while self._ahead and self._full[worker]:
             asked = pull_size(len(batch) + len(hand), self._helping, last_was_full=True)

@@ -17,8 +17,6 @@ from dumbwaiter.plan.traces import Floats, Trace
 from dumbwaiter.policies.scaling import Rules
 from dumbwaiter.policies.service_times import ServiceTimes
 
-LOCK = 60.0
-"""Seconds until the lock of a worker that vanished runs out."""
 _PATIENCE = 3_600.0
 """Seconds, or the trace once more if that is longer, after which what is not answered yet never is."""
 
@@ -26,12 +24,14 @@ _PATIENCE = 3_600.0
 @dataclass(frozen=True, slots=True)
 class Kills:
     """Spot machines: each worker is taken away *hourly* times an hour on average, and all together at *all_at*
-    seconds, with a *notice* of some seconds, or without one.
+    seconds, with a *notice* of some seconds, or without one: then what it had in hand comes back when its locks of
+    *lock* seconds run out.
     """
 
     hourly: float = 0.0
     all_at: tuple[float, ...] = ()
     notice: float = 30.0
+    lock: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ class _Reaper:
         elif pool.now >= self._one_at:
             doomed = [one for one in alive if self._rng.random() < self._kills.hourly * _REAPED_EVERY / 3600.0]
             self._one_at = self._in_a_while(pool.now)
-        pool.kill(list(doomed), notice=self._kills.notice, lock=LOCK)
+        pool.kill(list(doomed), notice=self._kills.notice, lock=self._kills.lock)
 
     def _in_a_while(self, now: float) -> float:
         return now + _REAPED_EVERY if self._kills.hourly > 0.0 else math.inf
