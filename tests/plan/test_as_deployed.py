@@ -71,6 +71,11 @@ def planned_numbers(setting):
     return place.polling_interval, place.cooldown, place.stabilization, trigger
 
 
+def test_what_a_vanished_worker_held_is_planned_to_come_back_when_its_lock_runs_out():
+    settings = structs.replace(settings_with(), lock_duration=45.0)
+    assert planned_by(settings, "--spot-kills", "1", "--notice", "0s").world.kills.lock == 45.0
+
+
 @pytest.mark.parametrize("trigger", ["external-push", "metrics-api", "native"])
 @pytest.mark.parametrize("cold_start", [None, 31.0, 200.0])
 def test_keda_as_it_is_set_is_keda_as_it_is_rendered(trigger, cold_start):

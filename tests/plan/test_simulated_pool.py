@@ -156,6 +156,17 @@ def test_what_a_vanished_worker_held_waits_for_its_lock(ahead):
     assert pool.finish.tolist() == [44.0, 30.0]
 
 
+@pytest.mark.parametrize(("each", "ends_at"), [(23.0, 23.0), (25.0, 45.0)])
+def test_of_a_notice_a_batch_has_four_fifths_as_a_workers_has(each, ends_at):
+    pool = pool_of([0.0], 1, each=each)
+    pool.advance(0.0)
+    pool.order(1, 20.0)
+    pool.advance(0.1)
+    pool.kill(pool.alive()[:1], notice=30.0, lock=60.0)
+    pool.advance(math.inf)
+    assert pool.finish.tolist() == [ends_at]
+
+
 def test_a_worker_is_paid_until_its_process_is_gone():
     pool = pool_of([0.0], 2)
     pool.advance(0.5)

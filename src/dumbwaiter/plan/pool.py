@@ -20,6 +20,7 @@ import numpy.typing as npt
 from dumbwaiter.plan.services import Curve
 from dumbwaiter.plan.traces import Floats, Sizes, Trace
 from dumbwaiter.policies.batching import pull_size, was_nearly_full
+from dumbwaiter.policies.leaving import SHARE_FOR_BATCH
 
 Workers: TypeAlias = npt.NDArray[np.int32]
 """By request, a place among the workers."""
@@ -149,12 +150,13 @@ class Pool:
             self.workers[place].end += leave
 
     def kill(self, places: list[int], *, notice: float, lock: float) -> None:
-        """Take these workers away. After a *notice* of some seconds they end as those that are sent away; without
-        one what they held is seen by nobody until its locks run out after *lock* seconds.
+        """Take these workers away. After a *notice* of some seconds they end as those that are sent away, what runs
+        within the share of it that is a batch's; without one what they held is seen by nobody until its locks run out
+        after *lock* seconds.
         """
         self._leave(places)
         for place in places:
-            self._end(place, grace=notice, back_after=0.0 if notice > 0.0 else lock)
+            self._end(place, grace=SHARE_FOR_BATCH * notice, back_after=0.0 if notice > 0.0 else lock)
 
     def alive(self) -> list[int]:
         """The places in workers of those that are there or on their way."""

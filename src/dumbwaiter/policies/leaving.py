@@ -1,9 +1,13 @@
-"""Whether a worker that must leave should wait for the batch that runs, or hand it back at once. Pure."""
+"""What a worker that must leave does with its time: wait for the batch that runs, or hand it back at once. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+SHARE_FOR_BATCH = 0.8
+"""What part of the time it has to leave in is for the batch that runs; the rest is for handing back and settling."""
+SHARE_FOR_ALL = 0.95
+"""After what part of it all is settled, or is given up."""
 LIKELY = 0.1
 """A batch is worth waiting for when at least this part of those like it ended in time."""
 
