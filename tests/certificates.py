@@ -13,7 +13,7 @@ import pytest
 def make_certificate(folder, name="own", *, passphrase=None):
     """Paths of a certificate and its key."""
     if shutil.which("openssl") is None:
-        if os.environ.get("DUMBWAITER_REQUIRE_ALL"):
+        if os.environ.get("TESTS_REQUIRE_ALL"):
             pytest.fail("openssl is not installed")
         pytest.skip("openssl is not installed")
     certfile, keyfile = folder / f"{name}.crt", folder / f"{name}.key"

@@ -82,10 +82,10 @@ def _without_what_is_missing() -> Generator[None, None, None]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """With DUMBWAITER_REQUIRE_ALL, as in continuous integration, a test skipped for want of something fails."""
+    """With TESTS_REQUIRE_ALL, as in continuous integration, a test skipped for want of something fails."""
     report = yield
     is_skip = report.skipped and not hasattr(report, "wasxfail")
-    if is_skip and os.environ.get("DUMBWAITER_REQUIRE_ALL") and BY_DESIGN not in str(report.longrepr):
+    if is_skip and os.environ.get("TESTS_REQUIRE_ALL") and BY_DESIGN not in str(report.longrepr):
         report.outcome = "failed"
-        report.longrepr = f"{item.nodeid} was skipped, but DUMBWAITER_REQUIRE_ALL is set: {report.longrepr}"
+        report.longrepr = f"{item.nodeid} was skipped, but TESTS_REQUIRE_ALL is set: {report.longrepr}"
     return report

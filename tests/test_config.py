@@ -178,7 +178,12 @@ def test_a_wrong_flag_is_named():
 
 
 def test_variables_that_are_not_settings_are_left_alone():
-    load({"DUMBWAITER_DEBUG": "1", "DUMBWAITER_REQUIRE_ALL": "1", "PATH": "/bin"})
+    load({"DUMBWAITER_DEBUG": "1", "DUMBWAITER_API_KEY": "dwk_1", "DUMBWAITER_CONFIG": "", "PATH": "/bin"})
+
+
+def test_what_only_the_tests_of_dumbwaiter_itself_would_read_is_a_mistake_like_any_other():
+    assert "DUMBWAITER_REQUIRE_ALL" in complaint({"DUMBWAITER_REQUIRE_ALL": "1"})
+    assert "DUMBWAITER_KEDA_SCHEMAS" in complaint({"DUMBWAITER_KEDA_SCHEMAS": "keda"})
 
 
 def test_variables_of_a_kubernetes_service_named_dumbwaiter_are_no_settings():

@@ -10,6 +10,7 @@ import secrets
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from dumbwaiter.autoscale import Autoscaler, Member, Pool
@@ -183,16 +184,40 @@ async def test_a_look_that_hangs_has_failed(scene, caplog, monkeypatch):
         await eventually(lambda: "a look has failed: nothing was heard within" in caplog.text, within=10.0)
 
 
-async def test_a_broker_that_cannot_tell_gets_one_worker_and_a_reason(scene, caplog):
-    class Mute(Outage):
-        async def stats(self, queue: str):
-            import msgspec
+class Mute(Outage):
+    """A broker that cannot count what waits."""
 
-            return msgspec.structs.replace(await super().stats(queue), ready=None)
+    async def stats(self, queue: str):
+        return msgspec.structs.replace(await super().stats(queue), ready=None)
 
-    async with scene.following(broker=Mute(scene.broker)):
+
+async def test_a_broker_that_cannot_tell_gets_one_worker_and_a_reason_and_whoever_listens_hears_of_it(scene, caplog):
+    broker = Mute(scene.broker)
+    async with scene.following(broker=broker):
         await scene.has(1)
-    assert "scaling by messages follows how many messages wait, which this broker cannot tell" in caplog.text
+        asked = broker.asked
+        await eventually(lambda: broker.asked > asked + 10, within=10.0, what="ten more looks")
+    assert [(one.before, one.after, one.why) for one in scene.news] == [(0, 1, "signal unknown")]
+    (told,) = [one.getMessage() for one in caplog.records if "cannot tell" in one.getMessage()]
+    assert told == (
+        "cats: scaling by messages follows how many messages wait, which this broker cannot tell; set another"
+        " scaling.signal, or a fixed number of replicas"
+    )
+
+
+async def test_where_the_broker_cannot_tell_one_worker_of_somebody_else_is_enough(scene):
+    theirs = WorkerStatus(worker="theirs", model="cats", state="ready", started_at=time.time() - 100.0)
+    await announce(scene.store, theirs)
+    broker = Mute(scene.broker)
+    async with scene.following(broker=broker):
+        await eventually(lambda: broker.asked > 10, within=10.0, what="ten looks")
+    assert scene.fleet.started == 0
+
+
+async def test_where_the_broker_cannot_tell_the_least_number_that_is_set_holds(scene):
+    async with scene.following(broker=Mute(scene.broker), min_replicas=2):
+        await scene.has(2)
+    assert [(one.before, one.after) for one in scene.news] == [(0, 2)]
 
 
 async def test_while_a_model_cannot_be_loaded_no_further_worker_is_tried_and_it_is_said_once(scene, caplog):

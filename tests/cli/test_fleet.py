@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import pytest
+
+from dumbwaiter.autoscale.choosing import Change, change, others_of
+from dumbwaiter.blobs.presence import WorkerStatus
 from dumbwaiter.cli.fleet import SupervisedFleet
 from dumbwaiter.cli.status_pipe import Report
 from dumbwaiter.cli.supervisor import Child, Plan
@@ -95,4 +99,29 @@ def test_one_that_has_died_fails_until_it_is_ready_again():
     assert states(fleet) == ["failing"], "it has died once while it loaded, and may again"
     lives(child, "ready", "w2")
     assert states(fleet) == ["ready"]
+    assert list(fleet.past("cats")) == ["w1"]
+
+
+@pytest.mark.parametrize("told", ["nothing", "how it is", "its name"])
+def test_what_was_started_in_the_place_of_a_dead_one_is_no_surplus_beside_that(told):
+    """Nobody looked while it was dead, and the store still says that it is ready."""
+    fleet, (child,) = a_fleet(1)
+    lives(child, "ready", "w1")
+    dies(child)
+    if told == "nothing":
+        child.process, child.report = SimpleNamespace(pid=2), Report(state="starting")
+    else:
+        lives(child, "loading", "w2" if told == "its name" else "")
+    own, said = fleet.members("cats"), [WorkerStatus(worker="w1", model="cats", state="ready", started_at=1.0)]
+    assert list(fleet.past("cats")) == ["w1"]
+    assert change(1, own, others_of(said, own, fleet.past("cats"), {}), said) == Change()
+
+
+def test_a_new_name_is_not_past_before_it_is_written_down_with_the_others():
+    fleet, (child,) = a_fleet(1)
+    lives(child, "ready", "w1")
+    dies(child)
+    child.process, child.report = SimpleNamespace(pid=2), Report(state="loading", worker="w2")
+    assert list(fleet.past("cats")) == ["w1"]
+    child.heed()
     assert list(fleet.past("cats")) == ["w1"]

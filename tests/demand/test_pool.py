@@ -171,6 +171,31 @@ async def test_a_signal_that_the_broker_does_not_tell_is_an_error_that_names_it(
     assert await watcher(deaf, store).is_waited_for(), "a glance cannot tell either"
 
 
+async def test_whoever_says_how_many_are_wanted_then_gets_that_as_a_decision_within_the_bounds(broker, store):
+    await broker.create_queue("cats")
+    await broker.send("cats", messages(5))
+    await announce(store, worker("w1", seconds_each=2.0))
+    deaf = Uncounted(broker, oldest_age=None)
+    view = await watcher(deaf, store, signal="age").look(if_unknown=1)
+    assert (view.decision.desired, view.decision.raw, view.decision.why) == (1, 1, "signal unknown")
+    assert view.decision.alarm.startswith("scaling by age follows how long the oldest message has waited, which this")
+    assert view.decision.work == 10.0, "what is known is told"
+    assert [status.worker for status in view.workers] == ["w1"]
+    assert (await watcher(deaf, store, signal="age", min_replicas=3).look(if_unknown=1)).decision.desired == 3
+    assert (await watcher(broker, store, signal="age").look(if_unknown=7)).decision.why != "signal unknown"
+
+
+async def test_a_look_that_cannot_tell_is_as_if_it_had_not_been(broker, store):
+    await broker.create_queue("cats")
+    pool = watcher(broker, store)
+    await pool.look()
+    await broker.send("cats", messages(5))
+    pool._broker = Uncounted(broker, ready=None)
+    await pool.look(if_unknown=1)
+    pool._broker = broker
+    assert (await pool.look()).look.arrived == 5
+
+
 class Broken:
     """A broker that fails *often*, and then is well."""
 
@@ -229,9 +254,12 @@ async def test_nothing_measured_is_no_guess(broker, store):
 
 async def test_the_cold_start_is_the_one_that_is_set_or_else_was_measured(broker, store):
     await broker.create_queue("cats")
+    booting = PoolWatcher(broker, store, "cats", ScalingSettings(max_replicas=50), boot=120.0)
     assert (await watcher(broker, store).look()).rules.cold_start == 0.0
+    assert (await booting.look()).rules.cold_start == 120.0
     await known(store, 1.0, load_seconds=7.0, start_seconds=2.0)
     assert (await watcher(broker, store).look()).rules.cold_start == 9.0
+    assert (await booting.look()).rules.cold_start == 129.0, "what was measured since then counts at the next look"
     assert (await watcher(broker, store, cold_start=1.0).look()).rules.cold_start == 1.0
 
 

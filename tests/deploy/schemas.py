@@ -28,12 +28,12 @@ class InvalidError(Exception):
 
 def keda_folder():
     """Where KEDA's schemas lie; a test that needs them is skipped where they are not."""
-    folder = pathlib.Path(os.environ.get("DUMBWAITER_KEDA_SCHEMAS") or _BESIDE)
+    folder = pathlib.Path(os.environ.get("TESTS_KEDA_SCHEMAS") or _BESIDE)
     if not all((folder / name).is_file() for name in _KEDA):
         pytest.skip(
             "RULE NOT CHECKED: KEDA's schemas are not here; put config/crd/bases/*.yaml and"
             " schema/generated/scalers-schema.json of kedacore/keda v2.20.2 into one folder, and name it in"
-            " DUMBWAITER_KEDA_SCHEMAS"
+            " TESTS_KEDA_SCHEMAS"
         )
     return folder
 

@@ -6,9 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dumbwaiter.policies.leaving import is_worth_waiting
+from dumbwaiter.policies.leaving import SHARE_FOR_ALL, SHARE_FOR_BATCH, is_worth_waiting
 
 PAST = st.lists(st.tuples(st.integers(1, 64), st.floats(0.0, 1e4)), max_size=64)
+
+
+def test_after_the_batch_there_is_time_to_settle_and_after_that_to_say_goodbye():
+    assert 0.0 < SHARE_FOR_BATCH < SHARE_FOR_ALL < 1.0
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ async def working(store, model, *, name="chef", state="ready", **facts):
     await announce(store, WorkerStatus(worker=name, model=model, state=state, started_at=time.time(), **facts))
 
 
-async def measured(store, model, seconds):
-    """Have it known that an input of *model* takes so long."""
+async def measured(store, model, seconds, **facts):
+    """Have it known that an input of *model* takes so long, and other *facts* of it."""
     times = ServiceTimes(buckets={10: Bucket(seconds, 50.0, time.time())})
-    await add_to_profile(store, ServiceProfile(model=model, times=times), time.time())
+    await add_to_profile(store, ServiceProfile(model=model, times=times, **facts), time.time())

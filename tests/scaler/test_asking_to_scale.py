@@ -19,7 +19,7 @@ SETTINGS = Settings(
     scaling=ScalingSettings(drain_target=7.0),
     models={"cats": ModelSettings(scaling=ScalingSettings(drain_target=3.0, max_replicas=4))},
 )
-NAMES = st.sampled_from(["model", *ScalingSettings.__struct_fields__]) | st.text(max_size=10)
+NAMES = st.sampled_from(["model", "boot", *ScalingSettings.__struct_fields__]) | st.text(max_size=10)
 NUMBERS = st.floats().map(str) | st.integers().map(str) | st.floats().map(lambda value: f"{value}h")
 WORDS = st.sampled_from(["work", "age", "messages", "nan", "inf", "-inf", "1e400", "5s", "1_0", " 3 ", "٣", "true"])
 TINY = f"0.{'0' * 318}1s"
@@ -32,6 +32,7 @@ LOOK = Look(waiting=1000, in_flight=3, oldest_age=1e6, arrived=50, seconds_each=
 @example({"signal": "age", "age_target": TINY}, True)
 @example({"spare": "1e308"}, True)
 @example({"max_replicas": "9" * 400}, True)
+@example({"boot": "9" * 400}, True)
 def test_any_metadata_are_refused_or_can_be_decided_on(metadata, is_named):
     wish = asked_or_refused({**metadata, "model": "cats"} if is_named else metadata)
     if isinstance(wish, ConfigError):
@@ -40,7 +41,7 @@ def test_any_metadata_are_refused_or_can_be_decided_on(metadata, is_named):
     else:
         assert not any(isinstance(value, float) and math.isnan(value) for value in vars_of(wish.scaling))
         assert {wish: True}[wish]
-        _, decision = decide(History(), LOOK, rules_of(wish.scaling, None), 1.0)
+        _, decision = decide(History(), LOOK, rules_of(wish.scaling, None, boot=wish.boot), 1.0)
         assert 1 <= decision.raw <= MOST
 
 
@@ -70,6 +71,19 @@ def test_the_same_wish_is_equal_however_it_is_written():
 def test_a_refusal_names_the_place_that_was_asked():
     with pytest.raises(ConfigError, match=r"^/v1/scale/cats: scaling\.spare: expected a number from 0 on"):
         asked({"model": "cats", "spare": "-1"}, SETTINGS, where="/v1/scale/cats")
+
+
+def test_how_long_a_node_takes_is_no_setting_of_scaling_and_none_unless_it_is_said():
+    """What workers measure comes on top, so the cold start itself stays open."""
+    assert asked({"model": "cats"}, SETTINGS).boot == 0.0
+    cats = asked({"model": "cats", "boot": "2m"}, SETTINGS)
+    assert (cats.boot, cats.scaling) == (120.0, SETTINGS.models["cats"].scaling)
+    with pytest.raises(ConfigError, match=r"^scalerMetadata: kubernetes\.boot: expected a duration such as"):
+        asked({"model": "cats", "boot": "soon"}, SETTINGS)
+    with pytest.raises(
+        ConfigError, match=r"^scalerMetadata: kubernetes\.boot: expected a number from 0\.001 to 1e\+09"
+    ):
+        asked({"model": "cats", "boot": "9999999999"}, SETTINGS)
 
 
 def test_a_trigger_says_how_many_workers_a_pod_has():

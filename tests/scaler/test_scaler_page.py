@@ -120,9 +120,9 @@ async def test_whoever_asks_for_ever_more_different_things_fills_no_memory(kitch
 def counting(made):
     from dumbwaiter.demand import PoolWatcher
 
-    def make(*arguments):
+    def make(*arguments, **named):
         made.append(arguments)
-        return PoolWatcher(*arguments)
+        return PoolWatcher(*arguments, **named)
 
     return make
 

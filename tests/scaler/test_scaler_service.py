@@ -11,6 +11,7 @@ from keda_client import MESSAGES, VERBS, Keda, refused
 from scaler_running import cooking, measured, working
 
 from dumbwaiter.config import ScalingSettings
+from dumbwaiter.testing import eventually
 
 pytestmark = pytest.mark.anyio
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -40,6 +41,20 @@ async def test_the_metric_is_the_number_of_workers_that_the_work_asks_for(kitche
     assert await keda.metric(model="cats", signal="messages", messages_each="4") == ("dumbwaiter-cats", 5.0)
     assert await keda.metric(model="cats", max_replicas="3") == ("dumbwaiter-cats", 3.0)
     assert await keda.metric(model="dogs") == ("dumbwaiter-dogs", 0.0)
+
+
+async def test_a_cold_start_is_what_the_trigger_says_of_nodes_and_what_workers_have_measured_by_now(kitchen, keda):
+    """The same trigger: a model that turns out to load for long is given as much longer, and fewer workers."""
+    await measured(kitchen.store, "cats", 2.0)
+    await kitchen.send("cats", 20)
+    assert await keda.metric(model="cats", boot="10s") == ("dumbwaiter-cats", 4.0)
+    await measured(kitchen.store, "cats", 2.0, load_seconds=9.0, start_seconds=1.0)
+
+    async def are_wanted():
+        return (await keda.metric(model="cats", boot="10s"))[1] == 2.0
+
+    await eventually(are_wanted)
+    assert await keda.metric(model="cats", boot="10s", cold_start="40s") == ("dumbwaiter-cats", 1.0)
 
 
 async def test_the_metric_is_not_smoothed_for_kubernetes_does_that(kitchen, keda):

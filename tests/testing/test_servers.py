@@ -93,7 +93,7 @@ def test_a_missing_one_fails_where_all_must_be_there_unless_no_package_index_has
     )
     command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", str(tmp_path)]
     paths = os.pathsep.join((str(Path(__file__).parent.parent), *sys.path))
-    environment = os.environ | {"DUMBWAITER_REQUIRE_ALL": "1", "PYTHONPATH": paths}
+    environment = os.environ | {"TESTS_REQUIRE_ALL": "1", "PYTHONPATH": paths}
     ran = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
     assert outcome.replace("=1", "") in ran.stdout
     assert ("RULE NOT CHECKED: it is missing: get it" in ran.stdout) is not is_in_an_index

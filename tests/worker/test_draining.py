@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from kitchen import QUEUE, Kitchen, kitchen
 
 from dumbwaiter.config import WorkerSettings
+from dumbwaiter.policies.leaving import SHARE_FOR_BATCH
 from dumbwaiter.testing import eventually
 
 pytestmark = pytest.mark.anyio
@@ -46,6 +48,24 @@ async def test_what_can_hardly_end_within_the_grace_is_handed_back_at_once(tmp_p
         assert time.monotonic() - started < 5.0, "not at the end of the grace"
         (back,) = await it.broker.receive(QUEUE, max_messages=10, max_wait=0.0)
         assert (back.message.id, back.delivery_count) == ("1000", 1)
+
+
+@pytest.mark.parametrize("told_by", ["the signal", "the notice"])
+async def test_a_batch_gets_its_share_of_the_time_that_there_is(
+    tmp_path: Path, told_by: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="dumbwaiter.worker.draining")
+    grace = 100.0 if told_by == "the signal" else 1000.0
+    async with kitchen(tmp_path, SLEEPER, options=WorkerSettings(grace=grace)) as it:
+        has_run(it, 600.0, 5)
+        await began(it, tmp_path, "1000")
+        if told_by == "the signal":
+            it.stop.set()
+        else:
+            it.consumer.leave_by(100.0)
+        await it.running
+    record = next(one for one in caplog.records if "will hardly end within" in one.msg)
+    assert record.args[1] == pytest.approx(SHARE_FOR_BATCH * 100.0, abs=3.0)
 
 
 async def test_what_can_end_within_the_grace_is_waited_for(tmp_path: Path) -> None:

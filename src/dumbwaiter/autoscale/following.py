@@ -15,7 +15,7 @@ from dumbwaiter.autoscale.fleet import Fleet, Member
 from dumbwaiter.autoscale.room import DeviceRoom, Room
 from dumbwaiter.config import ScalingSettings
 from dumbwaiter.demand import PoolView, PoolWatcher
-from dumbwaiter.errors import BlobError, BrokerError, DumbwaiterError, SignalUnknownError
+from dumbwaiter.errors import BlobError, BrokerError, DumbwaiterError
 from dumbwaiter.tasks import end
 
 _log = logging.getLogger(__name__)
@@ -28,6 +28,8 @@ _LOOK_WITHIN = 15.0
 """A look that takes so many seconds has failed."""
 _ROOM_FOR = 5.0
 """Seconds for which the room on a device is not looked at again."""
+_IF_UNKNOWN = 1
+"""Workers of a model whose queue its broker does not count: without any nothing would ever be answered."""
 _LONGEST_PAUSE = 60.0
 """Seconds after which a pool is followed again at the latest that a fault of ours has stopped."""
 
@@ -113,12 +115,11 @@ class Autoscaler:
         pending = sum(member.state == "starting" for member in own)
         try:
             async with asyncio.timeout(_LOOK_WITHIN):
-                view = await pool.watcher.look(pending=pending, past=self._fleet.past(pool.model))
-        except (BrokerError, BlobError, SignalUnknownError, TimeoutError) as error:
+                past = self._fleet.past(pool.model)
+                view = await pool.watcher.look(pending=pending, past=past, if_unknown=_IF_UNKNOWN)
+        except (BrokerError, BlobError, TimeoutError) as error:
             why = str(error) or f"nothing was heard within {_LOOK_WITHIN:.0f} s"
             self._tell(pool, "look", f"the {len(own)} worker(s) of {pool.model} stay, for a look has failed: {why}")
-            if isinstance(error, SignalUnknownError) and not own:
-                self._fleet.start(pool.model)  # it never will be known, and without a worker nothing is ever answered
             return None
         self._tell(pool, "look", "")
         return view

@@ -66,8 +66,8 @@ class SupervisedFleet:
         """The names by which workers of *model* announced themselves here that died, or were told to retire."""
         past = self._past[model]
         for child in self._of(model):
-            is_there = child.process is not None and not child.retired.is_set()
-            past.update(dict.fromkeys(child.workers[:-1] if is_there else child.workers))
+            present = "" if child.retired.is_set() else _announced_as(child)
+            past.update(dict.fromkeys(name for name in child.workers if name != present))
         while len(past) > _MOST_PAST:
             del past[next(iter(past))]
         return past.keys()
@@ -95,11 +95,14 @@ def _member(child: Child) -> Member:
     state = child.report.state
     if child.deaths and (child.process is None or state != "ready"):
         state = "failing"  # it has died, and until it is ready nothing suggests that it will not do so again
-    # Its process has died, or is new and has not told its name.
-    is_named = child.process is not None and child.report.worker
     return Member(
         name=child.plan.name,
         state=cast(Literal["starting", "loading", "ready", "failing", "draining"], state),
         reason=child.last_words,
-        worker=child.report.worker if is_named else "",
+        worker=_announced_as(child),
     )
+
+
+def _announced_as(child: Child) -> str:
+    """The name of its process; empty where that has died, or is new and has not told it."""
+    return "" if child.process is None else child.report.worker

@@ -18,8 +18,8 @@ from dumbwaiter.errors import ConfigError
 
 FILE_NAME = "dumbwaiter.toml"
 PREFIX = "DUMBWAITER_"
-#: Variables that are not settings: the path of the file, tracebacks on errors, and what tests look at.
-OTHER_VARIABLES = frozenset(f"{PREFIX}{name}" for name in ("API_KEY", "CONFIG", "DEBUG", "KEDA_SCHEMAS", "REQUIRE_ALL"))
+#: Variables that are not settings: a client's key, the path of the file, tracebacks on errors.
+OTHER_VARIABLES = frozenset(f"{PREFIX}{name}" for name in ("API_KEY", "CONFIG", "DEBUG"))
 
 
 class Flag(msgspec.Struct, frozen=True):

@@ -20,19 +20,22 @@ from dumbwaiter.demand.hearing import Hearing
 from dumbwaiter.demand.inflow import Inflow, most_each
 from dumbwaiter.errors import BlobDamagedError, QueueNotFoundError, SignalUnknownError
 from dumbwaiter.message import QueueStats
-from dumbwaiter.policies.scaling import Decision, History, Look, Rules, decide, lacks
+from dumbwaiter.policies.keda import cold_start_of
+from dumbwaiter.policies.scaling import Decision, History, Look, Rules, decide, lacks, work_ahead
 
 UNBOUNDED = 1_000_000
 """The most workers where the settings name none."""
 NO_QUEUE = "no queue yet"
 """Why there should be a worker of a model that never had one: it makes the queue, and shows what the model takes."""
+SIGNAL_UNKNOWN = "signal unknown"
+"""Why there are as many as whoever looks wants where the broker does not tell what the settings follow."""
 
 
 class PoolView(msgspec.Struct, frozen=True, kw_only=True):
     """What a look showed and what follows from it.
 
     *workers*: all that were heard of lately, of every state; *silence*: how many seconds ago, by name. *rules* are the
-    settings with the *cold_start* that was measured. *has_queue*: whether any worker ever was there to make it; without
+    settings with the *cold_start* that is known now. *has_queue*: whether any worker ever was there to make it; without
     a queue nothing can wait.
     """
 
@@ -49,13 +52,17 @@ class PoolView(msgspec.Struct, frozen=True, kw_only=True):
 class PoolWatcher:
     """Looks at the pool of *model* on an open broker and a store, again and again, and remembers what decisions need.
 
-    Each of several watchers of one pool may look as often as it likes; none changes anything.
+    *boot*: seconds before a worker's own start, which is measured. Each of several watchers of one pool may look as
+    often as it likes; none changes anything.
     """
 
-    def __init__(self, broker: Broker, store: BlobStore, model: str, scaling: ScalingSettings) -> None:
+    def __init__(
+        self, broker: Broker, store: BlobStore, model: str, scaling: ScalingSettings, *, boot: float = 0.0
+    ) -> None:
         self._broker = broker
         self._store = store
         self._scaling = scaling
+        self._boot = boot
         self._history = History()
         self._inflow = Inflow()
         self._hearing = Hearing()
@@ -63,18 +70,19 @@ class PoolWatcher:
         self._looked_at = time.time()
         self.model = model
 
-    async def look(self, *, pending: int = 0, past: Collection[str] = ()) -> PoolView:
+    async def look(self, *, pending: int = 0, past: Collection[str] = (), if_unknown: int | None = None) -> PoolView:
         """Look at the queue and the workers, and decide. *pending*: workers that were ordered and say nothing yet.
         *past*: the names of workers that are known to be gone or about to, whatever the store still says of them.
 
-        Raises BrokerError, BlobError, and SignalUnknownError where the broker does not tell what the settings follow.
+        Where the broker does not tell what the settings follow, *if_unknown* workers are decided on, within the bounds
+        that are set, and the alarm says why; without it that raises SignalUnknownError. Raises BrokerError, BlobError.
         """
         began = time.time()
         # Workers first: what they settle meanwhile is missed for a moment, rather than counted twice.
         heard = await self._heard()
         workers = [one for one in heard if one.worker not in past]
         profile = await self._profile()
-        rules = rules_of(self._scaling, profile)
+        rules = rules_of(self._scaling, profile, boot=self._boot)
         try:
             stats = await self._broker.stats(self.model)
         except QueueNotFoundError:
@@ -82,9 +90,10 @@ class PoolWatcher:
         ready, starting = _counted(workers, pending)
         seen, inflow = self._seen(stats, heard, profile, ready=ready, starting=starting)
         if unknown := lacks(seen, rules):
-            raise SignalUnknownError(unknown, rules.signal)
-        self._history, decision = decide(self._history, seen, rules, time.monotonic())
-        self._inflow, self._looked_at = inflow, began
+            decision = self._without_signal(seen, rules, SignalUnknownError(unknown, rules.signal), if_unknown)
+        else:
+            self._history, decision = decide(self._history, seen, rules, time.monotonic())
+            self._inflow, self._looked_at = inflow, began
         return PoolView(
             model=self.model,
             look=seen,
@@ -121,7 +130,7 @@ class PoolWatcher:
         self, workers: Sequence[WorkerStatus], profile: ServiceProfile | None, rules: Rules, pending: int
     ) -> PoolView:
         nothing = Look(0, 0, 0.0, 0, None, *_counted(workers, pending))
-        wanted = min(max(1, rules.min_replicas), rules.max_replicas)
+        wanted = _bounded(1, rules)
         decision = Decision(wanted, wanted, NO_QUEUE, 0.0, self._history.offered.load)
         return PoolView(
             model=self.model,
@@ -133,6 +142,14 @@ class PoolWatcher:
             profile=profile,
             has_queue=False,
         )
+
+    def _without_signal(
+        self, seen: Look, rules: Rules, unknown: SignalUnknownError, if_unknown: int | None
+    ) -> Decision:
+        if if_unknown is None:
+            raise unknown
+        wanted = _bounded(if_unknown, rules)
+        return Decision(wanted, wanted, SIGNAL_UNKNOWN, work_ahead(seen), self._history.offered.load, str(unknown))
 
     def _seen(
         self,
@@ -159,8 +176,8 @@ class PoolWatcher:
         return Look(waiting, in_flight, stats.oldest_age, came, seconds_each, ready, starting), inflow
 
 
-def rules_of(scaling: ScalingSettings, profile: ServiceProfile | None) -> Rules:
-    """*scaling* as the policy takes it, with the cold start that is set or else was measured. Pure."""
+def rules_of(scaling: ScalingSettings, profile: ServiceProfile | None, *, boot: float = 0.0) -> Rules:
+    """*scaling* as the policy takes it, with the cold start that is set, or else *boot* and what was measured. Pure."""
     measured = 0.0 if profile is None else profile.cold_start
     return Rules(
         max_replicas=UNBOUNDED if scaling.max_replicas is None else scaling.max_replicas,
@@ -172,8 +189,12 @@ def rules_of(scaling: ScalingSettings, profile: ServiceProfile | None) -> Rules:
         messages_each=scaling.messages_each,
         scale_in_after=scaling.scale_in_after,
         idle_after=scaling.idle_after,
-        cold_start=measured if scaling.cold_start is None else scaling.cold_start,
+        cold_start=cold_start_of(scaling.cold_start, boot=boot, measured=measured),
     )
+
+
+def _bounded(wanted: int, rules: Rules) -> int:
+    return min(max(wanted, rules.min_replicas), rules.max_replicas)
 
 
 def _counted(workers: Sequence[WorkerStatus], pending: int) -> tuple[int, int]:

@@ -10,6 +10,7 @@ import msgspec
 
 from dumbwaiter.config import ScalingSettings, Settings
 from dumbwaiter.config.checking import Source, checked
+from dumbwaiter.config.lines import Keys
 from dumbwaiter.errors import ConfigError, DumbwaiterError
 from dumbwaiter.message import SYSTEM_QUEUES, is_queue_name
 from dumbwaiter.spelling import did_you_mean
@@ -23,15 +24,22 @@ LEAST, MOST = 1e-3, 1e9
 WORKERS_EACH = "workers_each"
 """What a trigger's metadata say of a pod that has several workers."""
 _MOST_EACH = 1000
-_SETTINGS = ScalingSettings.__struct_fields__
+_SETTINGS: Mapping[str, Keys] = {
+    **{name: ("scaling", name) for name in ScalingSettings.__struct_fields__},
+    "boot": ("kubernetes", "boot"),
+}
+"""The setting that each name stands for."""
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """Which *model*, and how it is scaled. *is_configured*: the settings name it, so it may come to have a queue."""
+    """Which *model*, and how it is scaled. *is_configured*: the settings name it, so it may come to have a queue.
+    *boot*: how long a node and its image take to be there, before what workers measure of their own start.
+    """
 
     model: str
     scaling: ScalingSettings
     is_configured: bool
+    boot: float = 0.0
 
 
 class Trigger(NamedTuple):
@@ -76,17 +84,17 @@ def asked(metadata: Mapping[str, str], settings: Settings, *, where: str = "scal
         if name not in _SETTINGS:
             near = did_you_mean(name, ["model", *_SETTINGS]) or f"; there are model, {', '.join(_SETTINGS)}"
             raise ConfigError(f"{where}: unknown name {name!r}{near}")
-    source = Source({("scaling", name): text for name, text in given.items()}, lambda _: where, Path(), text=True)
-    values = {keys[1]: checked(source, keys, text) for keys, text in source.values.items()}
+    source = Source({_SETTINGS[name]: text for name, text in given.items()}, lambda _: where, Path(), text=True)
+    values = {keys[-1]: checked(source, keys, text) for keys, text in source.values.items()}
     for name, value in values.items():
         # Who writes a settings file may be trusted with numbers; a stranger's must not overflow what is made of them.
         if isinstance(value, (int, float)) and value != 0 and not LEAST <= value <= MOST:
-            raise ConfigError(
-                f"{where}: scaling.{name}: expected a number from {LEAST:g} to {MOST:g}, not {given[name]!r}"
-            )
+            setting = ".".join(_SETTINGS[name])
+            raise ConfigError(f"{where}: {setting}: expected a number from {LEAST:g} to {MOST:g}, not {given[name]!r}")
+    boot = values.pop("boot", 0.0)
     configured = settings.models.get(model)
     scaling = msgspec.structs.replace(configured.scaling if configured else settings.scaling, **values)
     if scaling.max_replicas is not None and scaling.min_replicas > scaling.max_replicas:
         crossed = f"{scaling.min_replicas} is more than max_replicas, which is {scaling.max_replicas}"
         raise ConfigError(f"{where}: scaling.min_replicas: {crossed}")
-    return Asked(model, scaling, configured is not None)
+    return Asked(model, scaling, configured is not None, boot)

@@ -73,7 +73,7 @@ class Pools:
         wish = asked(metadata, self._settings, where=where)
         pool = self._pools.get(wish)
         if pool is None:
-            watcher = PoolWatcher(self._broker, self._store, wish.model, wish.scaling)
+            watcher = PoolWatcher(self._broker, self._store, wish.model, wish.scaling, boot=wish.boot)
             pool = self._pools[wish] = Pool(wish, SharedLooks(watcher), self._settings)
         self._pools.move_to_end(wish)
         self._forget_some()

@@ -25,6 +25,7 @@ from dumbwaiter.holding import Outage, can_postpone, keep_locks
 from dumbwaiter.message import Delivery
 from dumbwaiter.models.contract import ModelSpec
 from dumbwaiter.policies.batching import pull_size, was_nearly_full
+from dumbwaiter.policies.leaving import SHARE_FOR_ALL, SHARE_FOR_BATCH
 from dumbwaiter.policies.retrying import Retry
 from dumbwaiter.tasks import every, unless
 from dumbwaiter.worker.announcing import Announcer, OnStatus
@@ -145,11 +146,12 @@ class Consumer:
         pulling, renewing, announcing, looking, admitting = chores
         await self._pull_no_more(pulling)
         started, grace = time.monotonic(), self._options.grace
-        draining = asyncio.create_task(self._keeper.drain(min(grace * 0.8, self._drained_by - started)))
+        within = min(grace * SHARE_FOR_BATCH, self._drained_by - started)
+        draining = asyncio.create_task(self._keeper.drain(within))
         hurrying = asyncio.create_task((hurry or asyncio.Event()).wait())
         await asyncio.wait({draining, hurrying}, return_when=asyncio.FIRST_COMPLETED)
         await _end(draining, hurrying, keeping)
-        left = max(0.5, min(started + grace * 0.95, self._gone_by) - time.monotonic())
+        left = max(0.5, min(started + grace * SHARE_FOR_ALL, self._gone_by) - time.monotonic())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(left):
                 await self._settler.settled()
@@ -168,7 +170,7 @@ class Consumer:
     def leave_by(self, seconds: float) -> None:
         """The machine is gone in so many *seconds*: take nothing more, finish what can end by then, and leave."""
         now = time.monotonic()
-        self._drained_by, self._gone_by = now + 0.8 * seconds, now + 0.95 * seconds
+        self._drained_by, self._gone_by = now + SHARE_FOR_BATCH * seconds, now + SHARE_FOR_ALL * seconds
         self._noticed.set()
 
     async def _pull_no_more(self, pulling: asyncio.Task[None]) -> None:

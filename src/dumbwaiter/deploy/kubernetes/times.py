@@ -6,9 +6,8 @@ import math
 
 from dumbwaiter.deploy.kubernetes.project import Model, Project
 from dumbwaiter.policies.keda import LEAST_WINDOW, KedaTimes, cold_start_of, keda_times
+from dumbwaiter.policies.leaving import SHARE_FOR_BATCH
 
-SHARE_FOR_BATCH = 0.8
-"""What part of a worker's grace is for the batch that runs."""
 ROOM_OF_NODE = 5
 """Seconds between the end of a worker's grace and that of its node."""
 ROOM = 10
