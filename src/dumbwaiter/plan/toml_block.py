@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from decimal import Decimal
 
+from dumbwaiter.config.toml_text import key
 from dumbwaiter.plan.actuation import KedaSettings, Native, as_rendered
 from dumbwaiter.plan.simulation import Setting
 from dumbwaiter.policies.scaling import Rules
 
 _OF_SIGNAL = {"work": ("drain_target", "spare", "age_target"), "messages": ("messages_each",), "age": ("age_target",)}
 _SECONDS = {"drain_target", "age_target", "scale_in_after", "idle_after", "cold_start", "look_every"}
-_BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def toml_of(setting: Setting, *, model: str | None = None) -> str:
     """A ``[scaling]`` table, or that of *model*, and for KEDA what belongs into ``[kubernetes]``."""
     rules, place = setting.rules, setting.place
-    lines = ["[scaling]" if model is None else f"[models.{_key(model)}.scaling]"]
+    lines = ["[scaling]" if model is None else f"[models.{key(model)}.scaling]"]
     if isinstance(rules, Native):
         lines.append('signal = "messages"')
         values: dict[str, float] = {"messages_each": rules.messages_each}
@@ -61,11 +59,6 @@ def _kubernetes(rules: Rules | Native, place: KedaSettings) -> list[str]:
         lines += ["# Planned otherwise than dumbwaiter deploy kubernetes renders it by these settings:"]
         lines += [f"#   {other}" for other in others]
     return lines
-
-
-def _key(name: str) -> str:
-    """*name* as one key of TOML, whose quoted texts are those of JSON but for the character that deletes."""
-    return name if _BARE.fullmatch(name) else json.dumps(name, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _shown(name: str, value: float) -> str:
