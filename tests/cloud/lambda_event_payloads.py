@@ -1,4 +1,4 @@
-"""Events as API Gateway and function URLs hand them to a Lambda function."""
+"""Events as API Gateway, load balancers and function URLs hand them to a Lambda function."""
 
 from __future__ import annotations
 
@@ -73,6 +73,26 @@ def rest_api(shop: Shop, method: str, path: str, body: str, **headers: str) -> d
             "requestId": "id=",
             "resourcePath": "/{proxy+}",
             "stage": "prod",
+        },
+        "body": body,
+        "isBase64Encoded": False,
+    }
+
+
+def load_balancer(shop: Shop, method: str, path: str, body: str, **headers: str) -> dict[str, Any]:
+    """https://docs.aws.amazon.com/elasticloadbalancing/latest/application/lambda-functions.html"""
+    return {
+        "requestContext": {"elb": {"targetGroupArn": "arn:aws:elasticloadbalancing:eu-central-1:1:targetgroup/a/b"}},
+        "httpMethod": method,
+        "path": path,
+        "queryStringParameters": {},
+        "headers": {
+            "authorization": f"Bearer {shop.key}",
+            "host": "kitchen-1.eu-central-1.elb.amazonaws.com",
+            "x-forwarded-for": "192.0.2.1",
+            "x-forwarded-port": "443",
+            "x-forwarded-proto": "https",
+            **{name.replace("_", "-"): value for name, value in headers.items()},
         },
         "body": body,
         "isBase64Encoded": False,

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 from cloud_running import Cloud, Shop, text_of
-from lambda_event_payloads import JSON, PREDICT, function_url, http_api, rest_api
+from lambda_event_payloads import JSON, PREDICT, function_url, http_api, load_balancer, rest_api
 
 from dumbwaiter.cloud.backend import Backend
-from dumbwaiter.cloud.lambda_events import seconds_left
+from dumbwaiter.cloud.lambda_events import MOST_NBYTES, MOST_NBYTES_BALANCED, nbytes_of, seconds_left
 from dumbwaiter.config import load_settings
 
 # Servers and processes start first.
@@ -63,8 +63,8 @@ def test_raw_bytes_come_in_as_base64_and_an_output_that_is_no_text_goes_out_so(s
     assert (answer["statusCode"], json.loads(text_of(answer))["code"]) == (422, "bad-input")
 
 
-@pytest.mark.parametrize("kind", [rest_api, function_url])
-def test_rest_apis_and_function_urls_are_doors_too(shop: Shop, cloud: Cloud, kind: Any) -> None:
+@pytest.mark.parametrize("kind", [rest_api, function_url, load_balancer])
+def test_rest_apis_function_urls_and_load_balancers_are_doors_too(shop: Shop, cloud: Cloud, kind: Any) -> None:
     answer = cloud.invoke(kind(shop, "POST", PREDICT, json.dumps({"input": "hello"}), content_type=JSON))
     assert (answer["statusCode"], json.loads(text_of(answer))["output"]) == (200, "HELLO")
 
@@ -147,6 +147,29 @@ def test_an_answer_that_lambda_lets_not_through_is_a_problem_that_says_so(shop: 
     assert answer["headers"]["content-type"] == "application/problem+json"
     answer = cloud.invoke(function_url(shop, "POST", PREDICT, '{"input": "say 5000000"}', content_type=JSON))
     assert len(json.loads(text_of(answer))["output"]) == 5_000_000
+
+
+def test_a_load_balancer_lets_less_through_and_its_callers_are_told_too(shop: Shop, cloud: Cloud) -> None:
+    answer = cloud.invoke(load_balancer(shop, "POST", PREDICT, '{"input": "say 1000000"}', content_type=JSON))
+    told = json.loads(text_of(answer))
+    assert (answer["statusCode"], told["code"], told["limit"]) == (502, "answer-too-large", 1_000_000)
+    assert "load balancer" in told["detail"]
+    answer = cloud.invoke(load_balancer(shop, "POST", PREDICT, '{"input": "say 990000"}', content_type=JSON))
+    assert len(json.loads(text_of(answer))["output"]) == 990_000
+
+
+@pytest.mark.parametrize("most", [MOST_NBYTES, MOST_NBYTES_BALANCED])
+def test_a_response_whose_json_is_six_times_its_text_is_measured_before_it_leaves(most: int) -> None:
+    response = {"statusCode": 200, "body": "\x01" * (most // 6 + 1)}
+    assert nbytes_of(response, most, runtime="AWS_Lambda_python3.13") > most
+
+
+@pytest.mark.parametrize(("runtime", "each"), [("AWS_Lambda_python3.13", 4), ("AWS_Lambda_python3.11", 12), ("", 12)])
+def test_what_is_not_ascii_takes_what_the_runtime_makes_of_it(runtime: str, each: int) -> None:
+    for text in ("🍲" * 200_000, "🍲" * 100_000):
+        response = {"statusCode": 200, "body": text}
+        nbytes = nbytes_of(response, 1_000_000, runtime=runtime)
+        assert nbytes == pytest.approx(len(text) * each, rel=0.001)
 
 
 def test_strangers_are_not_let_in(shop: Shop, cloud: Cloud) -> None:

@@ -18,7 +18,7 @@ from compose_spec.compose_spec import PyCompose
 from one_machine import PASSWORD, settings
 
 from dumbwaiter.brokers import open_broker
-from dumbwaiter.config import GatewaySettings
+from dumbwaiter.config import GatewaySettings, ModelSettings
 from dumbwaiter.deploy.compose import compose_project_of, files
 from dumbwaiter.deploy.kubernetes.project import Measured
 from dumbwaiter.errors import ConfigError
@@ -148,6 +148,14 @@ def test_without_a_gpu_none_is_asked_for():
     assert "resources" not in service(found, "worker-resnet")["deploy"]
 
 
+def test_without_a_gpu_no_model_looks_for_one():
+    devices = {"a": "auto", "b": "cuda:1", "c": "host"}
+    models = {name: ModelSettings(target="light:Add", device=device) for name, device in devices.items()}
+    told = tomllib.loads(rendered(gpu=False, models=models)["settings.toml"])["models"]
+    assert {name: model["device"] for name, model in told.items()} == {"a": "none", "b": "none", "c": "host"}
+    assert tomllib.loads(rendered(models=models)["settings.toml"])["models"]["b"]["device"] == "cuda:1"
+
+
 def test_a_worker_gets_as_long_to_stop_as_its_batches_take():
     found = compose(measured={"resnet": Measured(long_batch=80.0, load_seconds=20.0)})
     one = service(found, "worker-resnet")
@@ -185,7 +193,7 @@ def test_the_broker_is_that_of_the_url_and_one_that_it_cannot_run_is_refused(url
 
 def prepared(folder, broker="redis"):
     """The folder after prepare.sh, which gives files to users where it may."""
-    for name, text in rendered(broker).items():
+    for name, text in rendered(broker, gateway=GatewaySettings()).items():
         (folder / name).write_text(text)
     chown = folder / "bin" / "chown"
     chown.parent.mkdir(exist_ok=True)

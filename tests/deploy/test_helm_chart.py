@@ -121,6 +121,22 @@ def test_values_name_every_model_and_nothing_that_no_template_uses():
             assert f".Values.{part}.{name}" in templates, (part, name)
 
 
+def test_a_wildcard_host_is_a_text_in_the_rules_and_in_the_list_of_the_certificate():
+    texts = helm.files(project(host="*.example.com", tls_secret="api-tls"))
+    assert yaml.safe_load(texts["values.yaml"])["ingress"]["host"] == "*.example.com"
+    ingress = texts["templates/ingress-gateway.yaml"]
+    assert ingress.count("{{ .Values.ingress.host | quote }}") == 2
+    body = re.sub(r"(?m)^\{\{-.*\}\}$", "", ingress).replace("{{ .Values.ingress.host | quote }}", '"*.example.com"')
+    spec = yaml.safe_load(re.sub(r"\{\{.*?\}\}", "x", body))["spec"]
+    assert spec["tls"][0]["hosts"] == [spec["rules"][0]["host"]] == ["*.example.com"]
+
+
+def test_helm_renders_a_wildcard_host(installed, tmp_path):
+    of = project(host="*.example.com", tls_secret="api-tls")
+    write(tmp_path, helm.files(of))
+    assert by_helm(installed, tmp_path)["Ingress", "gateway"] == by_us(of)["Ingress", "gateway"]
+
+
 def test_no_mark_is_left_over():
     for name, text in helm.files(project(host="api.example.com")).items():
         assert not re.search(r"mark-[a-z0-9]", text), name

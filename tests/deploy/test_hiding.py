@@ -7,11 +7,12 @@ import tomllib
 
 import pytest
 import yaml
+from one_machine import PASSWORD
 from one_machine import settings as on_one_machine
 from projects import project
 from projects import settings as in_a_cluster
 
-from dumbwaiter.config import ModelSettings, load_settings
+from dumbwaiter.config import GatewaySettings, ModelSettings, load_settings
 from dumbwaiter.deploy import compose, helm, image, systemd
 from dumbwaiter.deploy.hiding import looks_secret, without_secrets
 from dumbwaiter.deploy.image import Requirements
@@ -72,6 +73,28 @@ def test_parameters_that_may_be_secret_are_in_no_file_and_the_page_names_the_var
         ("secret", True),
         ("db.password", True),
         ("AWS_ACCESS_KEY_ID", True),
+        ("DB_PASS", True),
+        ("SMTP_PASS", True),
+        ("RABBITMQ_DEFAULT_PASS", True),
+        ("PGPASSWORD", True),
+        ("dbpassword", True),
+        ("dbPass", True),
+        ("OPENAIAPIKEY", True),
+        ("API_KEYS", True),
+        ("api_key_2", True),
+        ("SECRET_KEY_BASE", True),
+        ("REDISCLI_AUTH", True),
+        ("AUTHORIZATION", True),
+        ("AZURE_CONNECTION_STRING", True),
+        ("auth_tokens", True),
+        ("author", False),
+        ("passes", False),
+        ("compass", False),
+        ("filter_bypass", False),
+        ("low_pass", False),
+        ("secret_name", False),
+        ("sort_keys", False),
+        ("stop_tokens", False),
         ("tokenizer", False),
         ("max_tokens", False),
         ("pad_token", False),
@@ -84,10 +107,69 @@ def test_names_tell_what_is_secret(name, secret):
     assert not looks_secret(name, 5)
 
 
-def test_a_url_with_a_password_is_secret_whatever_it_is_called():
-    assert looks_secret("database", "postgres://chef:hunter2@db/kitchen")
-    assert not looks_secret("database", "postgres://db/kitchen")
-    assert not looks_secret("note", "a: b@c")
+@pytest.mark.parametrize(
+    "value",
+    [
+        "postgres://chef:hunter2@db/kitchen",
+        "postgres://chef:hun/ter2@db/kitchen",
+        "https://hunter2@sentry.example.com/7",
+        "https://store.example.com/weights?sig=hunter2",
+        "the kitchen's is postgres://chef:hunter2@db/kitchen, and nobody else's",
+        "DefaultEndpointsProtocol=https;AccountName=kitchen;AccountKey=aHVudGVyMg==",
+        "Endpoint=sb://kitchen.example.com/;SharedAccessKeyName=chef;SharedAccessKey=aHVudGVyMg==",
+        "AccountKey=aHVudGVyMg==",
+        "host=db user=chef password = hunter2",
+        "Server=db;Uid=chef;Pwd=hunter2",
+        "sv=2026-01-01&sig=hunter2",
+        "Authorization=Bearer hunter2",
+        "-----BEGIN RSA PRIVATE KEY-----\nhunter2",
+    ],
+)
+def test_a_text_with_a_secret_in_it_is_secret_whatever_it_is_called(value):
+    assert looks_secret("note", value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "postgres://db/kitchen",
+        "https://example.com/@chef/weights",
+        "file:///models/a?b@c",
+        "a: b@c",
+        "What does https://example.com/a?b=c say?",
+        "ask chef@example.com for the password",
+        "password=",
+        "-----BEGIN CERTIFICATE-----",
+    ],
+)
+def test_a_text_with_none_is_not(value):
+    assert not looks_secret("note", value)
+
+
+def test_what_lies_in_a_table_or_list_with_a_secret_name_is_hidden_and_reaches_the_model(tmp_path):
+    parameters = {
+        "credentials": {"user": HUSH, "depth": 2},
+        "login": {"api_keys": [HUSH, HUSH], "shared_keys": [1, 2], "access_keys": []},
+        "pad_token": ["<pad>"],
+    }
+    of = in_a_cluster(models={"a": ModelSettings(target="a:A", device="none", parameters=parameters)})
+    kept, hidden = without_secrets(of, {})
+    assert kept.models["a"].parameters == {
+        "credentials": {"depth": 2},
+        "login": {"shared_keys": [1, 2], "access_keys": []},
+        "pad_token": ["<pad>"],
+    }
+    values = {
+        "DUMBWAITER_MODELS__A__PARAMETERS__CREDENTIALS__USER": HUSH,
+        "DUMBWAITER_MODELS__A__PARAMETERS__LOGIN__API_KEYS": f'["{HUSH}", "{HUSH}"]',
+    }
+    assert {each.variable for each in hidden} == values.keys()
+    (tmp_path / "dumbwaiter.toml").write_text(
+        '[models.a]\ntarget = "a:A"\n[models.a.parameters]\ncredentials.depth = 2\npad_token = ["<pad>"]\n'
+        "login.shared_keys = [1, 2]\nlogin.access_keys = []\n"
+    )
+    given = load_settings(tmp_path / "dumbwaiter.toml", environ=values)
+    assert given.models["a"].parameters == parameters
 
 
 def test_what_is_hidden_reaches_the_model_by_its_variables(tmp_path):
@@ -112,7 +194,8 @@ def test_in_a_cluster_they_come_from_the_secret_and_only_to_their_workers():
 
 
 def test_variables_of_pods_that_may_be_secret_come_from_the_secret_under_their_names():
-    given = in_a_cluster(env=[f"HF_TOKEN={HUSH}", "AWS_REGION=eu-central-1"], blobs="s3://kitchen")
+    secret = [f"HF_TOKEN={HUSH}", f"PGPASSWORD={HUSH}", f"SENTRY_DSN=https://{HUSH}@sentry.example.com/7"]
+    given = in_a_cluster(env=[*secret, "AWS_REGION=eu-central-1"], blobs="s3://kitchen")
     texts = kubernetes_files(project_of(given))
     assert HUSH not in "".join(texts.values())
     gateway = yaml.safe_load(texts["deployment-gateway.yaml"])["spec"]["template"]["spec"]["containers"][0]["env"]
@@ -182,16 +265,59 @@ def test_on_one_machine_each_worker_reads_a_file_of_its_own():
         asks = "EnvironmentFile=/etc/dumbwaiter/Text.Embedding.env\n" in text
         assert asks is (name == "dumbwaiter-worker-Text.Embedding@.service"), name
     services = yaml.safe_load(RENDERINGS["compose"]()["compose.yaml"])["services"]
-    (file,) = {file for service in services.values() for file in service.get("env_file", [])}
-    assert [name for name, service in services.items() if "env_file" in service] == ["worker-text-embedding-46f5d779"]
-    assert file == "./secrets/text-embedding-46f5d779.env"
+    worker = "worker-text-embedding-46f5d779"
+    files = {name: service["env_file"] for name, service in services.items() if "env_file" in service}
+    assert [name for name in files if name.startswith("worker-")] == [worker]
+    assert files[worker] == ["./secrets/text-embedding-46f5d779.env"]
+
+
+@pytest.mark.parametrize("rendering", ["image", "compose", "systemd"])
+def test_who_signs_gets_the_signing_key_of_the_settings_by_a_variable_and_nobody_else(rendering):
+    found = RENDERINGS[rendering]()
+    assert not [name for name, text in found.items() if PASSWORD in text]
+    assert "DUMBWAITER_GATEWAY__SIGNING_KEY" in found["README.md"]
+    signers = {"gateway", "courier"}
+    if rendering == "systemd":
+        line = "EnvironmentFile=/etc/dumbwaiter/_gateway.env\n"
+        assert {name for name, text in found.items() if line in text} == {
+            f"dumbwaiter-{one}.service" for one in signers
+        }
+        assert "/etc/dumbwaiter/_gateway.env" in found["README.md"]
+    elif rendering == "compose":
+        services = yaml.safe_load(found["compose.yaml"])["services"]
+        file = "./secrets/_gateway.env"
+        assert {name for name, service in services.items() if file in service.get("env_file", [])} == signers
+        assert "secrets/_gateway.env" in found["README.md"]
+
+
+def test_in_a_cluster_the_signing_key_comes_from_the_secret_once():
+    key = f"{PASSWORD}-and-32-bytes-of-it-at-the-least"
+    texts = kubernetes_files(project_of(in_a_cluster(gateway=GatewaySettings(signing_key=key))))
+    assert PASSWORD not in "".join(texts.values())
+    for name in ("gateway", "courier"):
+        (container,) = yaml.safe_load(texts[f"deployment-{name}.yaml"])["spec"]["template"]["spec"]["containers"]
+        (given,) = [one for one in container["env"] if one["name"] == "DUMBWAITER_GATEWAY__SIGNING_KEY"]
+        assert given["valueFrom"]["secretKeyRef"]["key"] in yaml.safe_load(texts["secret.example.yaml"])["stringData"]
+
+
+def test_without_a_signing_key_nobody_waits_for_a_file_of_it():
+    of = on_one_machine(gateway=GatewaySettings())
+    for found in (
+        compose.files(compose.compose_project_of(of, "kitchen:1")),
+        systemd.files(systemd.systemd_project_of(of, "/opt/kitchen")),
+    ):
+        assert "_gateway" not in "".join(found.values())
 
 
 def test_nothing_is_prepared_before_that_file_is_there(tmp_path):
     (tmp_path / "prepare.sh").write_text(RENDERINGS["compose"]()["prepare.sh"])
-    ran = subprocess.run(["sh", "prepare.sh"], cwd=tmp_path, capture_output=True, text=True, timeout=20, check=False)
-    assert ran.returncode == 1
-    assert "first write secrets/text-embedding-46f5d779.env" in ran.stderr
+    for file in ("secrets/_gateway.env", "secrets/text-embedding-46f5d779.env"):
+        ran = subprocess.run(
+            ["sh", "prepare.sh"], cwd=tmp_path, capture_output=True, text=True, timeout=20, check=False
+        )
+        assert ran.returncode == 1
+        assert f"first write {file}" in ran.stderr
+        (tmp_path / file).write_text("A=b\n")
     assert not (tmp_path / "secrets/password").exists()
 
 

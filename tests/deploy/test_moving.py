@@ -8,11 +8,13 @@ import msgspec
 import pytest
 from one_machine import HOME, PASSWORD, settings
 
-from dumbwaiter.config import GatewaySettings, ModelSettings, load_settings
+from dumbwaiter.config import GatewaySettings, ModelSettings, ScalerSettings, load_settings
 from dumbwaiter.deploy.image.project import IMAGE
 from dumbwaiter.deploy.kubernetes.toml import document
-from dumbwaiter.deploy.moving import settings_tree
+from dumbwaiter.deploy.moving import opened, settings_tree
 from dumbwaiter.errors import ConfigError
+
+GIVEN, WITHOUT = (msgspec.structs.replace(IMAGE, gpus=gpus) for gpus in ("given", "none"))
 
 
 def moved(given, folder, place=IMAGE):
@@ -45,6 +47,16 @@ def test_nothing_secret_is_told(broker):
     assert "broker" not in tree
 
 
+@pytest.mark.parametrize("key", [None, f"{PASSWORD}-and-32-bytes-of-it-at-the-least"])
+def test_a_signing_key_is_told_nowhere_and_a_variable_gives_it_there(key, tmp_path):
+    """Otherwise the gateway there would take another, and know none of the ids that were given out."""
+    given, hidden = opened(settings(gateway=GatewaySettings(signing_key=key)), {})
+    assert PASSWORD not in str(settings_tree(given, IMAGE))
+    file = tmp_path / "dumbwaiter.toml"
+    file.write_text(document(settings_tree(given, IMAGE)))
+    assert load_settings(file, environ={each.variable: key for each in hidden}).gateway.signing_key == key
+
+
 def test_a_broker_without_a_password_is_told():
     assert settings_tree(settings("redis://redis:6379"), IMAGE)["broker"] == "redis://redis:6379"
 
@@ -65,6 +77,8 @@ def test_what_says_how_logs_look_is_heard():
         ({"models": {"a": ModelSettings(target="a:A", project="/srv/a")}}, "models.a.project: /srv/a lies outside"),
         ({"models": {"a": ModelSettings()}}, "models.a has no target"),
         ({"gateway": GatewaySettings(certfile="/etc/ssl/a.pem")}, "gateway.certfile = '/etc/ssl/a.pem'"),
+        ({"scaler": ScalerSettings(keyfile=f"{HOME}/a.key")}, f"scaler.keyfile = '{HOME}/a.key' lies on this machine"),
+        ({"scaler": ScalerSettings(certfile="/etc/dumbwaiter-certificates/a.pem")}, "scaler.keyfile is not set"),
     ],
 )
 def test_what_cannot_be_there_is_refused_by_name(wrong, words):
@@ -80,7 +94,36 @@ def test_no_model_is_refused():
 
 
 def test_a_certificate_where_certificates_are_mounted_is_taken():
-    place = "/etc/dumbwaiter-certificates/a.pem"
-    tree = settings_tree(settings(gateway=GatewaySettings(certfile=place)), IMAGE)
-    assert tree["gateway"]["certfile"] == place
+    pair = {"certfile": "/etc/dumbwaiter-certificates/a.pem", "keyfile": "/etc/dumbwaiter-certificates/a.key"}
+    tree = settings_tree(settings(gateway=GatewaySettings(**pair), scaler=ScalerSettings(**pair)), IMAGE)
+    assert pair.items() <= tree["gateway"].items()
+    assert tree["scaler"] == pair
     assert tomllib.loads(document(tree)) == tree
+
+
+def device(address, place):
+    models = {"a": ModelSettings(target="a:A", device=address)}
+    return settings_tree(settings(models=models), place)["models"]["a"].get("device", "auto")
+
+
+@pytest.mark.parametrize(
+    ("address", "all_seen", "given", "without"),
+    [
+        ("auto", "auto", "auto", "none"),
+        ("cuda", "cuda", "cuda", "none"),
+        ("cuda:1", "cuda:1", "cuda", "none"),
+        ("cuda:GPU-12ab", "cuda:GPU-12ab", None, "none"),
+        ("cuda:MIG-12ab", "cuda:MIG-12ab", None, "none"),
+        ("none", "none", "none", "none"),
+        ("host:8GiB", "host:8GiB", "host:8GiB", "host:8GiB"),
+    ],
+)
+def test_a_device_is_one_that_is_seen_there(address, all_seen, given, without):
+    """Whoever is given a GPU counts from 0 what he was given, and knows no card of this machine by its name."""
+    assert device(address, IMAGE) == all_seen
+    assert device(address, WITHOUT) == without
+    if given is not None:
+        assert device(address, GIVEN) == given
+        return
+    with pytest.raises(ConfigError, match=rf"models\.a\.device = '{address}' .* write device = \"cuda\""):
+        device(address, GIVEN)

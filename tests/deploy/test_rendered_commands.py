@@ -70,7 +70,9 @@ class Node:
         variables = {one["name"]: self._here(one["value"]) for one in self.container(name)["env"] if "value" in one}
         ports = dict(zip(("GATEWAY__PORT", "SCALER__GRPC_PORT", "SCALER__HTTP_PORT"), self.ports.values(), strict=True))
         variables |= {f"DUMBWAITER_{key}": str(port) for key, port in ports.items()}
-        variables |= {"DUMBWAITER_BROKER": self._broker, "DUMBWAITER_HEARTBEAT": str(self._folder / f"{name}.beat")}
+        variables["DUMBWAITER_BROKER"] = self._broker
+        if "DUMBWAITER_HEARTBEAT" in variables:  # in a folder of each container's own
+            variables["DUMBWAITER_HEARTBEAT"] = str(self._folder / f"{name}.beat")
         return {
             "cwd": self._here(self.container(name)["workingDir"]),
             "env": environment(**{key: value for key, value in variables.items() if key not in {"HOME", "TMPDIR"}}),

@@ -184,8 +184,8 @@ def test_triggers_log_in_with_what_is_there(way):
     keys = {entry.key for entry in secret_entries(way)}
     for scaled in by_kind(way, "ScaledObject").values():
         for trigger in scaled["spec"]["triggers"]:
-            if "authenticationRef" in trigger:
-                assert trigger["authenticationRef"]["name"] in logins
+            # All of them, for what one trigger has to show the others have to show too.
+            assert {trigger.get("authenticationRef", {}).get("name")} - {None} == set(logins)
     for login in logins.values():
         for ref in login["spec"].get("secretTargetRef", []):
             assert ref["key"] in keys or ref["name"] == way.kubernetes.certificates
@@ -282,8 +282,47 @@ def test_what_is_written_at_all_is_written_where_a_volume_is(way):
     for model in way.models:
         for one in pods(way)[model.object_name]["spec"]["containers"]:
             writable = [mount["mountPath"] for mount in one["volumeMounts"] if not mount.get("readOnly")]
-            for name in ("slots", "footprints", "ledgers", "heartbeat"):
+            for name in ("slots", "footprints", "ledgers"):
                 assert any(tree[name].startswith(f"{place}/") for place in writable), name
+
+
+def test_who_is_probed_by_signs_of_life_is_told_where_to_give_them_and_nobody_else(way):
+    assert "heartbeat" not in tomllib.loads(by_kind(way, "ConfigMap")["settings"]["data"]["dumbwaiter.toml"])
+    for template in pods(way).values():
+        for one in template["spec"]["containers"]:
+            told = [each["value"] for each in one["env"] if each["name"] == "DUMBWAITER_HEARTBEAT"]
+            assert len(told) == ("exec" in one["livenessProbe"])
+            writable = [mount["mountPath"] for mount in one["volumeMounts"] if not mount.get("readOnly")]
+            assert all(any(file.startswith(f"{place}/") for place in writable) for file in told)
+
+
+def test_what_says_how_logs_of_pods_look_is_heard():
+    for asked, told in (("auto", "json"), ("human", "human")):
+        of = project_of(replaced(settings(), log_format=asked))
+        assert f'log_format = "{told}"' in by_kind(of, "ConfigMap")["settings"]["data"]["dumbwaiter.toml"]
+
+
+@pytest.mark.parametrize("trigger", ["external-push", "native"])
+def test_the_scaler_listens_where_it_is_asked_whatever_the_settings_of_this_machine_say(trigger):
+    of = project("redis", trigger=trigger, scaler=ScalerSettings(host="10.0.0.7", grpc_port=7, http_port=8))
+    told = tomllib.loads(by_kind(of, "ConfigMap")["settings"]["data"]["dumbwaiter.toml"]).get("scaler")
+    there = {"host": "0.0.0.0", "grpc_port": 9090, "http_port": 8090}
+    assert told == (None if trigger == "native" else there)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "device", "told"),
+    [
+        ("exclusive", "cuda:1", "cuda"),
+        ("exclusive", "auto", None),
+        ("none", "cuda:1", "none"),
+        ("none", "auto", "none"),
+    ],
+)
+def test_a_model_is_told_the_gpu_that_its_pod_has(gpu, device, told):
+    of = project(gpu=gpu, models=only_model(device=device))
+    tree = tomllib.loads(by_kind(of, "ConfigMap")["settings"]["data"]["dumbwaiter.toml"])
+    assert tree["models"]["resnet"].get("device") == told
 
 
 # --- GPUs ---
@@ -320,6 +359,17 @@ def test_containers_that_share_a_gpu_share_a_ledger_and_nothing_else(way):
         assert "subPath" not in ledger
     (volume,) = [volume for volume in template["spec"]["volumes"] if volume["name"] == "ledgers"]
     assert ("hostPath" in volume) is (way.kubernetes.node_ledgers is not None)
+
+
+def test_what_workers_of_one_pod_say_of_their_costs_lies_in_that_pod_and_ends_with_it(way):
+    for template in pods(way).values():
+        spec, folders = template["spec"], set()
+        for one in spec["containers"]:
+            folders |= {each["value"] for each in one["env"] if each["name"] == "POD_COSTS"}
+            mounted = {mount["name"] for mount in one["volumeMounts"] if mount["mountPath"] in folders}
+            volumes = [volume for volume in spec["volumes"] if volume["name"] in mounted]
+            assert ["emptyDir" in volume for volume in volumes] == [True] * len(folders)
+        assert len(folders) == (1 if "worker-2" in {one["name"] for one in spec["containers"]} else 0)
 
 
 def test_a_model_of_the_cpu_gets_no_gpu_whatever_the_mode(way):
@@ -405,6 +455,8 @@ PAIR = {"certfile": "/etc/dumbwaiter-certificates/a.crt", "keyfile": "/etc/dumbw
         ({"node_ledgers": "/x"}, "time-slicing"),
         ({"models": only_model(weights="/elsewhere/w.pt")}, "outside of the project"),
         ({"models": only_model(project="/elsewhere")}, "models.resnet.project"),
+        ({"models": only_model(device="cuda:GPU-12ab")}, "models.resnet.device"),
+        ({"gateway_max_replicas": 1}, "kubernetes.gateway_replicas = 2"),
         ({"gateway": GatewaySettings(certfile="/etc/cert.pem")}, "gateway.certfile"),
         ({"gateway": GatewaySettings(**PAIR)}, "kubernetes.certificates"),
         ({"scaler": ScalerSettings(certfile="/etc/cert.pem")}, "scaler.certfile = '/etc/cert.pem' lies on this"),
@@ -418,7 +470,7 @@ PAIR = {"certfile": "/etc/dumbwaiter-certificates/a.crt", "keyfile": "/etc/dumbw
 )
 def test_what_cannot_run_there_is_refused_by_name(changes, said):
     with pytest.raises(ConfigError) as caught:
-        project(**changes)
+        rendered(project(**changes))
     assert said in str(caught.value)
 
 

@@ -7,6 +7,7 @@ from projects import only_model, project
 
 from dumbwaiter.config import ScalingSettings
 from dumbwaiter.deploy.kubernetes import Measured, times
+from dumbwaiter.policies.leaving import SHARE_FOR_BATCH
 
 
 def kitchen(measured=None, table=None, **changes):
@@ -19,9 +20,9 @@ def model(measured=None, **changes):
     return kitchen(measured, **changes).models[0]
 
 
-def test_a_batch_and_a_load_fit_into_the_part_of_the_grace_that_is_theirs():
+def test_a_batch_and_a_load_fit_into_the_part_of_the_grace_for_which_a_worker_waits():
     found = times.grace(model(Measured(load_seconds=20.0, long_batch=60.0)), 25.0)
-    assert found * times.SHARE_FOR_BATCH >= 80.0
+    assert found * SHARE_FOR_BATCH >= 80.0
     assert found == 100
 
 

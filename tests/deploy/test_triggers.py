@@ -9,7 +9,7 @@ import pytest
 from projects import BROKERS, SCALING, combination, only_model, project
 
 from dumbwaiter.brokers.rabbitmq.names import dead_name, delay_name, lane_names
-from dumbwaiter.config import ScalerSettings, ScalingSettings
+from dumbwaiter.config import ScalerSettings, ScalingSettings, Settings
 from dumbwaiter.deploy.kubernetes import Measured, rendered
 from dumbwaiter.deploy.kubernetes.triggers import triggers_of
 from dumbwaiter.errors import ConfigError
@@ -142,25 +142,31 @@ def test_our_scaler_is_asked_where_its_service_is():
     assert push["metadata"] == {
         "scalerAddress": "scaler.kitchen.svc:9090",
         "model": "resnet",
-        "cold_start": "120s",
+        "boot": "120s",
     }
     (page,) = found_for("sqs", trigger="metrics-api", namespace="kitchen").triggers
-    assert page["metadata"]["url"] == "http://scaler.kitchen.svc:8090/v1/scale/resnet?cold_start=120s"
+    assert page["metadata"]["url"] == "http://scaler.kitchen.svc:8090/v1/scale/resnet?boot=120s"
     assert page["metadata"]["valueLocation"] == "desired"
 
 
-def test_what_our_scaler_is_told_it_takes():
-    """The metadata of a pod of two workers, and the query of the page, are wishes that it reads."""
-    pair = {"gpu": "shared", "containers": 2, "boot": 90.0}
-    measured = {"resnet": Measured(load_seconds=30.0, start_seconds=1.5)}
-    push, page = (project("sqs", trigger=name, measured=measured, **pair) for name in ("external-push", "metrics-api"))
+@pytest.mark.parametrize("measured", [None, {"resnet": Measured(load_seconds=30.0, start_seconds=1.5)}])
+@pytest.mark.parametrize(
+    ("told", "boot", "wanted"), [(None, 90.0, (None, 90.0)), (None, 0.0, (None, 0.0)), (7.0, 90.0, (7.0, 0.0))]
+)
+def test_what_our_scaler_is_told_it_takes(measured, told, boot, wanted):
+    """The metadata of a pod of two workers, and the query of the page, are wishes that it reads: a cold start that is
+    set, or else what comes before the start that workers measure, and no measure of the day of rendering.
+    """
+    models = only_model(scaling=ScalingSettings(max_replicas=4, cold_start=told))
+    pair = {"gpu": "shared", "containers": 2, "boot": boot, "models": models, "measured": measured}
+    push, page = (project("sqs", trigger=name, **pair) for name in ("external-push", "metrics-api"))
     (one,) = triggers_of(push, push.models[0]).triggers
     metadata, each = trigger(one["metadata"])
-    assert (each, asked(metadata, push.settings).scaling.cold_start) == (2, 122.0)
     (one,) = triggers_of(page, page.models[0]).triggers
-    url = urllib.parse.urlsplit(one["metadata"]["url"])
-    query = dict(urllib.parse.parse_qsl(url.query))
-    assert asked({**query, "model": "resnet"}, page.settings).scaling.cold_start == 122.0
+    query = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(one["metadata"]["url"]).query))
+    assert each == 2
+    for wish in (asked(metadata, Settings()), asked({**query, "model": "resnet"}, Settings())):
+        assert (wish.scaling.cold_start, wish.boot) == wanted
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""Brokers by URL. Adding one: its package, a line in ADAPTERS, an extra in pyproject.toml, and a conformance test.
+"""Brokers by URL. Adding one: its package, a line in ADAPTERS and one in products.py, an extra in pyproject.toml, and a
+conformance test.
 
 One that lies elsewhere is found by its entry point: see entry_points.py.
 """

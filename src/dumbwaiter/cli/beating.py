@@ -56,7 +56,9 @@ class _Heart:
 
     def stop(self) -> None:
         """Who reads after this finds no sign, rather than an old one."""
-        self._file.unlink(missing_ok=True)
+        # Where none could be given it has been said.
+        with contextlib.suppress(OSError):
+            self._file.unlink()
 
     async def run(self) -> None:
         is_known = False

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 import msgspec
 
-from dumbwaiter.cli.deploy_image import tell_hidden
+from dumbwaiter.cli.deploy_image import put, tell_hidden
 from dumbwaiter.cli.deploy_measured import measured_of, unmeasured_option
 from dumbwaiter.cli.options import Command, current_settings, given_flags, setting, settings_options
 
@@ -90,18 +90,13 @@ def helm(output: Path, check: bool, unmeasured: bool) -> int:
 def _render(render: Callable[[Project], Mapping[str, str]], output: Path, *, check: bool, unmeasured: bool) -> int:
     """Write what *render* makes of the project, and tell what has changed; with *check* only tell."""
     from dumbwaiter.deploy.kubernetes import project_of  # noqa: PLC0415 - as above
-    from dumbwaiter.deploy.kubernetes.writing import write  # noqa: PLC0415 - as above
 
     flags = [(name, ("kubernetes", *keys), value) for name, keys, value in given_flags() if keys in _AS_SEEN_THERE]
     settings = current_settings(flags)
     stored = msgspec.structs.replace(settings, blobs=settings.kubernetes.blobs or settings.blobs)
     measured = measured_of(stored, unmeasured=unmeasured)
     project = project_of(settings, measured, os.environ)
-    changes = [each for each in write(output, render(project), check=check) if each.kind != "same"]
-    for change in changes:
-        click.echo(f"{change.kind:8}{output / change.file}")
-    if not changes:
-        click.echo(f"{output} is up to date")
+    code = put(output, render(project), check=check)
     if not check:
         tell_hidden(project.hidden)
-    return 1 if check and changes else 0
+    return code

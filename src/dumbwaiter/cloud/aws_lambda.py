@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from typing import TYPE_CHECKING, Any
 
 from dumbwaiter.cloud.adapted import refuse, serve
 from dumbwaiter.cloud.backend import Backend
-from dumbwaiter.cloud.lambda_events import MOST_NBYTES, below_its_stage, nbytes_of, seconds_left
+from dumbwaiter.cloud.lambda_events import below_its_stage, is_balanced, most_nbytes, nbytes_of, seconds_left
 from dumbwaiter.config import load_settings
 from dumbwaiter.errors import BrokerUnavailableError, DumbwaiterError, MissingExtraError
 from dumbwaiter.gateway.http.problems import Problem, encode
@@ -54,8 +55,9 @@ class LambdaHandler:
         if event.get("source") in _SWEEP:
             return {"removed": self._loop.run_until_complete(self._sweep())}
         response: dict[str, Any] = self._mangum(event, context)
-        nbytes = nbytes_of(response)
-        return response if nbytes <= MOST_NBYTES else self._too_large(nbytes, event, context)
+        most = most_nbytes(event)
+        nbytes = nbytes_of(response, most, runtime=os.environ.get("AWS_EXECUTION_ENV", ""))
+        return response if nbytes <= most else self._too_large(nbytes, most, event, context)
 
     def close(self) -> None:
         """Close what it has opened. Lambda never does, and need not."""
@@ -90,15 +92,14 @@ class LambdaHandler:
         store = (await self._backend.opened()).store
         return await sweep_once(store, options.results_kept_for, longest_wait=options.max_patience)
 
-    def _too_large(self, nbytes: int, event: dict[str, Any], context: Any) -> dict[str, Any]:
+    def _too_large(self, nbytes: int, most: int, event: dict[str, Any], context: Any) -> dict[str, Any]:
+        door = "a load balancer before AWS Lambda" if is_balanced(event) else "AWS Lambda"
         detail = (
-            f"the answer takes {nbytes} bytes, and AWS Lambda lets no more than {MOST_NBYTES} through; "
+            f"the answer takes {nbytes} bytes, and {door} lets no more than {most} through; "
             "fetch it from a gateway that runs elsewhere"
         )
-        _log.warning("an answer of %d bytes is too large for Lambda", nbytes)
-        headers, body = encode(
-            Problem(status=502, code="answer-too-large", detail=detail, members={"limit": MOST_NBYTES})
-        )
+        _log.warning("an answer of %d bytes is too large for %s", nbytes, door)
+        headers, body = encode(Problem(status=502, code="answer-too-large", detail=detail, members={"limit": most}))
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 - as ASGI has it
             await send({"type": "http.response.start", "status": 502, "headers": headers})

@@ -15,6 +15,7 @@ import msgspec
 from dumbwaiter.blobs import open_store
 from dumbwaiter.blobs.signing_key import load_signing_key
 from dumbwaiter.brokers import open_broker
+from dumbwaiter.brokers.products import product_of
 from dumbwaiter.errors import BrokerError, ConfigError
 from dumbwaiter.gateway.app import Gateway
 from dumbwaiter.gateway.server import check_options
@@ -140,11 +141,11 @@ def refuse_what_stays_here(settings: Settings, environ: Mapping[str, str]) -> No
     cloud = next((name for variable, name in _CLOUDS.items() if variable in environ), None)
     if cloud is None or any(variable in environ for variable in _IMITATIONS):
         return
-    for name, url, schemes in (
-        ("broker", settings.broker, ("sqlite", "memory")),
-        ("blobs", settings.blobs, ("file", "memory")),
+    for name, url, stays in (
+        ("broker", settings.broker, product_of(settings.broker).on_one_machine is not None),
+        ("blobs", settings.blobs, settings.blobs.partition(":")[0] in {"file", "memory"}),
     ):
-        if url.partition(":")[0] in schemes:
+        if stays:
             raise ConfigError(
                 f"{name} = {shown(url)!r} lies on this instance of {cloud}, where no worker sees it; "
                 f"set DUMBWAITER_{name.upper()} to the URL of a service"

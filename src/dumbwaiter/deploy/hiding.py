@@ -1,7 +1,9 @@
 """What of the settings may be secret and so is not rendered, and through which variable it is given instead. Pure.
 
 A parameter of a model is held back if it came from a variable, or if it is a text whose name says that it is secret
-(``hf_token``) or a URL with a password. Everything else stands in the files as it stands in dumbwaiter.toml.
+(``hf_token``, ``PGPASSWORD``), or the name of a table or list around it does, or that has a secret in it: a URL with a
+user, ``AccountKey=...``. Rather a text too many is held back than a secret shown. Everything else stands in the files
+as it stands in dumbwaiter.toml.
 """
 
 from __future__ import annotations
@@ -14,17 +16,31 @@ import msgspec
 
 from dumbwaiter.config import Settings
 from dumbwaiter.errors import ConfigError
-from dumbwaiter.urls import shown
+from dumbwaiter.urls import shown, without_user
 
 _SECRET = re.compile(
-    r"(.*[^A-Za-z0-9])?(password|passwd|passphrase|pwd|secret|token|credentials?|connection[^A-Za-z0-9]?string"
-    r"|(api|access|account|auth|private|secret|shared|signing|encryption|master)[^A-Za-z0-9]?key([^A-Za-z0-9]?id)?)",
+    r".*(auth|authori[sz]ation|pass|token|(credential|passcode|passphrase|passwd|password|pwd|secret)s?"
+    r"|conn(ection)?[^A-Za-z0-9]?str(ing)?|(access|api|auth|bearer|refresh)[^A-Za-z0-9]?tokens"
+    r"|(access|account|aes|api|auth|deploy|encryption|hmac|jwt|license|master|private|rsa|secret|shared|signing|ssh"
+    r"|subscription|webhook)[^A-Za-z0-9]?keys?([^A-Za-z0-9]?(base|id))?)([^A-Za-z0-9]?[0-9]+)?",
     re.IGNORECASE | re.DOTALL,
 )
-_OF_TEXTS = re.compile(r"(bos|cls|end|eos|image|mask|pad|sep|special|start|stop|unk)_?token", re.IGNORECASE)
-"""What language models call their marks."""
+"""Glued to what stands before, too (``dbpassword``)."""
+_HARMLESS = re.compile(
+    r"(bos|cls|end|eos|image|mask|pad|sep|special|start|stop|unk)_?token"
+    r"|(.*[^A-Za-z0-9])?((by|com|encom|over|sur|tres|under)pass"
+    r"|(all|band|high|low|backward|first|forward|multi|one|second|single|two)[^A-Za-z0-9]?pass([^A-Za-z0-9]?[0-9]+)?)",
+    re.IGNORECASE | re.DOTALL,
+)
+"""What language models call their marks, and filters their bands; and words."""
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-_URL_WITH_PASSWORD = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]*:[^/?#\s]*@")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
+_GIVEN = re.compile(
+    r"((account|api|shared_?access)[_-]?key|authori[sz]ation|passw(or)?d|pwd|secret|shared_?access_?signature"
+    r"|\bsig)\s*=\s*[^\s;&]|-----BEGIN [A-Z ]*PRIVATE KEY-----",
+    re.IGNORECASE,
+)
+"""A secret within a text: of a connection string, a query, or the file of a key."""
 _SPELLED = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
 """What a variable can name: two lines below each other stand between two names."""
 _PREFIX = "DUMBWAITER_MODELS__"
@@ -42,11 +58,7 @@ class Hidden(NamedTuple):
 
 def looks_secret(name: str, value: Any) -> bool:
     """Whether *value*, called *name*, may be one that nobody else should read."""
-    if not isinstance(value, str) or not value:
-        return False
-    spelled = _HUMP.sub("_", name)
-    named = _SECRET.fullmatch(spelled) is not None and not _OF_TEXTS.fullmatch(spelled)
-    return named or _URL_WITH_PASSWORD.search(value) is not None
+    return isinstance(value, str) and bool(value) and (_is_named_secret(name) or _has_secret(value))
 
 
 def check_url(what: str, url: str | None, instead: str) -> None:
@@ -106,6 +118,27 @@ def of_model(hidden: Sequence[Hidden], model: str) -> list[Hidden]:
     return [each for each in hidden if each.model == model]
 
 
+def _is_named_secret(name: str) -> bool:
+    spelled = _HUMP.sub("_", name)
+    return _SECRET.fullmatch(spelled) is not None and not _HARMLESS.fullmatch(spelled)
+
+
+def _has_secret(text: str) -> bool:
+    urls = _URL.findall(text)
+    if urls == [text.strip()]:
+        return shown(urls[0]) != urls[0] or _GIVEN.search(text) is not None
+    # In the midst of a text a ? is the sentence's own.
+    return any(without_user(url) != url for url in urls) or _GIVEN.search(text) is not None
+
+
+def _is_hidden(path: Keys, value: Any) -> bool:
+    """Whether the parameter at *path* may be secret. A list is so as a whole, for no variable names its members."""
+    named = any(map(_is_named_secret, path))
+    if isinstance(value, str):
+        return bool(value) and (named or _has_secret(value))
+    return named and isinstance(value, list | tuple) and not all(isinstance(one, int | float) for one in value)
+
+
 class _Nothing:
     """In place of what is left out."""
 
@@ -113,7 +146,7 @@ class _Nothing:
 def _without(value: Any, model: str, path: Keys, given: set[str], hidden: list[Hidden]) -> Any:
     """*value* of the parameter at *path*, without what is hidden in it."""
     variable = _variable(model, path)
-    if _folded(variable) in given or (path and looks_secret(path[-1], value)):
+    if _folded(variable) in given or _is_hidden(path, value):
         _check_spelled(model, path)
         hidden.append(Hidden(_setting(model, path), variable, model))
         return _Nothing

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-from dumbwaiter.config import ModelSettings, Settings
-from dumbwaiter.deploy.hiding import check_urls
+from dumbwaiter.config import GatewaySettings, ModelSettings, ScalerSettings, Settings
+from dumbwaiter.deploy.hiding import Hidden, check_urls, without_secrets
 from dumbwaiter.errors import ConfigError
 from dumbwaiter.message import MAX_QUEUE_NAME, is_queue_name
 from dumbwaiter.urls import shown
@@ -18,13 +18,29 @@ _TABLES = ("gateway", "worker", "courier", "outbound", "scaler")
 _ELSEWHERE = frozenset({"broker", "blobs", "home", "models", "kubernetes", "scaling", *_TABLES})
 """What is not taken over as it is; of scaling each model has its own already."""
 _FILES = frozenset({"sqlite", "file"})
+_SIGNING_KEY = Hidden("gateway.signing_key", "DUMBWAITER_GATEWAY__SIGNING_KEY")
+SIGNERS = "_gateway"
+"""What the variables of gateway and courier are called where each model has some under its name: no model's name."""
+
+
+class Certificates(msgspec.Struct, frozen=True, kw_only=True):
+    """The only *folder* from which a certificate may come, how its files are *put* there, and what else would do
+    *instead*, by the table of the server.
+    """
+
+    folder: str
+    put: str
+    instead: Mapping[str, str]
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
     """Where things lie: the *project* and its *settings* file, what is kept as *data*, the *ledgers* of GPUs, the file
-    for signs of life (None: each process is told its own), and a folder of *certificates*, the only one from which a
-    certificate may come (None: any). *listens* is where the gateway listens, if not where the settings say. *usual* is
-    what holds there where the settings say nothing else.
+    for signs of life (None: each process is told its own), and *certificates* (None: anywhere). *folders* are settings
+    of those that do not lie with the data.
+
+    *listens* is where the server of a table listens, if not where the settings say. *usual* is what holds there where
+    the settings say nothing else. *gpus* says which of them a process sees: all of one machine, those that it is given,
+    or none.
     """
 
     project: str
@@ -32,9 +48,24 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     data: str
     ledgers: str
     heartbeat: str | None = None
-    certificates: str | None = None
-    listens: Mapping[str, Any] = {}
+    certificates: Certificates | None = None
+    folders: Mapping[str, str] = {}
+    listens: Mapping[str, Mapping[str, Any]] = {}
     usual: Mapping[str, Any] = {}
+    gpus: Literal["all", "given", "none"] = "all"
+
+
+def opened(settings: Settings, environ: Mapping[str, str]) -> tuple[Settings, list[Hidden]]:
+    """*settings* without those parameters of models that may be secret, and what no file has: these, and the signing
+    key. *environ* are the variables from which settings were read. Raises ConfigError for what no variable can give.
+    """
+    settings, hidden = without_secrets(settings, environ)
+    return settings, [*([_SIGNING_KEY] if settings.gateway.signing_key is not None else []), *hidden]
+
+
+def of_signers(hidden: Sequence[Hidden]) -> list[Hidden]:
+    """What gateway and courier need."""
+    return [each for each in hidden if each.model is None]
 
 
 def settings_tree(settings: Settings, place: Place) -> dict[str, Any]:
@@ -48,14 +79,15 @@ def settings_tree(settings: Settings, place: Place) -> dict[str, Any]:
         tree["broker"] = _kept(settings.broker, f"{place.data}/queue.db")
     tree["blobs"] = _kept(settings.blobs, f"{place.data}/blobs")
     tree |= {"slots": f"{place.data}/slots", "footprints": f"{place.data}/footprints", "ledgers": place.ledgers}
+    tree |= place.folders
     if place.heartbeat is not None:
         tree["heartbeat"] = place.heartbeat
     tree |= {**place.usual, **_changed(settings, skip=_ELSEWHERE | tree.keys() | {"heartbeat"})}
     for name in _TABLES:
-        table = _changed(getattr(settings, name), skip={"signing_key"})
-        if name == "gateway":
-            _check_certificate(table, place)
-            table |= place.listens
+        server = getattr(settings, name)
+        if name in {"gateway", "scaler"} and place.certificates is not None:
+            check_certificate(name, server, place.certificates)
+        table = {**_changed(server, skip={"signing_key"}), **place.listens.get(name, {})}
         if table:
             tree[name] = table
     tree["models"] = {name: _model(name, settings, place) for name in models_of(settings)}
@@ -104,18 +136,50 @@ def wants_gpu(model: ModelSettings) -> bool:
     return model.device.partition(":")[0] not in {"none", "host", "fake"}
 
 
+def check_certificate(what: str, server: GatewaySettings | ScalerSettings, there: Certificates) -> None:
+    """Raises ConfigError where *server*, whose table is *what*, would not find its certificate and the key of it."""
+    paths = {"certfile": server.certfile, "keyfile": server.keyfile}
+    for name, path in paths.items():
+        if path is not None and not path.startswith(f"{there.folder}/"):
+            raise ConfigError(
+                f"{what}.{name} = {path!r} lies on this machine; {there.instead[what]}, or {there.put} and write"
+                f" {name} = {there.folder}/FILE"
+            )
+    missing = [name for name, path in paths.items() if path is None]
+    if len(missing) == 1:
+        raise ConfigError(f"TLS takes a certificate and its private key: {what}.{missing[0]} is not set")
+
+
 def _model(name: str, settings: Settings, place: Place) -> dict[str, Any]:
     model = settings.models[name]
-    folder = inside(f"models.{name}.project", model.project or settings.home, settings.home)
-    table = _changed(model, skip={"scaling", "project", "weights"})
-    table["project"] = str(PurePosixPath(place.project) / folder)
-    if model.weights is not None:
-        table["weights"] = model.weights
-        if model.weights.startswith("/"):
-            weights = inside(f"models.{name}.weights", model.weights, settings.home)
-            table["weights"] = str(PurePosixPath(place.project) / weights)
+
+    def moved(what: str, path: str) -> str:
+        return str(PurePosixPath(place.project) / inside(f"models.{name}.{what}", path, settings.home))
+
+    weights = model.weights
+    there = msgspec.structs.replace(
+        model,
+        project=moved("project", model.project or settings.home),
+        weights=moved("weights", weights) if weights is not None and weights.startswith("/") else weights,
+        device=_device(f"models.{name}.device", model, place),
+    )
     scaling = _changed(model.scaling)
-    return {**table, **({"scaling": scaling} if scaling else {})}
+    return {**_changed(there, skip={"scaling"}), **({"scaling": scaling} if scaling else {})}
+
+
+def _device(what: str, model: ModelSettings, place: Place) -> str:
+    """The device of *model* as it is there: whoever is given a GPU counts his own, from 0."""
+    if place.gpus == "all" or not wants_gpu(model):
+        return model.device
+    if place.gpus == "none":
+        return "none"
+    kind, _, name = model.device.partition(":")
+    if name.startswith(("GPU-", "MIG-")):
+        raise ConfigError(
+            f"{what} = {model.device!r} is one GPU of this machine, and there each worker is given some; write"
+            ' device = "cuda"'
+        )
+    return kind
 
 
 def _kept(url: str, there: str) -> str:
@@ -124,18 +188,6 @@ def _kept(url: str, there: str) -> str:
     if scheme == "memory":
         raise ConfigError(f"{shown(url)} is one process's memory, and here are several; write another broker and blobs")
     return f"{scheme}:{there}" if scheme in _FILES else url
-
-
-def _check_certificate(gateway: Mapping[str, Any], place: Place) -> None:
-    if place.certificates is None:
-        return
-    for name in ("certfile", "keyfile"):
-        path = gateway.get(name)
-        if path is not None and not path.startswith(f"{place.certificates}/"):
-            raise ConfigError(
-                f"gateway.{name} = {path!r} is not in the image; let a proxy end TLS, or mount the files there and"
-                f" write {name} = {place.certificates}/FILE"
-            )
 
 
 def _changed(struct: msgspec.Struct, *, skip: set[str] | frozenset[str] = frozenset()) -> dict[str, Any]:

@@ -36,7 +36,8 @@ class PodCost:
     """Tells the API server at *url* what ending the pod *name* in *namespace* would cost.
 
     *account* is the folder with the pod's token and the certificate to trust. *costs* is a folder that all workers of
-    the pod have, where each says what it holds, so that their sum is told; None where there is one worker.
+    the pod have, and nobody else, where each says what it holds, so that their sum is told; None where there is one
+    worker.
     """
 
     def __init__(

@@ -5,18 +5,17 @@ from __future__ import annotations
 from dumbwaiter.deploy.compose import services
 from dumbwaiter.deploy.compose.brokers import server_of
 from dumbwaiter.deploy.compose.project import ComposeProject
-from dumbwaiter.deploy.hiding import of_model
-from dumbwaiter.deploy.image.project import IMAGE
+from dumbwaiter.deploy.hiding import Hidden, of_model
 from dumbwaiter.deploy.kubernetes import places, yaml
 from dumbwaiter.deploy.kubernetes.toml import document
-from dumbwaiter.deploy.moving import settings_tree
+from dumbwaiter.deploy.moving import SIGNERS, of_signers, settings_tree
 
 SETTINGS = "settings.toml"
 
 
 def files(project: ComposeProject) -> dict[str, str]:
     """Name and text of each. Raises ConfigError for what cannot be run so."""
-    tree = settings_tree(project.settings, IMAGE)
+    tree = settings_tree(project.settings, project.place)
     tree.pop("broker", None)  # prepare.sh writes it, with its password
     return {
         "compose.yaml": yaml.document(services.compose_file(project), services.notes(project)),
@@ -30,8 +29,7 @@ def files(project: ComposeProject) -> dict[str, str]:
 def _prepare(project: ComposeProject) -> str:
     """A script that makes the secrets. A password is never an argument of a process, which others could see."""
     server = server_of(project)
-    needed = {model.name for model in project.models if of_model(project.hidden, model.name)}
-    asked = "".join(_asked(services.variables_file(name)) for name in sorted(needed))
+    asked = "".join(map(_asked, sorted({file for file, _ in _to_write(project)})))
     return f"""\
 # Makes secrets/: a password for the broker, unless there is one, and the two files that have it. Run it as root, for
 # each file belongs to the user of the container that reads it:    sudo sh prepare.sh
@@ -58,18 +56,22 @@ def _asked(file: str) -> str:
     return f"[ -s {file} ] || {{ echo 'first write {file}: README.md says what' >&2; exit 1; }}\n"
 
 
+def _to_write(project: ComposeProject) -> list[tuple[str, Hidden]]:
+    """Each file of variables, with what belongs into it."""
+    found = [(services.variables_file(SIGNERS), each) for each in of_signers(project.hidden)]
+    for model in project.models:
+        found += [(services.variables_file(model.name), each) for each in of_model(project.hidden, model.name)]
+    return found
+
+
 def _hidden(project: ComposeProject) -> str:
     """What to write into files before the start."""
-    lines = [
-        f"- `{services.variables_file(model.name)}`: a line `{each.variable}=...` (`{each.setting}`)"
-        for model in project.models
-        for each in of_model(project.hidden, model.name)
-    ]
+    lines = [f"- `{file}`: a line `{each.variable}=...` (`{each.setting}`)" for file, each in _to_write(project)]
     if not lines:
         return ""
     return (
         "\nBefore, write what may be secret and is not rendered into files that only root can read. It becomes"
-        " variables\nof that model's containers, and `docker inspect` shows them:\n\n" + "\n".join(lines) + "\n"
+        " variables\nof the containers that need it, and `docker inspect` shows them:\n\n" + "\n".join(lines) + "\n"
     )
 
 

@@ -7,22 +7,18 @@ from pathlib import PurePosixPath
 
 import msgspec
 
+from dumbwaiter.brokers.products import product_of
 from dumbwaiter.config import Settings
-from dumbwaiter.deploy.hiding import Hidden, without_secrets
-from dumbwaiter.deploy.image.project import check_image
+from dumbwaiter.deploy.hiding import Hidden
+from dumbwaiter.deploy.image.project import IMAGE, check_image
 from dumbwaiter.deploy.kubernetes.naming import object_name
 from dumbwaiter.deploy.kubernetes.project import Measured, Model
-from dumbwaiter.deploy.moving import local_weights, models_of, wants_gpu
+from dumbwaiter.deploy.moving import Place, local_weights, models_of, opened, wants_gpu
 from dumbwaiter.errors import ConfigError
 from dumbwaiter.urls import shown
 
 BROKERS = ("redis", "rabbitmq")
-_OF_SCHEME = {
-    **dict.fromkeys(("redis", "rediss", "valkey"), "redis"),
-    **dict.fromkeys(("amqp", "amqps"), "rabbitmq"),
-    **dict.fromkeys(("sqlite", "memory"), "redis"),
-}
-"""Scheme of a broker's URL -> the server that is run. Who has named none gets the one that needs least."""
+"""The servers that can be run, the one that needs least first: who has named none gets that."""
 
 
 class ComposeProject(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +37,11 @@ class ComposeProject(msgspec.Struct, frozen=True, kw_only=True):
     def name(self) -> str:
         """What its containers and volumes begin with: the name of the project's folder."""
         return object_name(PurePosixPath(self.settings.home).name)
+
+    @property
+    def place(self) -> Place:
+        """Where things lie in its containers."""
+        return IMAGE if self.gpu else msgspec.structs.replace(IMAGE, gpus="none")
 
     def gets_gpu(self, model: Model) -> bool:
         """Whether the workers of *model* see the machine's GPUs."""
@@ -63,15 +64,15 @@ def compose_project_of(
     """
     local_weights(settings)
     check_image("--image", image)
-    scheme = settings.broker.partition(":")[0]
-    chosen = broker or _OF_SCHEME.get(scheme)
-    if chosen is None:
+    product = product_of(settings.broker)
+    chosen = broker or (BROKERS[0] if product.on_one_machine else product.name)
+    if chosen not in BROKERS:
         raise ConfigError(
             f"the compose file has Redis or RabbitMQ in it, and the broker is {shown(settings.broker)}; say"
             " --broker redis or --broker rabbitmq"
         )
     found = measured or {}
     names = models_of(settings)
-    settings, hidden = without_secrets(settings, environ or {})
+    settings, hidden = opened(settings, environ or {})
     models = [Model(name=name, settings=settings.models[name], measured=found.get(name, Measured())) for name in names]
     return ComposeProject(settings=settings, image=image, broker=chosen, models=models, gpu=gpu, hidden=hidden)

@@ -12,6 +12,7 @@ from dumbwaiter.deploy.kubernetes import places, times
 from dumbwaiter.deploy.kubernetes.naming import object_name
 from dumbwaiter.deploy.kubernetes.project import Model
 from dumbwaiter.deploy.kubernetes.yaml import Path
+from dumbwaiter.deploy.moving import SIGNERS, of_signers
 
 Object = dict[str, Any]
 _LEDGER_SIZE = "16m"
@@ -59,9 +60,9 @@ def worker_name(model: Model) -> str:
     return f"worker-{object_name(model.name)}"
 
 
-def variables_file(model: str) -> str:
-    """What the containers of *model* get as variables, for it may be secret."""
-    return f"secrets/{object_name(model)}.env"
+def variables_file(name: str) -> str:
+    """What the containers of the model *name*, or SIGNERS, get as variables, for it may be secret."""
+    return f"secrets/{name if name == SIGNERS else object_name(name)}.env"
 
 
 def _shares(project: ComposeProject) -> bool:
@@ -95,6 +96,7 @@ def _gateway(project: ComposeProject) -> Object:
         grace=options.grace,
         health=["CMD", "python", "-c", _asks(tls=options.certfile is not None)],
         ports=[f"${{PUBLISH:-127.0.0.1:{options.port}}}:{places.GATEWAY_PORT}"],
+        **_signing(project),
     )
 
 
@@ -109,7 +111,12 @@ def _asks(*, tls: bool) -> str:
 
 
 def _courier(project: ComposeProject) -> Object:
-    return _ours(project, ["courier"], grace=project.settings.courier.grace, health=_probe())
+    return _ours(project, ["courier"], grace=project.settings.courier.grace, health=_probe(), **_signing(project))
+
+
+def _signing(project: ComposeProject) -> Object:
+    """What whoever signs is given."""
+    return {"env_file": [f"./{variables_file(SIGNERS)}"]} if of_signers(project.hidden) else {}
 
 
 def _probe() -> list[str]:

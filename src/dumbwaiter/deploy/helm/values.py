@@ -57,8 +57,8 @@ def with_expressions(text: str, marks: Marks) -> str:
     text = text.replace("{{", '{{ "{{" }}').replace(_OPEN, "{{").replace(_CLOSE, "}}")
     for mark, setting in marks.items():
         expression = _EXPRESSIONS[setting]
-        # Alone it is quoted, for a name may look like a number.
-        text = re.sub(rf"(?m)(?<=: ){mark}$", f"{{{{ {expression} | quote }}}}", text)
+        # Alone it is quoted, for a name may look like a number, and a host begin with a *.
+        text = re.sub(rf"(?m)(?<=: |- ){mark}$", f"{{{{ {expression} | quote }}}}", text)
         text = text.replace(mark, f"{{{{ {expression} }}}}")
     return text
 

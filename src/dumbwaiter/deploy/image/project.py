@@ -9,10 +9,10 @@ from pathlib import PurePosixPath
 import msgspec
 
 from dumbwaiter.config import Settings
-from dumbwaiter.deploy.hiding import Hidden, without_secrets
+from dumbwaiter.deploy.hiding import Hidden
 from dumbwaiter.deploy.image.requirements import Requirements
 from dumbwaiter.deploy.kubernetes import places
-from dumbwaiter.deploy.moving import Place, inside, local_weights, models_of
+from dumbwaiter.deploy.moving import Certificates, Place, inside, local_weights, models_of, opened
 from dumbwaiter.errors import ConfigError
 
 IMAGE = Place(
@@ -21,8 +21,12 @@ IMAGE = Place(
     data=places.BLOBS,
     ledgers=f"{places.LEDGERS}/dumbwaiter",
     heartbeat=places.HEARTBEAT,
-    certificates=places.CERTIFICATES,
-    listens={"host": "0.0.0.0", "port": places.GATEWAY_PORT},  # noqa: S104 - a container's address
+    certificates=Certificates(
+        folder=places.CERTIFICATES,
+        put="mount it there",
+        instead={"gateway": "let a proxy end TLS", "scaler": "leave it out"},
+    ),
+    listens={"gateway": {"host": "0.0.0.0", "port": places.GATEWAY_PORT}},  # noqa: S104 - a container's address
     usual={"log_format": "json"},
 )
 """Where an image has things. Others reach its gateway, so callers need keys unless the settings say otherwise."""
@@ -59,7 +63,7 @@ def image_project_of(
     """
     models_of(settings)
     check_image("--base", base)
-    settings, hidden = without_secrets(settings, environ or {})
+    settings, hidden = opened(settings, environ or {})
     try:
         relative = str(PurePosixPath(folder).relative_to(settings.home))
     except ValueError:

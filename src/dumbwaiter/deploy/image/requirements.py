@@ -14,6 +14,8 @@ from pathlib import Path
 
 import msgspec
 
+from dumbwaiter.brokers import ADAPTERS
+from dumbwaiter.brokers.products import product_of
 from dumbwaiter.errors import ConfigError, MissingExtraError
 
 try:
@@ -23,13 +25,7 @@ except ModuleNotFoundError as error:
     raise MissingExtraError("packaging", "deploy") from error
 
 OURS = "dumbwaiter"
-EXTRAS: Mapping[str, str] = {
-    **dict.fromkeys(("redis", "rediss", "valkey"), "redis"),
-    **dict.fromkeys(("nats", "tls"), "nats"),
-    **dict.fromkeys(("amqp", "amqps"), "rabbitmq"),
-    **dict.fromkeys(("pulsar", "pulsar+ssl"), "pulsar"),
-    **{name: name for name in ("sqs", "servicebus", "pubsub", "kafka")},
-}
+EXTRAS: Mapping[str, str] = {scheme: extra for scheme in ADAPTERS if (extra := product_of(scheme).extra)}
 """Scheme of a broker's URL -> the extra that has its client."""
 _OF_MODELS = ("image", "numpy", "torch", "cuda", "pydantic")
 """Extras that models may need, taken if they are installed here and nothing says what the project needs."""

@@ -55,15 +55,16 @@ def _identity(project: Project) -> dict[str, str]:
 def container(
     project: Project, name: str, arguments: list[str], resources: Object, *, own: str | None = None, **more: Any
 ) -> Object:
-    """One container. *own* is its folder of the pod's state, where it keeps something there."""
+    """One container. *own* is its folder of the pod's state, where it keeps something and gives signs of life."""
     env, mounts = more.pop("env", []), more.pop("mounts", [])
     state = [{"name": "state", "mountPath": places.STATE, "subPath": own}] if own else []
+    alive = [{"name": "DUMBWAITER_HEARTBEAT", "value": places.HEARTBEAT}] if own else []
     return {
         "name": name,
         "image": project.kubernetes.image,
         "command": ["dumbwaiter", *arguments],
         "workingDir": places.PROJECT,
-        "env": [*common_env(project), *env],
+        "env": [*common_env(project), *alive, *env],
         "resources": resources,
         "securityContext": container_security(),
         **more,

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
 
 import msgspec
 
 from dumbwaiter.blobs.profiles import ServiceProfile
+from dumbwaiter.brokers.products import product_of
 from dumbwaiter.config import GatewaySettings, KubernetesSettings, ModelSettings, ScalerSettings, Settings
-from dumbwaiter.deploy.hiding import Hidden, check_url, check_urls, hidden_environment, without_secrets
+from dumbwaiter.deploy.hiding import Hidden, check_url, check_urls, hidden_environment
+from dumbwaiter.deploy.kubernetes import places
 from dumbwaiter.deploy.kubernetes.naming import object_name
-from dumbwaiter.deploy.kubernetes.places import CERTIFICATES, PROJECT
-from dumbwaiter.deploy.moving import models_of
+from dumbwaiter.deploy.moving import Certificates, check_certificate, local_weights, models_of, opened, wants_gpu
 from dumbwaiter.errors import ConfigError
 from dumbwaiter.urls import shown
 
-_ON_ONE_MACHINE = {"sqlite": "a file", "memory": "one process's memory"}
 _SPLIT_MODES = frozenset({"shared", "time-slicing", "mps"})
+CERTIFICATES = Certificates(
+    folder=places.CERTIFICATES,
+    put="put it into a Secret, write its name as kubernetes.certificates,",
+    instead={
+        "gateway": "let the Ingress end TLS (kubernetes.tls_secret)",
+        "scaler": "leave it out (a NetworkPolicy lets nobody but KEDA in)",
+    },
+)
+"""Where pods have theirs."""
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +50,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """One model; its *target*, *weights* and *project* are as the image has them."""
+    """One model, with its *settings* as they are here."""
 
     name: str
     settings: ModelSettings
@@ -53,15 +61,10 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         """What its objects are called."""
         return f"worker-{object_name(self.name)}"
 
-    @property
-    def wants_gpu(self) -> bool:
-        """Whether it is to get one at all."""
-        return self.settings.device.partition(":")[0] not in {"none", "host", "fake"}
-
 
 class Project(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that rendering needs. *settings* have the cluster's broker and blob store, and paths of the image;
-    what is *hidden* is no part of them.
+    """Everything that rendering needs. *settings* have the cluster's broker and blob store, and paths of this machine.
+    What is *hidden* is rendered nowhere.
     """
 
     settings: Settings
@@ -95,7 +98,7 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
 
     def gpu_mode(self, model: Model) -> str:
         """How *model* gets a GPU."""
-        return self.kubernetes.gpu if model.wants_gpu else "none"
+        return self.kubernetes.gpu if wants_gpu(model.settings) else "none"
 
     def workers_in_pod(self, model: Model) -> int:
         """Each a container of its own."""
@@ -137,17 +140,14 @@ def project_of(
     _check_broker(broker)
     _check_blobs(blobs, table)
     _check_gpu(table)
+    _check_gateways(table)
     _check_certificates(settings)
-    models_of(settings)
+    names, found = models_of(settings), measured or {}
+    local_weights(settings)
     settings, env, hidden = _open(msgspec.structs.replace(settings, blobs=blobs), environ or {})
-    models = [_model(name, settings, (measured or {}).get(name)) for name in settings.models]
+    models = [Model(name=name, settings=settings.models[name], measured=found.get(name, Measured())) for name in names]
     _check_names(models)
-    settings = msgspec.structs.replace(
-        settings,
-        broker=broker,
-        models={model.name: model.settings for model in models},
-        kubernetes=msgspec.structs.replace(table, env=env),
-    )
+    settings = msgspec.structs.replace(settings, broker=broker, kubernetes=msgspec.structs.replace(table, env=env))
     return Project(settings=settings, models=models, hidden=hidden)
 
 
@@ -156,15 +156,15 @@ def _open(settings: Settings, environ: Mapping[str, str]) -> tuple[Settings, lis
     check_urls(settings)
     check_url("kubernetes.monitor", settings.kubernetes.monitor, "for KEDA logs in with what the Secret has")
     env, first = hidden_environment(settings.kubernetes.env, environ)
-    settings, second = without_secrets(settings, environ)
+    settings, second = opened(settings, environ)
     return settings, env, [*first, *second]
 
 
 def _check_broker(url: str) -> None:
-    scheme = url.partition(":")[0]
-    if scheme in _ON_ONE_MACHINE:
+    product = product_of(url)
+    if product.on_one_machine:
         raise ConfigError(
-            f"{shown(url)} is {_ON_ONE_MACHINE[scheme]}, which the pods of a cluster cannot share; write"
+            f"{shown(url)} is {product.on_one_machine}, which the pods of a cluster cannot share; write"
             " kubernetes.broker = the URL of a server or cloud service (docs/brokers.md)"
         )
 
@@ -203,12 +203,21 @@ def _check_gpu(table: KubernetesSettings) -> None:
         )
 
 
+def _check_gateways(table: KubernetesSettings) -> None:
+    most = table.gateway_max_replicas
+    if most is not None and most < table.gateway_replicas:
+        raise ConfigError(
+            f"kubernetes.gateway_max_replicas = {most}, and there are never fewer than kubernetes.gateway_replicas ="
+            f" {table.gateway_replicas}; write gateway_replicas = {most} too, or a larger gateway_max_replicas"
+        )
+
+
 def _check_certificates(settings: Settings) -> None:
     table, scaler = settings.kubernetes, settings.scaler
-    _check_certificate("gateway", settings.gateway, table, "let the Ingress end TLS (kubernetes.tls_secret)")
+    _check_server("gateway", settings.gateway, table)
     if table.trigger == "native":
         return  # no scaler of ours runs
-    _check_certificate("scaler", scaler, table, "leave it out (a NetworkPolicy lets nobody but KEDA in)")
+    _check_server("scaler", scaler, table)
     if scaler.certfile is not None and table.trigger == "metrics-api":
         raise ConfigError(
             'scaler.certfile with kubernetes.trigger = "metrics-api": KEDA trusts an authority of your own there'
@@ -217,46 +226,12 @@ def _check_certificates(settings: Settings) -> None:
         )
 
 
-def _check_certificate(
-    what: str, server: GatewaySettings | ScalerSettings, table: KubernetesSettings, instead: str
-) -> None:
-    """That *server* finds its certificate and the key of it in its pod, or else would start again and again."""
-    paths = {"certfile": server.certfile, "keyfile": server.keyfile}
-    for name, path in paths.items():
-        if path is not None and not path.startswith(f"{CERTIFICATES}/"):
-            raise ConfigError(
-                f"{what}.{name} = {path!r} lies on this machine; {instead}, or"
-                f" put it into a Secret, write its name as kubernetes.certificates, and {name} = {CERTIFICATES}/FILE"
-            )
-    missing = [name for name, path in paths.items() if path is None]
-    if len(missing) == 1:
-        raise ConfigError(f"TLS takes a certificate and its private key: {what}.{missing[0]} is not set")
-    if not missing and table.certificates is None:
+def _check_server(what: str, server: GatewaySettings | ScalerSettings, table: KubernetesSettings) -> None:
+    check_certificate(what, server, CERTIFICATES)
+    if server.certfile is not None and table.certificates is None:
         raise ConfigError(
             f"{what}.certfile lies in a Secret whose name is not told; write kubernetes.certificates = its name"
         )
-
-
-def _model(name: str, settings: Settings, measured: Measured | None) -> Model:
-    model = settings.models[name]
-    project = _in_image(f"models.{name}.project", model.project or settings.home, settings.home)
-    weights = model.weights
-    if weights is not None and weights.startswith("/"):
-        weights = _in_image(f"models.{name}.weights", weights, settings.home)
-    moved = msgspec.structs.replace(model, project=project, weights=weights)
-    return Model(name=name, settings=moved, measured=measured or Measured())
-
-
-def _in_image(what: str, path: str, home: str) -> str:
-    """Where the image has what lies at *path*: it is made of the project's folder alone."""
-    try:
-        inside = PurePosixPath(path).relative_to(home)
-    except ValueError:
-        raise ConfigError(
-            f"{what}: {path} lies outside of the project {home}, so no image of it has that; move it there, or write a"
-            " URI"
-        ) from None
-    return str(PurePosixPath(PROJECT) / inside)
 
 
 def _check_names(models: Sequence[Model]) -> None:

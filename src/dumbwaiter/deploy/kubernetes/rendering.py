@@ -49,7 +49,7 @@ def rendered(project: Project) -> list[Rendered]:
                 notes["spec", "triggers"] = triggers.native.note
             found.append(_file(scaling.scaled_object(project, model, triggers), notes))
     native = next((triggers.native for _, triggers in models if triggers is not None and triggers.native), None)
-    if native is not None and (native.secrets or native.files or native.identity):
+    if native is not None and native.logs_in:
         found.append(_file(scaling.authentication(project, native)))
     return found
 

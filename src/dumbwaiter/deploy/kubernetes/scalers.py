@@ -20,7 +20,7 @@ def deployment(project: Project) -> Object:
     container = pods.container(
         project,
         COMPONENT,
-        ["scaler", "--host", "0.0.0.0"],  # noqa: S104 - a pod's; who may reach it is said by a NetworkPolicy
+        ["scaler"],
         pods.resources(table.scaler_cpu, table.scaler_memory, scratch=_SCRATCH),
         ports=[
             {"name": "grpc", "containerPort": places.SCALER_PORT, "protocol": "TCP"},

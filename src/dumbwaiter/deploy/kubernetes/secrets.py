@@ -6,9 +6,10 @@ does today.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from dumbwaiter.brokers.products import product_of
 from dumbwaiter.deploy.kubernetes import places
 from dumbwaiter.deploy.kubernetes.naming import metadata
 from dumbwaiter.deploy.kubernetes.project import Project
@@ -17,13 +18,14 @@ from dumbwaiter.urls import shown
 BROKER = "broker-url"
 SIGNING_KEY = "signing-key"
 GOOGLE_FILE = "google-credentials.json"
-_WITHOUT_PASSWORDS = frozenset({"sqs", "pubsub"})
-_OF_CLOUD = {"s3": "aws", "sqs": "aws", "az": "azure", "servicebus": "azure", "gs": "gcp", "pubsub": "gcp"}
-_VARIABLES = {
-    "s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
-    "sqs": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
-    "az": ("AZURE_STORAGE_ACCOUNT_KEY",),
+_STORES = {"s3": "aws", "az": "azure", "gs": "gcp"}
+"""Scheme of a blob store's URL -> the cloud that it is of."""
+KEYS: Mapping[str, Sequence[str]] = {
+    "aws": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+    "azure": ("AZURE_STORAGE_ACCOUNT_KEY",),
+    "gcp": (),
 }
+"""Cloud -> the variables in which its clients find a key. Google's find theirs in a file."""
 
 
 class Entry(NamedTuple):
@@ -40,10 +42,10 @@ class Entry(NamedTuple):
 def hides_broker(project: Project) -> bool:
     """Whether the broker's URL comes from the Secret."""
     url = project.settings.broker
-    scheme = url.partition(":")[0]
-    if scheme in _WITHOUT_PASSWORDS and "@" not in url:
+    product = product_of(url)
+    if not product.has_password and "@" not in url:
         return False
-    return not (scheme == "servicebus" and project.kubernetes.identity == "azure" and shown(url) == url)
+    return not (product.cloud == project.kubernetes.identity and shown(url) == url)
 
 
 def entries(project: Project) -> list[Entry]:
@@ -54,9 +56,8 @@ def entries(project: Project) -> list[Entry]:
             Entry(BROKER, f"the broker's URL, with its password: {shown(project.settings.broker)}", "DUMBWAITER_BROKER")
         )
     names: dict[str, None] = {}
-    for scheme in (_scheme(project.settings.blobs), _scheme(project.settings.broker)):
-        if needs_keys(project, scheme):
-            names |= dict.fromkeys(_VARIABLES.get(scheme, ()))
+    for cloud in _keyed(project):
+        names |= dict.fromkeys(KEYS[cloud])
     found += [Entry(name, f"the value of {name}", name) for name in names]
     if has_google_file(project):
         found.append(Entry(GOOGLE_FILE, "the JSON file of a service account's key"))
@@ -93,13 +94,7 @@ def env(project: Project, model: str | None = None) -> list[dict[str, Any]]:
 
 def has_google_file(project: Project) -> bool:
     """Whether Google's clients are given a key as a file."""
-    schemes = {_scheme(project.settings.blobs), _scheme(project.settings.broker)}
-    return any(needs_keys(project, scheme) for scheme in schemes & {"gs", "pubsub"})
-
-
-def needs_keys(project: Project, scheme: str) -> bool:
-    """Whether the service of *scheme* is a cloud's, whose identities are not used."""
-    return scheme in _OF_CLOUD and _OF_CLOUD[scheme] != project.kubernetes.identity
+    return "gcp" in _keyed(project)
 
 
 def template(project: Project, wanted: Sequence[Entry]) -> dict[str, Any]:
@@ -113,5 +108,8 @@ def template(project: Project, wanted: Sequence[Entry]) -> dict[str, Any]:
     }
 
 
-def _scheme(url: str) -> str:
-    return url.partition(":")[0]
+def _keyed(project: Project) -> list[str]:
+    """The clouds of store and broker whose keys the pods need: where identities are not used, nor is a key in a URL."""
+    product = product_of(project.settings.broker)
+    clouds = (_STORES.get(project.settings.blobs.partition(":")[0]), None if product.has_password else product.cloud)
+    return [cloud for cloud in clouds if cloud is not None and cloud != project.kubernetes.identity]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
-_BARE = re.compile(r"[A-Za-z0-9_-]+")
+from dumbwaiter.config.toml_text import key, quoted
 
 
 def document(tree: Mapping[str, Any]) -> str:
@@ -19,16 +17,12 @@ def document(tree: Mapping[str, Any]) -> str:
 def _lines(table: Mapping[str, Any], path: tuple[str, ...]) -> list[str]:
     plain = {name: value for name, value in table.items() if not isinstance(value, Mapping)}
     tables = {name: value for name, value in table.items() if isinstance(value, Mapping)}
-    lines = [f"{_key(name)} = {_value(value)}" for name, value in plain.items()]
+    lines = [f"{key(name)} = {_value(value)}" for name, value in plain.items()]
     if path and (lines or not tables):
-        lines = ["", f"[{'.'.join(map(_key, path))}]", *lines]
+        lines = ["", f"[{'.'.join(map(key, path))}]", *lines]
     for name, inner in tables.items():
         lines += _lines(inner, (*path, name))
     return lines
-
-
-def _key(name: str) -> str:
-    return name if _BARE.fullmatch(name) else _text(name)
 
 
 def _value(value: Any) -> str:
@@ -37,9 +31,9 @@ def _value(value: Any) -> str:
     if isinstance(value, float):
         return _number(value)
     if isinstance(value, str):
-        return _text(value)
+        return quoted(value)
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{_key(name)} = {_value(one)}" for name, one in value.items()) + " }"
+        return "{ " + ", ".join(f"{key(name)} = {_value(one)}" for name, one in value.items()) + " }"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_value, value))}]"
     return str(value)  # numbers, dates and times, which TOML writes as Python does
@@ -50,8 +44,3 @@ def _number(value: float) -> str:
         return str(value)
     text = repr(value)
     return text if "." in text or "e" in text else f"{text}.0"
-
-
-def _text(text: str) -> str:
-    # JSON's escapes are TOML's too, but for DEL, and for surrogates, which neither may hold.
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -10,6 +10,8 @@ from dumbwaiter.deploy.kubernetes.project import Model, Project
 
 Object = dict[str, Any]
 COMPONENT = "worker"
+_COSTS = "/run/costs"
+"""Where workers of one pod say what each holds."""
 
 
 def deployment(project: Project, model: Model) -> Object:
@@ -40,7 +42,7 @@ def _template(project: Project, model: Model) -> Object:
         COMPONENT,
         [_container(project, model, number, grace) for number in range(1, count + 1)],
         grace=times.termination(grace),
-        volumes=ledgers.volumes(project),
+        volumes=[*ledgers.volumes(project), _costs_volume()],
         model=model.name,
         **_placing(project, model),
     )
@@ -83,7 +85,7 @@ def _container(project: Project, model: Model, number: int, grace: int) -> Objec
             *_own_pod(name, count),
             *secrets.env(project, model.name),
         ],
-        mounts=ledgers.mounts(),
+        mounts=[*ledgers.mounts(), *_costs_mounts(count)],
         **probes.of_worker(),
     )
 
@@ -99,8 +101,17 @@ def _own_pod(container: str, count: int) -> list[Object]:
     return [
         *found,
         {"name": "POD_CONTAINER", "value": container},
-        {"name": "POD_COSTS", "value": f"{places.LEDGERS}/costs/$(POD_NAME)"},
+        {"name": "POD_COSTS", "value": _COSTS},
     ]
+
+
+def _costs_volume() -> Object:
+    # Never the folder of a node that ledgers may lie in: what is said here means nothing after the pod's end.
+    return {"name": "costs", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}
+
+
+def _costs_mounts(count: int) -> list[Object]:
+    return [{"name": "costs", "mountPath": _COSTS}] if count > 1 else []
 
 
 def state_folders() -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dumbwaiter.deploy.hiding import of_model
 from dumbwaiter.deploy.kubernetes.toml import document
-from dumbwaiter.deploy.moving import settings_tree
+from dumbwaiter.deploy.moving import SIGNERS, of_signers, settings_tree
 from dumbwaiter.deploy.systemd.project import RUNTIME, SETTINGS, STATE, USER, VARIABLES, SystemdProject
 from dumbwaiter.deploy.systemd.units import TARGET, units
 from dumbwaiter.urls import shown
@@ -40,11 +40,10 @@ signs of life in `{RUNTIME}/UNIT.heartbeat`, for `dumbwaiter probe`.
 
 def _hidden(project: SystemdProject) -> str:
     """What to write into files before the start."""
-    lines = [
-        f"- `{VARIABLES % model.name}`: a line `{each.variable}=...` (`{each.setting}`)\n"
-        for model in project.models
-        for each in of_model(project.hidden, model.name)
-    ]
+    found = [(SIGNERS, each) for each in of_signers(project.hidden)]
+    for model in project.models:
+        found += [(model.name, each) for each in of_model(project.hidden, model.name)]
+    lines = [f"- `{VARIABLES % name}`: a line `{each.variable}=...` (`{each.setting}`)\n" for name, each in found]
     head = "\nWhat may be secret and is not rendered belongs into files that only root can read (mode 600):\n\n"
     return head + "".join(lines) if lines else ""
 

@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from dumbwaiter.config import Settings
-from dumbwaiter.deploy.hiding import Hidden, without_secrets
+from dumbwaiter.deploy.hiding import Hidden
 from dumbwaiter.deploy.kubernetes.project import Measured, Model
-from dumbwaiter.deploy.moving import Place, models_of, settings_tree
+from dumbwaiter.deploy.moving import Place, models_of, opened, settings_tree
 from dumbwaiter.errors import ConfigError
 
 USER = "dumbwaiter"
 STATE, RUNTIME = "/var/lib/dumbwaiter", "/run/dumbwaiter"
 SETTINGS = "/etc/dumbwaiter/dumbwaiter.toml"
 VARIABLES = "/etc/dumbwaiter/%s.env"
-"""What the workers of a model get as variables, for it may be secret."""
+"""What the workers of a model, or moving.SIGNERS, get as variables, for it may be secret."""
 
 
 class SystemdProject(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +53,7 @@ def systemd_project_of(
         raise ConfigError(f"--prefix {prefix!r}: write an absolute path without spaces, quotes, % and $")
     found = measured or {}
     names = models_of(settings)
-    settings, hidden = without_secrets(settings, environ or {})
+    settings, hidden = opened(settings, environ or {})
     models = [Model(name=name, settings=settings.models[name], measured=found.get(name, Measured())) for name in names]
     project = SystemdProject(settings=settings, models=models, prefix=prefix.rstrip("/"), hidden=hidden)
     settings_tree(settings, project.place)

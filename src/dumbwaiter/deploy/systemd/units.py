@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from dumbwaiter.brokers.products import product_of
 from dumbwaiter.deploy.hiding import of_model
 from dumbwaiter.deploy.kubernetes import times
 from dumbwaiter.deploy.kubernetes.project import Model
-from dumbwaiter.deploy.moving import wants_gpu
+from dumbwaiter.deploy.moving import SIGNERS, of_signers, wants_gpu
 from dumbwaiter.deploy.systemd.project import RUNTIME, SETTINGS, STATE, USER, VARIABLES, SystemdProject
 
 Lines = Sequence[tuple[str, str]]
@@ -20,10 +21,12 @@ GPU = "dumbwaiter-gpu.service"
 _USAGE = 2
 """The exit code of what no restart mends: wrong settings."""
 _PRIVILEGED = 1024
-_SERVERS = {
-    **dict.fromkeys(("redis", "rediss", "valkey"), "redis-server.service redis.service valkey.service"),
-    **dict.fromkeys(("amqp", "amqps"), "rabbitmq-server.service"),
-    **dict.fromkeys(("nats", "tls"), "nats-server.service"),
+SERVERS = {
+    "redis": "redis-server.service redis.service valkey.service",
+    "rabbitmq": "rabbitmq-server.service",
+    "nats": "nats-server.service",
+    "kafka": "kafka.service confluent-server.service confluent-kafka.service",
+    "pulsar": "pulsar.service",
 }
 """Where the broker runs on the same machine, it comes first; a name that is not there does not matter."""
 
@@ -34,7 +37,11 @@ def units(project: SystemdProject) -> dict[str, str]:
         TARGET: _target(project),
         "dumbwaiter-gateway.service": _gateway(project),
         "dumbwaiter-courier.service": _service(
-            project, "courier", ["courier"], project.settings.courier.grace, own=_NO_DEVICES
+            project,
+            "courier",
+            ["courier"],
+            project.settings.courier.grace,
+            own=[*_signing(project), *_NO_DEVICES],
         ),
     }
     if any(wants_gpu(model.settings) for model in project.models):
@@ -81,7 +88,12 @@ def _gateway(project: SystemdProject) -> Unit:
     if options.port and options.port < _PRIVILEGED:
         bind = "CAP_NET_BIND_SERVICE"
         own = [("PrivateDevices", "yes"), ("CapabilityBoundingSet", bind), ("AmbientCapabilities", bind)]
-    return _service(project, "gateway", ["gateway"], options.grace, own=own)
+    return _service(project, "gateway", ["gateway"], options.grace, own=[*_signing(project), *own])
+
+
+def _signing(project: SystemdProject) -> Lines:
+    """What whoever signs is given."""
+    return [("EnvironmentFile", VARIABLES % SIGNERS)] if of_signers(project.hidden) else []
 
 
 def _worker(project: SystemdProject, model: Model) -> Unit:
@@ -139,7 +151,7 @@ def _service(
     environment: Lines = (),
     after: Sequence[str] = (),
 ) -> Unit:
-    before = ["network-online.target", *_SERVERS.get(project.settings.broker.partition(":")[0], "").split(), *after]
+    before = ["network-online.target", *SERVERS.get(product_of(project.settings.broker).name, "").split(), *after]
     variables = [("DUMBWAITER_CONFIG", SETTINGS), ("DUMBWAITER_HEARTBEAT", f"{RUNTIME}/%N.heartbeat"), ("HOME", STATE)]
     return {
         "Unit": [

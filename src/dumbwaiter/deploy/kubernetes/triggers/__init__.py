@@ -13,7 +13,6 @@ from typing import Any
 
 from dumbwaiter.brokers import CLIENTS, DISTRIBUTIONS
 from dumbwaiter.config import KubernetesSettings
-from dumbwaiter.deploy.kubernetes import times
 from dumbwaiter.deploy.kubernetes.places import SCALER_HTTP_PORT, SCALER_PORT
 from dumbwaiter.deploy.kubernetes.project import Model, Project
 from dumbwaiter.deploy.kubernetes.triggers.shape import Native, Trigger, Triggers
@@ -46,18 +45,17 @@ def triggers_of(project: Project, model: Model) -> Triggers:
     if project.kubernetes.trigger == "native":
         return _native(project, model, each)
     host = f"scaler.{project.namespace}.svc"
-    # Workers measure their own start; how long a node takes to come nobody tells the scaler but this.
-    cold_start = f"{math.ceil(times.cold_start(project, model))}s"
+    name, seconds = _coming(project, model)
     if project.kubernetes.trigger == "metrics-api":
         metadata = {
-            "url": f"http://{host}:{SCALER_HTTP_PORT}/v1/scale/{model.name}?cold_start={cold_start}",
+            "url": f"http://{host}:{SCALER_HTTP_PORT}/v1/scale/{model.name}?{name}={seconds}",
             "format": "json",
             "valueLocation": "desired",
             "targetValue": str(each),
             "activationTargetValue": "0",
         }
         return Triggers([_trigger("workers", "metrics-api", metadata)])
-    metadata = {"scalerAddress": f"{host}:{SCALER_PORT}", "model": model.name, "cold_start": cold_start}
+    metadata = {"scalerAddress": f"{host}:{SCALER_PORT}", "model": model.name, name: seconds}
     if each > 1:
         # Not by a formula: with one KEDA asks whether its value is above 0, and no more whether the pool is active.
         metadata["workers_each"] = str(each)
@@ -65,6 +63,15 @@ def triggers_of(project: Project, model: Model) -> Triggers:
         return Triggers([_trigger("workers", "external-push", metadata)])
     trigger = _trigger("workers", "external-push", {**metadata, "enableTLS": "true"})
     return Triggers([{**trigger, "authenticationRef": {"name": "scaler"}}])
+
+
+def _coming(project: Project, model: Model) -> tuple[str, str]:
+    """What our scaler is told of how long workers take to come: a cold start that is set, or what comes before their
+    own start. That is measured again and again, so no number of today's may stand in its place.
+    """
+    told = model.settings.scaling.cold_start
+    name, seconds = ("boot", project.kubernetes.boot) if told is None else ("cold_start", told)
+    return name, f"{math.ceil(seconds)}s"
 
 
 def _native(project: Project, model: Model, each: int) -> Triggers:
@@ -107,7 +114,7 @@ def _trigger(name: str, kind: str, metadata: dict[str, str]) -> dict[str, Any]:
 
 
 def _authentication(found: Native) -> dict[str, Any]:
-    return {"authenticationRef": {"name": "broker"}} if found.secrets or found.identity else {}
+    return {"authenticationRef": {"name": "broker"}} if found.logs_in else {}
 
 
 def _check_open(trigger: Trigger) -> None:

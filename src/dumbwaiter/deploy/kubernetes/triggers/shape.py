@@ -46,6 +46,11 @@ class Native(msgspec.Struct, frozen=True, kw_only=True):
     identity: bool = False
     note: str = ""
 
+    @property
+    def logs_in(self) -> bool:
+        """Whether KEDA must be shown something to read the counts: a secret, a certificate or an identity."""
+        return bool(self.secrets or self.files or self.identity)
+
 
 class Triggers(msgspec.Struct, frozen=True):
     """A ScaledObject's *triggers*; with a *formula* that is compared with *target*, or each with its own."""
