@@ -1,6 +1,6 @@
 """The tables and pictures of docs/scaling.md: what to scale by, simulated under KEDA, with 2 minutes to a machine.
 
-python benchmarks/scaling_signals.py [SEEDS]
+python benchmarks/scaling_signals.py [SEEDS [FRESH_SEEDS]]
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dumbwaiter.plan.actuation import KedaSettings, Machines, Native
 from dumbwaiter.plan.comparing import Generated, Result, compare, pareto, recommended
 from dumbwaiter.plan.services import Curve, Heavy, Inputs
 from dumbwaiter.plan.simulation import Setting, World
+from dumbwaiter.plan.statistics import mean_of
 from dumbwaiter.policies.scaling import Rules
 
 PICTURES = Path(__file__).parents[1] / "docs" / "img"
@@ -23,6 +24,9 @@ CURVE = Curve(each=0.15)
 MOST = 100
 WARM_UP = 900.0
 LATE = 30.0
+RIVALS = {"steady": ((3, 0.5),), "shifting": ((4, 1), (8, 0.5))}
+"""Values of spare, each with the count of messages that comes closest to it."""
+FRESH_FROM = 1_001
 WORLD = World(CURVE, Machines(boot=110.0, load=10.0), error=0.3, warm_up=WARM_UP)
 
 
@@ -40,10 +44,10 @@ def settings() -> list[Setting]:
     ]
 
 
-def main(seeds: int) -> None:
-    """Print a table for each mix, and draw it."""
-    for name, heavy in MIXES.items():
-        source = Generated("bursts", Inputs(CURVE, heavy), 15.0, 4 * 3600.0 + WARM_UP)
+def main(seeds: int, fresh: int) -> None:
+    """Print a table for each mix, and draw it; and what the closest ones differ by on seeds that chose nothing."""
+    for name in MIXES:
+        source = source_of(name)
         results = compare(source, settings(), WORLD, seeds=range(1, seeds + 1), late_after=LATE)
         print(f"\n{name}, {seeds} seeds\n")
         print("| signal | GPU-hours | later than 30 s | p99 | GPUs at the most | started |\n|---|--:|--:|--:|--:|--:|")
@@ -60,6 +64,29 @@ def main(seeds: int) -> None:
         )
 
 
+    print(f"\ndifferences, {fresh} other seeds\n")
+    print("| mix | work | instead of | GPU-hours | later than 30 s |\n|---|---|---|--:|--:|")
+    for name, rivals in RIVALS.items():
+        for spare, each in rivals:
+            print(differences(name, spare, each, range(FRESH_FROM, FRESH_FROM + fresh)))
+
+
+def source_of(name: str) -> Generated:
+    """The requests of the mix of this *name*."""
+    return Generated("bursts", Inputs(CURVE, MIXES[name]), 15.0, 4 * 3600.0 + WARM_UP)
+
+
+def differences(name: str, spare: float, each: float, seeds: range) -> str:
+    """One line of the last table: by how much the one differs from the other where both meet the same requests."""
+    wanted = (f"work, spare {spare}", f"KEDA's queue length, {each:g} each")
+    tried = [one for title in wanted for one in settings() if one.name == title]
+    work, count = (one.per_seed for one in compare(source_of(name), tried, WORLD, seeds=seeds, late_after=LATE))
+    hours = mean_of([ours.hours - theirs.hours for ours, theirs in zip(work, count, strict=True)])
+    late = mean_of([100 * (ours.late - theirs.late) for ours, theirs in zip(work, count, strict=True)])
+    numbers = f"{hours.mean:+.1f} ± {hours.half:.1f} | {late.mean:+.2f} ± {late.half:.2f} %"
+    return f"| {name} | spare {spare} | {each:g} each | {numbers} |"
+
+
 def row(one: Result, results: Sequence[Result]) -> str:
     """One line of the table; bold on the Pareto front."""
     name = f"**{one.setting.name}**" if one in pareto(results) else one.setting.name
@@ -69,4 +96,5 @@ def row(one: Result, results: Sequence[Result]) -> str:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10)
+    given = [int(text) for text in sys.argv[1:]]
+    main(*(given + [10, 30][len(given) :]))
