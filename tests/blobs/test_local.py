@@ -130,6 +130,21 @@ async def test_what_a_killed_writer_left_unfinished_is_no_object(local: BlobStor
         await local.get("claims/.tmp-0123")
 
 
+async def test_what_no_key_names_is_no_object_nor_is_what_is_no_file(local: BlobStore, tmp_path):
+    await local.put("claims/a", b"1")
+    claims = tmp_path / "blobs" / "claims"
+    for name in ("b c", "x#1", "\N{LATIN SMALL LETTER E WITH ACUTE}", "two\nlines"):
+        (claims / name).touch()
+        (claims / f"{name}-folder").mkdir()
+        (claims / f"{name}-folder" / "d").touch()
+    (claims / "loop").symlink_to("loop")
+    (claims / "nowhere").symlink_to("nobody-is-there")
+    os.mkfifo(claims / "pipe")
+    (claims / "link").symlink_to("a")
+    assert await local.list("claims/") == ["claims/a", "claims/link"]
+    assert {entry.key async for page in local.scan("") for entry in page} == {"claims/a", "claims/link"}
+
+
 async def test_a_cancelled_write_leaves_the_object_whole_or_absent(local: BlobStore, tmp_path):
     for number in range(20):
         write = asyncio.create_task(local.create(f"a{number}", b"x" * NBYTES))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -15,12 +16,23 @@ from dumbwaiter.object_stores import client_options
 pytestmark = pytest.mark.anyio
 
 
+LISTED = (
+    "<Contents><Key>{}</Key><Size>3</Size><ETag>e</ETag><LastModified>2026-01-01T00:00:00Z</LastModified></Contents>"
+)
+LISTING = "<ListBucketResult><Name>b</Name><KeyCount>1</KeyCount><IsTruncated>false</IsTruncated>{}</ListBucketResult>"
+
+
 class S3ThatRefuses(BaseHTTPRequestHandler):
-    """Speaks as S3 does when it refuses: the bucket's name says how."""
+    """Speaks as S3 does when it refuses: the bucket's name says how. In "strewn" there are *names*."""
+
+    names: Sequence[str] = ()
 
     def answer(self):
         self.rfile.read(int(self.headers.get("content-length", 0)))
         bucket = self.path.split("/")[1].split("?")[0]
+        if bucket == "strewn":
+            self._send(200, LISTING.format("".join(map(LISTED.format, self.names))).encode())
+            return
         status, code = {
             "absent": (404, "NoSuchBucket"),
             "forbidden": (403, "AccessDenied"),
@@ -28,6 +40,9 @@ class S3ThatRefuses(BaseHTTPRequestHandler):
             "careless": (200, "OK"),
         }[bucket]
         body = f"<Error><Code>{code}</Code><Message>{code}</Message></Error>".encode()
+        self._send(status, body)
+
+    def _send(self, status, body):
         self.send_response(status)
         self.send_header("etag", '"e"')
         self.send_header("content-length", str(len(body)))
@@ -78,6 +93,26 @@ async def test_a_missing_bucket_is_a_failure_to_write_and_not_a_missing_object(s
         with pytest.raises(BlobError, match=r"cannot write blob 'a' in s3://absent: .*NoSuchBucket") as caught:
             await call
         assert not isinstance(caught.value, BlobNotFoundError)
+
+
+async def test_what_no_key_names_is_no_object_of_a_bucket(s3, monkeypatch):
+    """Names that other programs gave, and the "folders" that a service's console makes."""
+    store = s3("s3://strewn/ours")
+    names = ("", "a", "b c", "x#1", "\N{LATIN SMALL LETTER E WITH ACUTE}", "d/e")
+    monkeypatch.setattr(S3ThatRefuses, "names", [f"ours/claims/{name}" for name in names])
+    assert await store.list("claims/") == ["claims/a", "claims/d/e"]
+    assert [entry.key async for page in store.scan("claims/") for entry in page] == ["claims/a", "claims/d/e"]
+
+
+@pytest.mark.parametrize("name", ["claims//a", "claims/../a"])
+async def test_an_object_whose_name_hides_those_beside_it_is_named(s3, monkeypatch, name):
+    store = s3("s3://strewn/ours")
+    monkeypatch.setattr(S3ThatRefuses, "names", ["ours/claims/a", f"ours/{name}"])
+    match = rf"cannot list blobs below 'claims/' in s3://strewn/ours: .*\"ours/{name}\".*: delete it"
+    with pytest.raises(BlobError, match=match):
+        await store.list("claims/")
+    with pytest.raises(BlobError, match=match):
+        _ = [page async for page in store.scan("claims/")]
 
 
 async def test_a_precondition_that_fails_means_that_another_was_first(s3):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import time
 
 import msgspec
+import obstore
 import pytest
 
-from dumbwaiter.blobs import BlobStore
+from dumbwaiter.blobs import BlobStore, open_store
 from dumbwaiter.blobs.presence import (
     FORGOTTEN_AFTER,
     STALE_AFTER,
@@ -21,6 +24,7 @@ from dumbwaiter.blobs.presence import (
     withdraw,
     workers_of,
 )
+from dumbwaiter.errors import BlobError
 
 pytestmark = pytest.mark.anyio
 
@@ -94,7 +98,84 @@ async def test_an_announcement_that_cannot_be_read_hides_nobody_else(store: Blob
     await announce(store, status())
     await store.put("workers/echo/half.json", b'{"worker": ')
     await store.put("workers/echo/odd.json", b'{"worker": "w3", "model": "echo", "state": "asleep"}')
+    await store.put("workers/echo/latin.json", b'{"worker": "w\xe9", "model": "echo", "state": "ready"}')
     assert [one.worker for one in await workers_of(store, "echo")] == ["w1"]
+
+
+STRAY = ("notes (copy).json", "\N{LATIN SMALL LETTER E WITH ACUTE}.json", "x#1", "two\nlines", ".tmp-0")
+
+
+async def test_what_others_left_among_the_files_of_workers_hides_nobody(tmp_path):
+    store = open_store(f"file://{tmp_path}/blobs")
+    await announce(store, status())
+    folder = tmp_path / "blobs" / "workers" / "echo"
+    for name in STRAY:
+        (folder / name).write_bytes(b"notes")
+    os.close(os.open(os.fsencode(folder) + b"/\xff.json", os.O_CREAT))
+    (folder / "loop.json").symlink_to("loop.json")
+    (folder / "far.json").symlink_to("x" * 1000)
+    (folder / "nowhere.json").symlink_to("nobody-is-there.json")
+    (folder / "folder.json").mkdir()
+    os.mkfifo(folder / "pipe.json")  # to read one would take until somebody writes
+    assert [one.worker for one in await workers_of(store, "echo")] == ["w1"]
+    await forget_the_dead(store, "echo")
+    assert len(list(folder.iterdir())) == 1 + len(STRAY) + 6, "what is not ours is left alone"
+
+
+async def test_what_others_left_among_the_objects_of_workers_in_a_bucket_hides_nobody():
+    store = open_store(f"memory:{secrets.token_hex(8)}")
+    await announce(store, status())
+    for name in STRAY:
+        if name.isprintable():
+            obstore.put(store._store, f"workers/echo/{name}", b"notes")
+    assert [one.worker for one in await workers_of(store, "echo")] == ["w1"]
+
+
+class Closed:
+    """A store that does not let one of its objects be read."""
+
+    def __init__(self, store: BlobStore, closed: str) -> None:
+        self._store = store
+        self._closed = closed
+
+    async def list(self, prefix):
+        return await self._store.list(prefix)
+
+    def scan(self, prefix):
+        return self._store.scan(prefix)
+
+    async def get(self, key):
+        if key == self._closed:
+            raise BlobError(f"cannot read blob {key!r}: Permission denied")
+        return await self._store.get(key)
+
+
+async def test_what_cannot_be_read_is_nobody_once_no_worker_would_have_left_it_so_long(tmp_path):
+    store, key = open_store(f"file://{tmp_path}/blobs"), "workers/echo/closed.json"
+    await announce(store, status())
+    await store.put(key, b"notes")
+    with pytest.raises(BlobError, match="Permission denied"):
+        await workers_of(Closed(store, key), "echo")
+    long_ago = time.time() - STALE_AFTER - 1.0
+    os.utime(tmp_path / "blobs" / key, (long_ago, long_ago))
+    assert [one.worker for one in await workers_of(Closed(store, key), "echo")] == ["w1"]
+
+
+class GoesOut(Closed):
+    """A store that is out once it was listed."""
+
+    async def scan(self, prefix):
+        raise BlobError(f"cannot list blobs below {prefix!r}: connection refused")
+        yield
+
+
+async def test_a_store_that_goes_out_between_listing_and_reading_is_never_nobody(tmp_path):
+    store, key = open_store(f"file://{tmp_path}/blobs"), "workers/echo/w1.json"
+    await announce(store, status())
+    long_ago = time.time() - STALE_AFTER - 1.0
+    os.utime(tmp_path / "blobs" / key, (long_ago, long_ago))
+    with pytest.raises(BlobError, match="connection refused"):
+        await workers_of(GoesOut(store, key), "echo")
 
 
 async def test_what_is_dated_far_ahead_is_no_sign_of_life_and_is_deleted_as_what_is_old(store: BlobStore):

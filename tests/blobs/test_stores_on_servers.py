@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import AsyncIterator
 
+import obstore
 import pytest
 
 from dumbwaiter.blobs import open_store
@@ -53,6 +54,15 @@ async def random(mebibytes: int, digest=None, *, before=None) -> AsyncIterator[b
 
 async def read_all(reading) -> list[bytes]:
     return [chunk async for chunk in reading]
+
+
+async def test_what_other_programs_named_as_no_key_is_not_listed(remote):
+    await remote.put("claims/a", b"1")
+    for name in ("notes (copy).json", "x#1", "\N{LATIN SMALL LETTER E WITH ACUTE}"):
+        obstore.put(remote._store, f"claims/{name}", b"notes")
+    assert len(obstore.list(remote._store, "claims/").collect()) == 4
+    assert await remote.list("claims/") == ["claims/a"]
+    assert [entry.key async for page in remote.scan("claims/") for entry in page] == ["claims/a"]
 
 
 async def verbs_fail(remote, words: str):

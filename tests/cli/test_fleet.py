@@ -75,6 +75,15 @@ def test_one_that_retires_keeps_its_number_until_it_has_left_and_counts_no_more(
     assert list(fleet.past("cats")) == ["w1"], "the store may say for a while that it is ready"
 
 
+def test_the_name_of_one_that_left_by_itself_is_past_too():
+    fleet, children = a_fleet(2)
+    lives(children[0], "ready", "w1")
+    lives(children[1], "ready", "w2")
+    assert list(fleet.past("cats")) == []
+    fleet._supervisor.children.remove(children[0])
+    assert list(fleet.past("cats")) == ["w1"]
+
+
 def test_a_member_says_how_it_is_and_by_which_name_it_is_announced():
     fleet, (child,) = a_fleet(1)
     assert [(member.state, member.worker) for member in fleet.members("cats")] == [("starting", "")]

@@ -8,6 +8,7 @@ import signal
 
 import psutil
 import pytest
+from supervising import Listener, named, worker
 
 from dumbwaiter.blobs import open_store
 from dumbwaiter.brokers import open_broker
@@ -69,7 +70,7 @@ async def test_a_constructor_that_raises_is_told_to_all_and_recovers_once_the_ca
     told = serving.log_file.read_text().splitlines()
     headlines = [line for line in told if "cannot load 'light:Picky': Picky() raised RuntimeError" in line]
     assert len(headlines) == 1, "neither the log nor a second try says it again"
-    assert headlines[0].startswith("picky cannot serve yet and is tried again: cannot load 'light:Picky'")
+    assert headlines[0].startswith("picky cannot serve and is tried again within 60 s: cannot load 'light:Picky'")
 
     serving.gateway = address_of(serving)
     answer = serving.predict("picky", "abc")
@@ -107,33 +108,6 @@ def test_a_class_that_does_not_import_is_told_with_what_there_is(serve, project)
     assert serving.stop() == 0, "it can be stopped also while a model does not load"
 
 
-class Listener:
-    """Remembers what a supervisor tells."""
-
-    def __init__(self):
-        self.deaths = []
-        self.lines = []
-        self.said_when_ready = {}
-        self.gone = []
-
-    def started(self, child):
-        assert child.process.pid
-
-    def reported(self, child):
-        assert child.report.state
-        if child.report.state == "ready":
-            self.said_when_ready.setdefault(child.plan.name, list(self.lines))
-
-    def said(self, child, line):
-        self.lines.append(line)
-
-    def died(self, child, why, delay):
-        self.deaths.append((child.plan.name, why, delay))
-
-    def left(self, child):
-        self.gone.append(child.plan.name)
-
-
 async def test_a_process_that_wrong_usage_ends_is_given_up_on_and_ends_all(project, monkeypatch):
     monkeypatch.chdir(project)
     listener = Listener()
@@ -165,14 +139,6 @@ async def test_lines_of_any_length_are_passed_on(project, monkeypatch):
     option = "--" + "x" * 100_000
     assert await Supervisor([Plan("wordy", None, ["gateway", option], role="gateway")], listener, Settings()).run() == 1
     assert listener.lines == [f"dumbwaiter: error: no such option '{option}'; see: dumbwaiter gateway --help"]
-
-
-def worker(name, *arguments):
-    return Plan(name, "slow", ["worker", "slow=light:Slow", *arguments], comes_and_goes=True)
-
-
-def named(supervisor, name):
-    return next(child for child in supervisor.children if child.plan.name == name)
 
 
 async def settled(store, id_):
@@ -258,3 +224,31 @@ async def test_when_all_stop_one_that_retires_gets_the_grace_and_no_more(project
         supervisor.stop.set()
         assert await running == 0
         assert (await broker.stats("slow")).ready == 1, "handed back"
+
+
+@pytest.mark.parametrize("how", [signal.SIGUSR1, signal.SIGTERM])
+async def test_one_that_comes_and_goes_and_is_retired_by_hand_has_not_died(project, monkeypatch, how):
+    monkeypatch.chdir(project)
+    listener = Listener()
+    supervisor = Supervisor([worker("one")], listener, Settings())
+    running = asyncio.create_task(supervisor.run())
+    await eventually(lambda: "one" in listener.said_when_ready, within=30.0)
+    named(supervisor, "one").signal(how)
+    await eventually(lambda: listener.gone == ["one"], within=20.0)
+    assert (supervisor.children, listener.deaths) == ([], [])
+    supervisor.stop.set()
+    assert await running == 0
+
+
+async def test_one_of_a_fixed_number_that_is_retired_by_hand_is_started_anew(project, monkeypatch):
+    monkeypatch.chdir(project)
+    listener = Listener()
+    supervisor = Supervisor([Plan("one", "slow", ["worker", "slow=light:Slow"])], listener, Settings())
+    running = asyncio.create_task(supervisor.run())
+    await eventually(lambda: "one" in listener.said_when_ready, within=30.0)
+    listener.said_when_ready.clear()
+    named(supervisor, "one").signal(signal.SIGUSR1)
+    await eventually(lambda: "one" in listener.said_when_ready, within=30.0)
+    assert listener.deaths == [("one", "exited with code 0", 0.5)]
+    supervisor.stop.set()
+    assert await running == 0

@@ -32,6 +32,7 @@ from http_servers import Asked, Server, response, serving
 pytestmark = pytest.mark.anyio
 
 NOT_FOUND = response(404)
+NEVER = "Mon, 19 Sep 99999999999999999999 18:29:47 GMT"
 
 
 def in_(seconds: float) -> dt.datetime:
@@ -232,6 +233,38 @@ async def test_what_cannot_be_understood_is_logged_once_and_asked_again(
             assert not task.done()
     (record,) = caplog.records
     assert "the metadata service at http://127.0.0.1" in record.message
+
+
+@pytest.mark.parametrize(
+    ("cloud", "body"),
+    [
+        ("aws", b"[" * 200_000),
+        ("azure", b"[" * 200_000),
+        ("azure", json.dumps({"Events": [Azure().event("workers_3", NEVER)]}).encode()),
+    ],
+    ids=["deep", "deep", "a year that never comes"],
+)
+async def test_a_notice_in_which_a_number_or_its_depth_is_beyond_all_bounds_is_asked_for_again(
+    cloud: str, body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = {"aws": Aws, "azure": Azure}[cloud]()
+    good, count = service.answer, 0
+
+    async def answer(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        nonlocal count
+        is_look = "instance-action" in asked.path or "scheduledevents" in asked.path
+        count += is_look
+        if is_look and count < 4:
+            writer.write(response(body=body))
+        else:
+            await good(asked, writer)
+
+    service.answer = answer  # type: ignore[method-assign]
+    async with heeding(cloud, service) as (_, task):
+        await eventually(lambda: service.looks > 0)
+        assert not task.done()
+    (record,) = caplog.records
+    assert "it is asked again" in record.message
 
 
 async def test_one_that_is_not_there_does_not_stop_the_worker(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:

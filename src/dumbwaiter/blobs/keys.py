@@ -29,6 +29,11 @@ def check_key(key: str) -> str:
     return key
 
 
+def is_key(name: str) -> bool:
+    """Whether check_key() takes *name*. What lies in a store under another one was put there by somebody else."""
+    return len(name.encode(errors="replace")) <= _MAX_KEY_NBYTES and not any(map(_wrong_with, name.split("/")))
+
+
 def check_prefix(prefix: str) -> str:
     """Return *prefix* if it is empty or names a folder (``claims/``); raise BlobError otherwise."""
     if prefix:

@@ -18,13 +18,15 @@ from pathlib import Path
 
 from dumbwaiter.blobs.chunks import gathered
 from dumbwaiter.blobs.files import Opened, Root, Unfinished
-from dumbwaiter.blobs.keys import PRIVATE_FOLDER, UNFINISHED_PREFIX, check_key, check_prefix
+from dumbwaiter.blobs.keys import PRIVATE_FOLDER, UNFINISHED_PREFIX, check_key, check_prefix, is_key
 from dumbwaiter.blobs.store import CHUNK_NBYTES, PAGE, BlobEntry, BlobStore
 from dumbwaiter.errors import BlobError, BlobExistsError, BlobNotFoundError
 
 _WRITE_NBYTES = 1024 * 1024
 # A folder is no object: object stores have no folders at all.
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+#: What the system says of a link, which no store makes, to itself or to where we may not look.
+_LEADS_NOWHERE = {errno.ELOOP, errno.EACCES, errno.ENAMETOOLONG}
 
 
 class LocalBlobStore(BlobStore):
@@ -188,8 +190,8 @@ class LocalBlobStore(BlobStore):
         start = len(str(self._folder)) + 1
         self._check_listed(prefix)
         for file in _files_below(str(self._folder / prefix)):
-            if not file.name.startswith(UNFINISHED_PREFIX):
-                yield file.path[start:], file
+            if is_key(key := file.path[start:]):
+                yield key, file
         self._check_listed(prefix)
 
     def _check_absence(self, key: str) -> None:
@@ -218,7 +220,7 @@ class LocalBlobStore(BlobStore):
 
 
 def _files_below(folder: str) -> Iterator[os.DirEntry[str]]:
-    """Not by os.walk, which holds all the names of a folder in memory."""
+    """Not by os.walk, which holds all the names of a folder in memory. What is no regular file is no object."""
     try:
         entries = os.scandir(folder)
     except OSError as error:
@@ -227,9 +229,19 @@ def _files_below(folder: str) -> Iterator[os.DirEntry[str]]:
     with entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                yield from _files_below(entry.path)
-            else:
+                if is_key(entry.name):
+                    yield from _files_below(entry.path)
+            elif _is_file(entry):
                 yield entry
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError as error:
+        if error.errno in _LEADS_NOWHERE:
+            return False
+        raise BlobError(f"cannot list blobs, for {entry.path} is a link: {error.strerror}") from error
 
 
 def _removed(path: Path, before: float) -> bool:

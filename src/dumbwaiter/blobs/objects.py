@@ -13,11 +13,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.exceptions import AlreadyExistsError, BaseError, InvalidPathError
 from obstore.store import MemoryStore
 
 from dumbwaiter.blobs.chunks import gathered
-from dumbwaiter.blobs.keys import check_key, check_prefix
+from dumbwaiter.blobs.keys import check_key, check_prefix, is_key
 from dumbwaiter.blobs.store import CHUNK_NBYTES, PAGE, BlobEntry, BlobStore
 from dumbwaiter.errors import BlobError, BlobExistsError, BlobNotFoundError
 from dumbwaiter.object_stores import BUCKETS, NO_BUCKET, NO_OBJECT, connect, error_code, reason
@@ -126,7 +126,7 @@ class ObjectBlobStore(BlobStore):
         check_prefix(prefix)
         with self._listing(prefix):
             entries = await _in_thread(lambda: obstore.list(self._store, prefix or None).collect())
-        return sorted(entry["path"] for entry in entries)
+        return sorted(entry["path"] for entry in entries if _is_below(prefix, entry["path"]))
 
     async def scan(self, prefix: str) -> AsyncIterator[Sequence[BlobEntry]]:
         check_prefix(prefix)
@@ -137,7 +137,11 @@ class ObjectBlobStore(BlobStore):
                 page = await _in_thread(lambda: next(pages, None))
             if page is None:
                 return
-            yield [BlobEntry(entry["path"], entry["size"], entry["last_modified"].timestamp()) for entry in page]
+            yield [
+                BlobEntry(entry["path"], entry["size"], entry["last_modified"].timestamp())
+                for entry in page
+                if _is_below(prefix, entry["path"])
+            ]
 
     async def delete(self, key: str) -> None:
         with self._naming("delete", key), contextlib.suppress(FileNotFoundError):
@@ -201,6 +205,8 @@ class ObjectBlobStore(BlobStore):
         self._has_bucket = True
 
     def _why(self, error: Exception) -> str:
+        if isinstance(error, InvalidPathError):  # as one with // in it
+            return f"{reason(error)}; an object of such a name hides all beside it: delete it"
         code = error_code(error)
         if code not in NO_BUCKET:
             return reason(error)
@@ -233,6 +239,13 @@ class ObjectBlobStore(BlobStore):
 
 class _NoBucketError(Exception):
     """What a service said of a bucket that is not there. It is no OSError: of those "not found" means an object."""
+
+
+def _is_below(prefix: str, name: str) -> bool:
+    """Whether *name* is that of an object below *prefix*. A service's console makes "folders" too: objects whose names
+    end in /, which obstore leaves out.
+    """
+    return name.startswith(prefix) and is_key(name)
 
 
 async def _in_thread(call: Callable[[], T]) -> T:

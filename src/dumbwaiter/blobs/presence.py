@@ -6,7 +6,6 @@ A worker that dies without a word is forgotten after STALE_AFTER seconds.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import time
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from dumbwaiter.blobs.keys import safe_segment
-from dumbwaiter.errors import BlobNotFoundError
+from dumbwaiter.errors import BlobError, BlobNotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -135,10 +134,27 @@ async def _said(store: BlobStore, model: str) -> list[tuple[str, WorkerStatus]]:
 
 
 async def _status(store: BlobStore, key: str) -> WorkerStatus | None:
-    # It left, or is writing, just now.
-    with contextlib.suppress(BlobNotFoundError, msgspec.DecodeError, RecursionError):
-        return _sound(msgspec.json.decode(await store.get(key), type=WorkerStatus))
-    return None
+    try:
+        said = await store.get(key)
+    except BlobNotFoundError:  # it left just now
+        return None
+    except BlobError:
+        # What somebody else put there may be closed to us. No worker is silent for so long, so it hides none.
+        if await _is_old(store, key):
+            return None
+        raise
+    try:
+        return _sound(msgspec.json.decode(said, type=WorkerStatus))
+    except (ValueError, RecursionError):  # also text that is not UTF-8
+        return None
+
+
+async def _is_old(store: BlobStore, key: str) -> bool:
+    """Whether nobody has written there for STALE_AFTER seconds, by the store's own word: an outage is raised."""
+    async for page in store.scan(key[: key.rindex("/") + 1]):
+        if any(entry.key == key and time.time() - entry.modified_at > STALE_AFTER for entry in page):
+            return True
+    return False
 
 
 def _sound(status: WorkerStatus) -> WorkerStatus:

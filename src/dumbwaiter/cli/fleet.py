@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dumbwaiter.config import Settings
 
 Plans = Mapping[str, Callable[[int], "Plan"]]
-_MOST_PAST = 1000
+_MOST_NAMES = 1000
 
 
 @contextlib.asynccontextmanager
@@ -56,21 +56,20 @@ class SupervisedFleet:
     def __init__(self, supervisor: Supervisor, plans: Plans) -> None:
         self._supervisor = supervisor
         self._plans = plans
-        self._past: dict[str, dict[str, None]] = {model: {} for model in plans}
+        self._names: dict[str, dict[str, None]] = {model: {} for model in plans}
 
     def members(self, model: str) -> Sequence[Member]:
         """The workers of *model* that are kept, without those that were told to retire."""
         return [_member(child) for child in self._of(model) if not child.retired.is_set()]
 
     def past(self, model: str) -> Collection[str]:
-        """The names by which workers of *model* announced themselves here that died, or were told to retire."""
-        past = self._past[model]
-        for child in self._of(model):
-            present = "" if child.retired.is_set() else _announced_as(child)
-            past.update(dict.fromkeys(name for name in child.workers if name != present))
-        while len(past) > _MOST_PAST:
-            del past[next(iter(past))]
-        return past.keys()
+        """The names by which workers of *model* announced themselves here that died or left, or were told to retire."""
+        names, children = self._names[model], self._of(model)
+        # Once one has left nobody else remembers how it called itself.
+        names.update(dict.fromkeys(name for child in children for name in child.workers))
+        while len(names) > _MOST_NAMES:
+            del names[next(iter(names))]
+        return names.keys() - {_announced_as(child) for child in children if not child.retired.is_set()}
 
     def start(self, model: str) -> None:
         """Start one more worker of *model*, under the first number that is free."""
@@ -85,7 +84,7 @@ class SupervisedFleet:
         for child in self._of(model):
             if child.plan.name == name:
                 self._supervisor.retire(child)
-        self.past(model)  # once it has left nobody remembers how it called itself
+        self.past(model)
 
     def _of(self, model: str) -> list[Child]:
         return [child for child in self._supervisor.children if child.plan.model == model]

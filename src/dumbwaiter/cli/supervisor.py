@@ -103,12 +103,13 @@ class Supervisor:
                 self._keep(child)
         await self.stop.wait()
         await self._stop_all(self._keepers)
+        faults = [keeper.exception() for keeper in self._keepers.values() if keeper.done()]
         for child, keeper in self._keepers.items():
-            if keeper.done():
-                keeper.result()
-            else:  # not even SIGKILL ends it, as when a device driver hangs
+            if not keeper.done():  # not even SIGKILL ends it, as when a device driver hangs
                 self._failed = True
                 self._audience.died(child, "cannot be killed: the kernel is still at work for it", None)
+        if (fault := next(filter(None, faults), None)) is not None:
+            raise fault
         return 1 if self._failed else 0
 
     def add(self, plan: Plan) -> None:
@@ -144,11 +145,17 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         while not (self.stop.is_set() or child.retired.is_set()):
             started_at = loop.time()
-            code = await self._run_once(child)
+            try:
+                code = await self._run_once(child)
+                why = describe_exit(code)
+            except _CannotStartError as error:
+                code, why = 1, str(error)
+            if child.plan.comes_and_goes and code == 0 and child.report.state == "draining":
+                child.retired.set()  # by somebody's hand
             if self.stop.is_set() or child.retired.is_set():
                 return
             child.deaths = deaths_in_a_row(child.deaths, loop.time() - started_at)
-            why = child.last_words = describe_exit(code)
+            child.last_words = why
             hopeless = is_hopeless(exit_code=code, deaths=child.deaths, ever_ready=child.ever_ready)
             if hopeless and not child.plan.comes_and_goes:
                 self._failed = True
@@ -167,20 +174,8 @@ class Supervisor:
         return bool(done)
 
     async def _run_once(self, child: Child) -> int:
-        """Start the process, pass on what it says, return its exit code."""
-        readable, writable = os.pipe()
-        command = [sys.executable, "-P", "-m", "dumbwaiter", *child.plan.arguments, "--status-fd", str(writable)]
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                pass_fds=(writable,),
-                process_group=0,
-            )
-        finally:
-            os.close(writable)
+        """Start the process, pass on what it says, return its exit code. Raises _CannotStartError."""
+        process, readable = await _start(child.plan)
         child.process = process
         child.report = Report(state="starting")
         self._audience.started(child)
@@ -245,9 +240,40 @@ class Supervisor:
         hurried.cancel()
 
 
+class _CannotStartError(Exception):
+    """The system gives no process: too many of them, or of open files, or too little memory. That may pass."""
+
+
 def gateway_grace(settings: Settings) -> float:
     """Seconds that a gateway gets when all is stopped: its waiting callers must not use up the workers' time."""
     return min(settings.gateway.grace, settings.worker.grace / 2)
+
+
+async def _start(plan: Plan) -> tuple[asyncio.subprocess.Process, int]:
+    """A process of *plan*, and the descriptor on which it says how it is. Raises _CannotStartError, and leaves nothing
+    behind then.
+    """
+    try:
+        readable, writable = os.pipe()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "dumbwaiter", *plan.arguments, "--status-fd", str(writable)),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                pass_fds=(writable,),
+                process_group=0,
+            )
+        except BaseException:
+            os.close(readable)
+            raise
+        finally:
+            os.close(writable)
+    except OSError as error:
+        raise _CannotStartError(f"cannot be started: {error.strerror or error}") from error
+    except RuntimeError as error:  # Python 3.11 waits for each child in a thread, which counts as a process too
+        raise _CannotStartError(f"cannot be started: {error}") from error
+    return process, readable
 
 
 async def _lines(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:

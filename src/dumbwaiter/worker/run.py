@@ -51,14 +51,26 @@ async def run_worker(
     # Whoever stops it by an event shares its process, and that process's signals are its own.
     told = retire if retire is not None or stop is None else asyncio.Event()
     with told_to_stop(stop, hurry) as (asked, hurried), told_to_retire(told) as retired:
-        watching = asyncio.create_task(heed_notice(options, consumer.leave_by)) if options.spot != "off" else None
+        watching = _watch(options, consumer) if options.spot != "off" else None
         try:
             await consumer.run(asked, hurry=hurried, retire=retired)
-            if watching is not None and watching.done():
+            if watching is not None and watching.done() and watching.exception() is None:
                 await _wait_for_the_end(watching.result(), asked, retired)
         finally:
             await end([watching])
     return 0
+
+
+def _watch(options: WorkerSettings, consumer: Consumer) -> asyncio.Task[float]:
+    """For a notice. A fault of ours in there ends the watch, and not the worker: it is logged when it comes."""
+    watching = asyncio.create_task(heed_notice(options, consumer.leave_by))
+    watching.add_done_callback(_tell_fault)
+    return watching
+
+
+def _tell_fault(watching: asyncio.Task[float]) -> None:
+    if not watching.cancelled() and (fault := watching.exception()) is not None:
+        _log.error("no notice of this machine's end is heeded any more, for to watch has failed", exc_info=fault)
 
 
 async def _wait_for_the_end(left: float, *told: asyncio.Event) -> None:

@@ -53,27 +53,32 @@ async def heed_notice(options: WorkerSettings, leave_by: Callable[[float], objec
 
     address = options.spot_url or _ADDRESSES[options.spot]
     timeout = httpx.Timeout(_WITHIN, connect=_CONNECT_WITHIN)
-    failures = 0
     # No proxy: what it would say of its own machine is not ours.
     async with httpx.AsyncClient(base_url=address, timeout=timeout, trust_env=False) as service:
-        while True:
-            try:
-                async with aclosing(_CLOUDS[options.spot](service)) as looks:
-                    async for left in looks:
-                        failures = 0
-                        if left is not None:
-                            _log.warning("%s takes this machine in %.0f s: leaving", options.spot, left)
-                            leave_by(left)
-                            return left
-            except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError) as error:
-                failures += 1
-                if failures == 1:
-                    _log.warning(
-                        "the metadata service at %s does not say whether this machine is taken away (worker.spot = %r):"
-                        " %s; it is asked again",
-                        *(address, options.spot, str(error) or type(error).__name__),
-                    )
-                await asyncio.sleep(back_off(failures, first=_FIRST_BACK_OFF, longest=_LAST_BACK_OFF))
+        left = await _first_notice(options.spot, service, address)
+        _log.warning("%s takes this machine in %.0f s: leaving", options.spot, left)
+        leave_by(left)
+        return left
+
+
+async def _first_notice(cloud: str, service: httpx.AsyncClient, address: str) -> float:
+    failures = 0
+    while True:
+        try:
+            async with aclosing(_CLOUDS[cloud](service)) as looks:
+                async for left in looks:
+                    failures = 0
+                    if left is not None:
+                        return left
+        except Exception as error:  # whatever it answers, the next answer may be a notice
+            failures += 1
+            if failures == 1:
+                _log.warning(
+                    "the metadata service at %s does not say whether this machine is taken away (worker.spot = %r):"
+                    " %s; it is asked again",
+                    *(address, cloud, str(error) or type(error).__name__),
+                )
+            await asyncio.sleep(back_off(failures, first=_FIRST_BACK_OFF, longest=_LAST_BACK_OFF))
 
 
 async def _aws(service: httpx.AsyncClient) -> AsyncGenerator[float | None]:
