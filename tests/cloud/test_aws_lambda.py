@@ -188,6 +188,22 @@ def test_where_nobody_has_a_key_nobody_gets_in_and_the_log_says_what_to_do(
     assert "dumbwaiter keys create" in cloud.said()
 
 
+@pytest.mark.parametrize("kind", [http_api, rest_api, function_url, load_balancer])
+def test_where_everybody_may_ask_the_log_and_the_refusal_say_that_the_door_must_know_its_name(
+    shop: Shop, start: Start, kind: Any
+) -> None:
+    event = kind(shop, "POST", PREDICT, json.dumps({"input": "hello"}), content_type=JSON)
+    host = event["headers"].get("host") or event["headers"]["Host"]
+    nameless = start(DUMBWAITER_GATEWAY__AUTH="off")
+    answer = nameless.invoke(event)
+    assert (answer["statusCode"], json.loads(text_of(answer))["code"]) == (421, "unknown-host")
+    assert "DUMBWAITER_GATEWAY__PUBLIC_URL" in nameless.said()
+    named = start(DUMBWAITER_GATEWAY__AUTH="off", DUMBWAITER_GATEWAY__PUBLIC_URL=f"https://{host}/prod")
+    answer = named.invoke(event)
+    assert (answer["statusCode"], json.loads(text_of(answer))["output"]) == (200, "HELLO")
+    assert f"everybody who reaches https://{host}/prod" in named.said()
+
+
 def test_in_the_cloud_a_broker_that_is_a_file_is_refused(shop: Shop, start: Start) -> None:
     cloud = start(AWS_LAMBDA_FUNCTION_NAME="gateway")
     answer = cloud.invoke(http_api(shop, "GET", "/v2/health/live"))

@@ -8,7 +8,8 @@ import httpx
 import pytest
 from scaler_running import cooking, measured, working
 
-from dumbwaiter.errors import ConfigError
+from dumbwaiter.errors import BrokerError, ConfigError
+from dumbwaiter.testing import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -75,6 +76,50 @@ async def test_all_models_are_listed_those_without_a_queue_too(tmp_path):
         ("dogs", 0, "nothing waits"),
         ("owls", 1, "no queue yet"),
     ]
+
+
+async def test_what_cannot_be_told_of_some_models_is_their_problem_and_the_others_are_told(tmp_path, caplog):
+    models = ("a b", "_system", "cats", "dogs", "owls")
+    async with cooking(f"sqlite:{tmp_path}/queue.db", tmp_path, models=models, queues=models[2:]) as kitchen:
+        ask = kitchen.ask
+
+        async def strange(queue):
+            if queue == "dogs":
+                raise BrokerError("the dogs are gone")
+            if queue == "owls":
+                raise ZeroDivisionError("secret of the house")
+            return await ask(queue)
+
+        kitchen.ask = strange
+        async with httpx.AsyncClient(trust_env=False) as client:
+            answer = await client.get(kitchen.url("/v1/scale"))
+    assert answer.status_code == 200
+    told = {one["model"]: one for one in answer.json()["models"]}
+    assert told.keys() == {*models}
+    assert told["cats"]["desired"] == 0
+    problems = {
+        name: (one["problem"]["status"], one["problem"]["code"]) for name, one in told.items() if name != "cats"
+    }
+    assert problems == {
+        "a b": (400, "invalid-parameter"),
+        "_system": (400, "invalid-parameter"),
+        "dogs": (503, "broker-unavailable"),
+        "owls": (500, "internal-error"),
+    }
+    assert "secret" not in answer.text
+    assert "secret of the house" in caplog.text
+
+
+async def test_a_scaler_that_stops_while_it_lists_all_models_says_so(kitchen, client):
+    async def hanging(_):
+        await asyncio.Event().wait()
+
+    kitchen.ask = hanging
+    listing = asyncio.create_task(client.get("/v1/scale"))
+    await eventually(lambda: kitchen.asked)
+    kitchen.stop.set()
+    answer = await listing
+    assert (answer.status_code, answer.json()["code"]) == (503, "shutting-down")
 
 
 async def test_a_model_that_nobody_knows_is_not_found(client):

@@ -61,6 +61,7 @@ class Backend:
             certfile=None,
             keyfile=None,
         )
+        _tell_who_may_ask(self.options)
         self._opening = asyncio.Lock()
         self._opened: Opened | None = None
         self._closing = contextlib.AsyncExitStack()
@@ -132,6 +133,18 @@ class Backend:
                 await closing.aclose()
         except (BrokerError, TimeoutError) as error:
             _log.debug("the connection to %s could not be closed: %s", self._where, error)
+
+
+def _tell_who_may_ask(options: GatewaySettings) -> None:
+    if options.needs_keys:
+        return
+    if options.public_url is None:
+        _log.warning(
+            'gateway.auth is "off" and gateway.public_url is not set: whoever calls this door by the name that the '
+            "cloud gives it is refused (421), so set DUMBWAITER_GATEWAY__PUBLIC_URL to its address"
+        )
+    else:
+        _log.warning('everybody who reaches %s may ask: gateway.auth is "off"', shown(options.public_url))
 
 
 def refuse_what_stays_here(settings: Settings, environ: Mapping[str, str]) -> None:

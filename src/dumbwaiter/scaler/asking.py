@@ -9,10 +9,9 @@ from typing import NamedTuple
 import msgspec
 
 from dumbwaiter.config import ScalingSettings, Settings
-from dumbwaiter.config.checking import Source, checked
+from dumbwaiter.config.checking import Source, checked, fault_of_name
 from dumbwaiter.config.lines import Keys
 from dumbwaiter.errors import ConfigError, DumbwaiterError
-from dumbwaiter.message import SYSTEM_QUEUES, is_queue_name
 from dumbwaiter.spelling import did_you_mean
 
 OF_KEDA = frozenset(
@@ -75,10 +74,8 @@ def asked(metadata: Mapping[str, str], settings: Settings, *, where: str = "scal
     """The model and its settings that *metadata* name. Raises ConfigError, naming what to write *where*."""
     if not (model := metadata.get("model", "")):
         raise ConfigError(f"{where} names no model; write model: NAME")
-    if not is_queue_name(model):
-        raise ConfigError(f"{where}: {model!r} cannot name a model: letters, digits, '.', '_' and '-', at most 80")
-    if model.startswith(SYSTEM_QUEUES):
-        raise ConfigError(f"{where}: {model!r} cannot name a model: names in {SYSTEM_QUEUES!r} are the system's own")
+    if (fault := fault_of_name(model)) is not None:
+        raise ConfigError(f"{where}: {fault}")
     given = {name: text for name, text in metadata.items() if name not in OF_KEDA and name != "model"}
     for name in given:
         if name not in _SETTINGS:

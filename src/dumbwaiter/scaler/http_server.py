@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from dumbwaiter.errors import ConfigError
+from dumbwaiter.scaler.http_connection import make_protocol
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -19,20 +21,27 @@ if TYPE_CHECKING:
     from dumbwaiter.scaler.certificate import Certificate
 
 MOST_REQUESTS = 1000
-"""At once; more are answered 503."""
+"""At once, at the most."""
 LAST_WORDS = 1
 """Seconds for requests under way to end in once the server stops."""
 
 
+def most_requests() -> int:
+    """How many requests this process takes at once: half of the files that it may open are left to everything else."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST_REQUESTS if files == resource.RLIM_INFINITY else max(1, min(MOST_REQUESTS, files // 2))
+
+
 class HttpServer:
-    """Serves *app* on *host* and *port* (0: any free one); *port* is the true one once it is made.
+    """Serves *app* on *host* and *port* (0: any free one); *port* is the true one once it is made. Above *most*
+    connections those that have been idle for longest make room.
 
     Raises ConfigError when it cannot listen there.
     """
 
-    def __init__(self, app: ASGIApp, host: str, port: int, certificate: Certificate | None) -> None:
+    def __init__(self, app: ASGIApp, host: str, port: int, certificate: Certificate | None, *, most: int) -> None:
         self._listener = _listen(host, port)
-        self._server = _Server(_config(app, certificate))
+        self._server = _Server(_config(app, certificate, most))
         self._serving: asyncio.Task[None] | None = None
         self.port: int = self._listener.getsockname()[1]
 
@@ -71,9 +80,10 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _config(app: ASGIApp, certificate: Certificate | None) -> uvicorn.Config:
+def _config(app: ASGIApp, certificate: Certificate | None, most: int) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
+        http=make_protocol(most),
         ws="none",
         lifespan="off",
         access_log=False,
@@ -81,7 +91,6 @@ def _config(app: ASGIApp, certificate: Certificate | None) -> uvicorn.Config:
         log_level="error",  # a caller that does not speak HTTP is worth no line
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=MOST_REQUESTS,
         timeout_graceful_shutdown=LAST_WORDS,
     )
     config.load()

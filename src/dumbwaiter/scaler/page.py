@@ -15,9 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from dumbwaiter.errors import SignalUnknownError
 from dumbwaiter.scaler.following import is_active
-from dumbwaiter.scaler.refusing import Refusal, refusal_of, shortened
+from dumbwaiter.scaler.refusing import Refusal, StoppingError, TooManyError, refusal_of, shortened
 
 if TYPE_CHECKING:
     from dumbwaiter.demand import PoolView
@@ -28,13 +27,14 @@ _Answer = Callable[[Request], Awaitable[Response]]
 _log = logging.getLogger("dumbwaiter.scaler")
 
 
-def page_of(pools: Pools) -> Starlette:
-    """The application that tells what is wanted of *pools*."""
+def page_of(pools: Pools, *, most: int) -> Starlette:
+    """The application that tells what is wanted of *pools*, to *most* who ask at once; of its health, to all."""
     page = _Page(pools)
+    crowd = _Crowd(most)
     routes = [
         Route("/healthz", _refusing(page.healthz)),
-        Route("/v1/scale", _refusing(page.all)),
-        Route("/v1/scale/{model}", _refusing(page.one)),
+        Route("/v1/scale", _refusing(crowd.bounded(page.all))),
+        Route("/v1/scale/{model}", _refusing(crowd.bounded(page.one))),
     ]
     return Starlette(routes=routes, exception_handlers={HTTPException: _no_route})
 
@@ -61,8 +61,30 @@ class _Page:
         async with self._places:
             try:
                 return _facts(model, await self._pools.of({"model": model}, where=where).view())
-            except SignalUnknownError as error:  # that of one model is no reason to say nothing of the others
-                return {"model": model, "problem": _problem(refusal_of(error))}
+            except StoppingError:
+                raise
+            except Exception as error:  # that of one model is no reason to say nothing of the others
+                return {"model": model, "problem": _problem(_refusal(error))}
+
+
+class _Crowd:
+    """All who are being answered, *most* at once."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._count = 0
+
+    def bounded(self, answer: _Answer) -> _Answer:
+        async def call(request: Request) -> Response:
+            if self._count >= self._most:
+                raise TooManyError(self._most)
+            self._count += 1
+            try:
+                return await answer(request)
+            finally:
+                self._count -= 1
+
+        return call
 
 
 def _facts(model: str, view: PoolView) -> dict[str, Any]:
@@ -89,12 +111,17 @@ def _refusing(answer: _Answer) -> _Answer:
         try:
             return await answer(request)
         except Exception as error:  # also one that is our own fault: who asks is told that there is no telling
-            refusal = refusal_of(error)
-            if refusal.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-                _log.exception("a request failed")
+            refusal = _refusal(error)
             return _json(_problem(refusal), refusal.status, "application/problem+json")
 
     return call
+
+
+def _refusal(error: Exception) -> Refusal:
+    refusal = refusal_of(error)
+    if refusal.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        _log.error("a request failed", exc_info=error)
+    return refusal
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

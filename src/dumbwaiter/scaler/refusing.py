@@ -28,6 +28,14 @@ class StoppingError(DumbwaiterError):
         super().__init__("the scaler is stopping; ask again")
 
 
+class TooManyError(DumbwaiterError):
+    """*most* others are asking."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        super().__init__(f"the scaler answers {most} requests at once; ask again")
+
+
 class Refusal(NamedTuple):
     """One error: *status* is HTTP's and *grpc* the name of gRPC's; *code* is stable and for programs."""
 
@@ -45,6 +53,7 @@ _KINDS: tuple[tuple[type[DumbwaiterError], StatusName, int, str], ...] = (
     (BlobError, "UNAVAILABLE", 503, "blob-store-unavailable"),
     (TooSlowError, "UNAVAILABLE", 503, "too-slow"),
     (StoppingError, "UNAVAILABLE", 503, "shutting-down"),
+    (TooManyError, "UNAVAILABLE", 503, "overloaded"),
 )
 
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from dumbwaiter.scaler.certificate import RENEW_EVERY, certificate_of
-from dumbwaiter.scaler.http_server import HttpServer
+from dumbwaiter.scaler.http_server import HttpServer, most_requests
 from dumbwaiter.scaler.page import page_of
 from dumbwaiter.scaler.pools import Pools
 from dumbwaiter.signals import told_to_stop
@@ -75,7 +75,8 @@ async def _doors(pools: Pools, options: ScalerSettings, certificate: Certificate
     from dumbwaiter.scaler.grpc_server import GrpcServer  # noqa: PLC0415 - grpcio and protobuf are an extra
     from dumbwaiter.scaler.service import ExternalScaler  # noqa: PLC0415 - as above
 
-    http = HttpServer(page_of(pools), options.host, options.http_port, certificate)
+    most = most_requests()
+    http = HttpServer(page_of(pools, most=most), options.host, options.http_port, certificate, most=most)
     beside: list[asyncio.Task[NoReturn]] = []
     try:
         grpc = GrpcServer(ExternalScaler(pools), options.host, options.grpc_port, certificate)
