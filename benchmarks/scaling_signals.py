@@ -63,7 +63,6 @@ def main(seeds: int, fresh: int) -> None:
             title=f"{name} mix: GPU-hours of 4 h against lateness",
         )
 
-
     print(f"\ndifferences, {fresh} other seeds\n")
     print("| mix | work | instead of | GPU-hours | later than 30 s |\n|---|---|---|--:|--:|")
     for name, rivals in RIVALS.items():
@@ -83,7 +82,7 @@ def differences(name: str, spare: float, each: float, seeds: range) -> str:
     work, count = (one.per_seed for one in compare(source_of(name), tried, WORLD, seeds=seeds, late_after=LATE))
     hours = mean_of([ours.hours - theirs.hours for ours, theirs in zip(work, count, strict=True)])
     late = mean_of([100 * (ours.late - theirs.late) for ours, theirs in zip(work, count, strict=True)])
-    numbers = f"{hours.mean:+.1f} ± {hours.half:.1f} | {late.mean:+.2f} ± {late.half:.2f} %"
+    numbers = f"{hours.mean:+.1f} ± {hours.half or 0.0:.1f} | {late.mean:+.2f} ± {late.half or 0.0:.2f} %"
     return f"| {name} | spare {spare} | {each:g} each | {numbers} |"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from dataclasses import replace
 
@@ -13,7 +14,16 @@ import pytest
 from dumbwaiter.config import ScalingSettings
 from dumbwaiter.plan import picture, report
 from dumbwaiter.plan.actuation import KedaSettings, LocalSettings, Machines, Native, as_rendered
-from dumbwaiter.plan.comparing import Generated, Recorded, Result, compare, figures_of, pareto, recommended
+from dumbwaiter.plan.comparing import (
+    Generated,
+    Recorded,
+    Result,
+    compare,
+    contenders,
+    figures_of,
+    pareto,
+    recommended,
+)
 from dumbwaiter.plan.services import Curve, Inputs
 from dumbwaiter.plan.simulation import Outcome, Setting, World
 from dumbwaiter.plan.statistics import Mean, mean_of, student
@@ -25,12 +35,12 @@ RULES = Rules(max_replicas=9, min_replicas=1, cold_start=12.0)
 PLAIN = Inputs(Curve(each=0.1))
 
 
-def result(name, cost, late, half=0.0, setting=None):
+def result(name, cost, late, half=0.0, setting=None, spread=0.0):
     nothing = Mean(0.0, 0.0)
     return Result(
         setting=setting or Setting(name, RULES),
-        cost=Mean(cost, half),
-        hours=Mean(cost, half),
+        cost=Mean(cost, spread),
+        hours=Mean(cost, spread),
         p50=nothing,
         p95=nothing,
         p99=Mean(math.inf, None),
@@ -83,6 +93,12 @@ def test_the_cheapest_that_meets_the_goal_for_certain_is_recommended():
     assert recommended(tried, goal=0.01) == (tried[1], True)
 
 
+def test_what_costs_less_than_that_and_may_meet_it_is_a_contender():
+    unsure, less = result("unsure", 1, 0.009, half=0.005), result("less", 0.5, 0.009, half=0.005)
+    others = [result("bad", 0.1, 0.5), result("sure", 2, 0.0), result("dearer", 3, 0.009, half=0.005)]
+    assert contenders([unsure, *others, less], others[1], goal=0.01) == [less, unsure]
+
+
 def test_where_nothing_meets_it_the_least_late_is():
     tried = [result("a", 1, 0.5), result("b", 3, 0.2), result("c", 2, 0.2)]
     chosen, is_good = recommended(tried, goal=0.01)
@@ -122,7 +138,7 @@ def test_a_recorded_trace_is_the_same_for_every_seed():
 
 def test_every_combination_is_tried():
     grid = Grid(("work", "messages", "age"), (2.0, 5.0), (1.0, 2.0, 3.0), (1.0, 2.0), (5.0,))
-    tried = settings(grid, RULES, LocalSettings())
+    tried = settings(grid, replace(RULES, cold_start=1.0), LocalSettings())
     assert len(tried) == 2 * 3 + 2 + 1
     assert len(set(names([result("", 1, 1, setting=one) for one in tried]))) == len(tried)
     assert {one.rules.signal for one in tried} == {"work", "messages", "age"}
@@ -138,6 +154,40 @@ def test_kedas_own_values_multiply_what_is_tried_and_its_triggers_need_it():
         (polling, window) for polling in (5.0, 30.0) for window in (60.0, 300.0)
     }
     assert settings(grid, RULES, LocalSettings()) == []
+
+
+WORK = Grid(signals=("work",), spare=(1.0,))
+
+
+def drained(grid, base):
+    return [one.rules.drain_target for one in settings(grid, base, LocalSettings())]
+
+
+@pytest.mark.parametrize(("cold_start", "tried"), [(1.0, [2.0, 5.0, 20.0]), (12.0, [5.0, 20.0]), (20.0, [5.0])])
+def test_drain_targets_within_a_cold_start_are_tried_once_as_the_one_that_is_set(cold_start, tried):
+    assert drained(WORK, replace(RULES, cold_start=cold_start)) == tried
+
+
+def test_what_is_set_stays_even_if_it_is_not_among_those_to_try():
+    assert drained(WORK, replace(RULES, cold_start=130.0, drain_target=8.0)) == [8.0]
+
+
+def test_a_single_drain_target_within_a_cold_start_stays_as_it_is():
+    assert drained(replace(WORK, drain_target=(2.0, 2.0, 20.0)), RULES) == [2.0, 20.0]
+
+
+def test_where_what_is_set_does_something_else_the_longest_that_does_the_same_stays():
+    assert drained(WORK, replace(RULES, drain_target=20.0)) == [5.0, 20.0]
+    assert drained(replace(WORK, drain_target=(3.0, 2.0)), replace(RULES, drain_target=20.0)) == [3.0]
+
+
+def test_drain_targets_that_are_tried_once_make_no_difference():
+    source = Generated("mmpp2", PLAIN, 30.0, 300.0)
+    tried = [Setting(f"{one}", replace(RULES, spare=0.0, drain_target=one)) for one in (0.5, 5.0, 12.0, 60.0)]
+    world = World(PLAIN.curve, Machines(load=RULES.cold_start))
+    half, five, twelve, more = compare(source, tried, world, seeds=[1, 2], late_after=1.0, processes=1)
+    assert half.per_seed == five.per_seed == twelve.per_seed
+    assert more.per_seed != twelve.per_seed
 
 
 # --- what is printed ---
@@ -193,20 +243,49 @@ def test_what_was_planned_otherwise_than_it_is_rendered_is_told():
 def test_rows_come_by_cost_and_mark_the_front_and_the_chosen():
     tried = [result("dear", 9, 0.0), result("bad", 5, 0.6), result("cheap", 1, 0.5)]
     rows = report.rows(tried, tried[0])
-    assert [(row[0], row[1]) for row in rows] == [("*", "cheap"), ("", "bad"), (">", "dear")]
+    assert [(row[0], row[1]) for row in rows] == [("*", "cheap"), ("", "bad"), ("*>", "dear")]
     assert rows[0][4] == "50.00 ± 0.00 %"
     assert rows[0][7] == "never"
+    assert [row[0] for row in report.rows(tried, tried[1])] == ["*", ">", "*"]
+
+
+def test_where_nothing_meets_the_goal_no_row_is_recommended():
+    tried = [result("dear", 9, 0.2), result("cheap", 1, 0.5)]
+    assert [row[0] for row in report.rows(tried, None)] == ["*", "*"]
+
+
+@pytest.mark.parametrize(
+    ("value", "half", "shown"),
+    [
+        (0.031249, 0.00042, "0.0312 ± 0.0004"),
+        (1.944, 0.94, "1.94 ± 0.94"),
+        (9.999, 0.1, "10.0 ± 0.1"),
+        (43.21, None, "43.2"),
+        (12_345.6, 789.0, "12,346 ± 789"),
+        (0.0, 0.0, "0.00 ± 0.00"),
+        (1e-300, None, "0.000000000"),
+    ],
+)
+def test_money_and_hours_have_three_digits_that_count(value, half, shown):
+    one = result("x", value, 0.0, spread=half)
+    ((_, _, hours, cost, *_),) = report.rows([one], None)
+    assert hours == cost == shown
+    assert shown.startswith(report.three_digits(value))
 
 
 def test_data_can_be_encoded_as_json_even_what_never_ended():
     tried = [result("a", 1, 0.5), result("k", 2, 0.1, setting=Setting("k", Native(2.0), KedaSettings()))]
-    said = msgspec.json.decode(
-        msgspec.json.encode(report.data(tried, tried[1], is_good=False, model=None, facts={"trace": "t"}))
-    )
+    said = msgspec.json.decode(msgspec.json.encode(report.data(tried, tried[1], None, facts={"trace": "t"})))
     assert said["trace"] == "t"
     assert [one["p99"]["mean"] for one in said["settings"]] == [None, None]
     assert said["settings"][1]["signal"] == "native"
-    assert said["recommended"]["meets_goal"] is False
+    assert said["recommended"] == {"name": "k", "meets_goal": False, "toml": None}
+
+
+def test_the_table_to_paste_is_in_the_data_where_it_meets_the_goal():
+    (one,) = tried = [result("a", 1, 0.0)]
+    toml = report.data(tried, one, toml_of(one.setting, model="cats"), facts={})["recommended"]["toml"]
+    assert toml.startswith("[models.cats.scaling]\n")
 
 
 @pytest.mark.parametrize("suffix", picture.SUFFIXES)
@@ -223,5 +302,47 @@ def test_the_picture_is_drawn_and_says_what_was_chosen(tmp_path, suffix):
     if suffix == ".svg":
         text = data.decode()
         assert all(said in text for said in ("work one", "a title", "later than 30 s", "queue length"))
+        assert all(said in text for said in ("cost of all workers for the whole trace", "at the bottom: none"))
         picture.draw(path, tried, chosen=tried[0], late_after=30.0, goal=0.01, title="a title")
         assert path.read_text() == text, "the same figures make the same file"
+
+
+def texts_of(path, results, chosen, goal=0.01):
+    picture.draw(path, results, chosen=chosen, late_after=30.0, goal=goal, title="a title")
+    return [text.strip() for text in re.findall(r"<text[^>]*>([^<]*)</text>", path.read_text())]
+
+
+def test_those_of_the_front_have_numbers_that_the_legend_names(tmp_path):
+    tried = [result("dear", 9, 0.001), result("bad", 5, 0.6), result("cheap", 1, 0.5), result("twin", 1, 0.5)]
+    texts = texts_of(tmp_path / "plan.svg", tried, tried[0])
+    assert {"1", "2"} < set(texts)
+    names = [one for one in texts if re.match("cheap|dear|bad|twin", one)]
+    assert names == ["cheap = twin", "dear"]
+    assert {"Pareto front", "goal: at most 1 %", "recommended: 2", "bars: 95 % confidence"} < set(texts)
+
+
+def test_what_is_recommended_is_named_even_beside_the_front(tmp_path):
+    tried = [result("unsure", 1, 0.009, half=0.009), result("sure", 2, 0.0095)]
+    texts = texts_of(tmp_path / "plan.svg", tried, tried[1])
+    assert {"unsure", "sure", "recommended: 2"} < set(texts)
+
+
+def test_where_nothing_meets_the_goal_the_picture_recommends_nothing(tmp_path):
+    tried = [result("a", 1, 0.5), result("b", 2, 0.2)]
+    texts = texts_of(tmp_path / "plan.svg", tried, tried[1])
+    assert {"goal: at most 1 %,", "which none is certain to meet"} < set(texts)
+    assert not any("recommended" in one for one in texts)
+
+
+@pytest.mark.parametrize("count", [1, 60])
+def test_the_legend_is_beside_the_picture_and_within_the_paper(tmp_path, count):
+    tried = [result(f"a rather long name of a setting, number {one}", one + 1, 0.9 / (one + 1)) for one in range(count)]
+    path = tmp_path / "plan.svg"
+    picture.draw(path, tried, chosen=tried[-1], late_after=30.0, goal=0.0, title="many")
+    paper = [float(side) for side in re.search(r'viewBox="0 0 (\S+) (\S+)"', path.read_text()).groups()]
+    legend = path.read_text().partition('<g id="legend_1">')[2]
+    places = [(float(x), float(y)) for x, y in re.findall(r"translate\((\S+) (\S+)\)", legend)]
+    assert len(places) > count
+    assert max(y for _, y in places) < paper[1]
+    axes = re.findall(r'clipPath id="[^"]*">\s*<rect x="(\S+)" y="\S+" width="(\S+)"', path.read_text())
+    assert min(x for x, _ in places) > max(float(x) + float(width) for x, width in axes)

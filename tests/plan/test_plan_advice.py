@@ -9,7 +9,7 @@ import numpy as np
 from dumbwaiter.plan import advice
 from dumbwaiter.plan.actuation import Machines
 from dumbwaiter.plan.advice import Wish, verdict
-from dumbwaiter.plan.comparing import Figures, Generated, Recorded, Result
+from dumbwaiter.plan.comparing import Figures, Generated, Recorded, Result, recommended
 from dumbwaiter.plan.services import Curve, Inputs
 from dumbwaiter.plan.simulation import Setting, World
 from dumbwaiter.plan.statistics import mean_of
@@ -22,11 +22,12 @@ MADE_UP = Generated("poisson", Inputs(Curve(each=0.2)), 5.0, 60.0)
 WORLD = World(Curve(each=0.2), Machines(boot=20.0, load=5.0))
 
 
-def result(*lateness, most=3):
+def result(*lateness, most=3, name="work", cost=1.0):
     seeds = [Figures(1.0, 0.1, 0.1, 0.1, late, most, 5) for late in lateness]
     one = mean_of([1.0] * len(lateness))
     fields = dict.fromkeys(("cost", "hours", "p50", "p95", "p99", "most", "ordered"), one)
-    setting = Setting("work", Rules(max_replicas=4))
+    fields["cost"] = mean_of([cost] * len(lateness))
+    setting = Setting(name, Rules(max_replicas=4))
     return Result(setting=setting, late=mean_of(list(lateness)), per_seed=tuple(seeds), **fields)
 
 
@@ -63,6 +64,32 @@ def test_a_model_that_is_too_slow_by_itself_is_named():
     slow = replace(TRACE.recorded, each=np.where(np.arange(100) < 10, 31.0, 0.2))
     text = said(result(0.2, 0.3, most=4), Recorded(slow))
     assert text.endswith("The model itself takes longer than that for 10 % of the inputs: raise --late.")
+
+
+def recommendation(*results, source=MADE_UP):
+    chosen, is_good = recommended(results, goal=WISH.goal)
+    return verdict(results, chosen, WISH, source, WORLD, is_good=is_good)
+
+
+def test_what_is_recommended_is_the_cheapest_that_is_certain():
+    text = recommendation(result(0.0, 0.0, cost=2.0), result(0.0, 0.0, name="dear", cost=3.0))
+    assert text == "The cheapest that is certain to have at most 1 % of the answers later than 30 s is: work."
+
+
+def test_what_is_cheaper_and_may_be_good_enough_is_told_with_what_would_decide_it():
+    sure, unsure = result(0.0, 0.0, name="sure", cost=3.0), result(0.0, 0.015, cost=1.944)
+    assert unsure.late.mean < WISH.goal < unsure.late.upper
+    bad, dearer = result(0.2, 0.3, name="bad", cost=1.0), result(0.0, 0.015, name="dearer", cost=4.0)
+    text = recommendation(sure, unsure, bad, dearer)
+    more = "work (1.94) costs less and may have it too: more --seeds or a longer --duration would tell."
+    assert text.endswith(f" is: sure. {more}")
+    assert recommendation(sure, unsure, source=TRACE).endswith("may have it too: more --seeds would tell.")
+
+
+def test_of_several_that_are_cheaper_and_may_be_the_cheapest_is_named_and_the_others_are_counted():
+    sure = result(0.0, 0.0, name="sure", cost=3.0)
+    text = recommendation(sure, result(0.0, 0.015, name="second", cost=2.0), result(0.0, 0.015, name="first", cost=0.5))
+    assert "is: sure. first (0.500) and 1 more cost less and may have it too: more --seeds" in text
 
 
 def test_the_table_of_a_model_takes_the_place_of_its_own():

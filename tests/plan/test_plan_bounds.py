@@ -7,6 +7,7 @@ import json
 import pytest
 
 from dumbwaiter.cli import main
+from dumbwaiter.config.quantities import MOST_REPLICAS
 from dumbwaiter.errors import ConfigError
 from dumbwaiter.plan import bounds
 from dumbwaiter.plan.comparing import Generated, processes_for
@@ -46,12 +47,12 @@ def plan(capsys, tmp_path, monkeypatch):
     return run
 
 
-_NUMBERS = ["--rate", "--faster", "--service", "--varies", "--price", "--spot-kills"]
+_NUMBERS = ["--rate", "--faster", "--varies", "--price", "--spot-kills"]
 _WHOLE = ["--seeds", "--max-batch", "--min-replicas", "--max-replicas"]
 _TIMES = [
     *("--duration", "--boot", "--load", "--notice", "--scale-in-after", "--idle-after", "--cooldown", "--late"),
     *("--warm-up", "--drain-target", "--spare", "--messages-each", "--age-target", "--polling-interval"),
-    *("--stabilization", "--spot-all-at"),
+    *("--stabilization", "--spot-all-at", "--service"),
 ]
 
 
@@ -82,6 +83,12 @@ def test_so_are_times_and_lists(plan, option, value):
     assert f"'{option}'" in errors
     assert " from " in errors
     assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "1e308", "-1", "0.0009ms", "0"])
+def test_nothing_takes_a_model_no_time_or_for_ever(plan, value):
+    code, _, errors = plan(*QUICK, f"--service={value}")
+    assert (code, f"'{value}' is not in the range from 0.001ms to 1d" in errors) == (2, True)
 
 
 def test_a_list_has_an_end(plan):
@@ -199,7 +206,7 @@ def test_ten_thousand_workers_leave_in_no_time():
     trace = Generated("poisson", Inputs(Curve(each=1.0)), 1.0, 60.0).trace(1)
     pool = Pool(trace, Curve(each=1.0))
     for _ in range(5):
-        pool.order(bounds.MOST_WORKERS, pool.now)
+        pool.order(MOST_REPLICAS, pool.now)
         pool.advance(pool.now + 1.0)
         pool.kill(pool.alive(), notice=30.0, lock=60.0)
     assert pool.current == 0
@@ -207,8 +214,10 @@ def test_ten_thousand_workers_leave_in_no_time():
 
 def test_settings_of_more_workers_than_can_be_simulated_are_told(plan, tmp_path):
     (tmp_path / "dumbwaiter.toml").write_text("[scaling]\nmax_replicas = 1000000\n")
-    assert "max_replicas = 1,000,000 is more than can be simulated" in plan(*QUICK)[2]
-    assert plan(*QUICK, "--max-replicas", "10000")[0] == 0
+    code, _, errors = plan(*QUICK)
+    assert (code, "max_replicas" in errors, errors.count("\n")) == (2, True, 1)
+    (tmp_path / "dumbwaiter.toml").write_text("[scaling]\nmax_replicas = 10000\n")
+    assert plan(*QUICK)[0] == 0
 
 
 def test_looks_without_end_are_told_too(plan, tmp_path):

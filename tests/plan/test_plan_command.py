@@ -15,6 +15,7 @@ import pytest
 from dumbwaiter.blobs import open_store
 from dumbwaiter.blobs.profiles import ServiceProfile, add_to_profile
 from dumbwaiter.cli import main
+from dumbwaiter.plan.generators import GENERATORS
 from dumbwaiter.policies.service_times import Bucket, ServiceTimes
 
 QUICK = ["--rate", "3", "--duration", "10m", "--seeds", "2"]
@@ -35,7 +36,7 @@ def plan(capsys, tmp_path, monkeypatch):
 
 def test_it_prints_a_row_for_each_setting_and_the_table_to_paste(plan):
     code, output, errors = plan(
-        "--generate", "poisson", "--service", "0.1", *QUICK, "--signal", "work", "--spare", "1,3"
+        "--generate", "poisson", "--service", "0.1", *QUICK, "--signal", "work", "--spare", "1,3", "--load", "1s"
     )
     assert code == 0, errors
     assert "poisson, 1," in errors
@@ -44,6 +45,16 @@ def test_it_prints_a_row_for_each_setting_and_the_table_to_paste(plan):
     assert lines[0].split()[:3] == ["settings", "worker-hours", "cost"]
     assert sum(" work, drain " in line for line in lines) == 3 * 2 + ("is: work" in output)
     assert '[scaling]\nsignal = "work"' in output
+
+
+def test_drain_targets_that_do_the_same_are_one_row_and_that_is_told(plan):
+    work = ("--generate", "poisson", "--service", "0.1", *QUICK, "--signal", "work", "--spare", "3")
+    _, output, errors = plan(*work, "--boot", "2m")
+    told = "1 settings, 2 seeds each, means ± 95 % confidence; drain_target 2 s, 5 s, 20 s do the same, as a worker"
+    assert f"{told} takes 130 s to come, and are tried as one\n" in errors
+    assert "work, drain 5 s, spare 3" in output
+    assert "do the same" not in plan(*work, "--load", "1s")[2]
+    assert "do the same" not in plan("--generate", "poisson", "--service", "0.1", *QUICK, "--signal", "age")[2]
 
 
 def test_json_says_the_same_as_data(plan):
@@ -99,6 +110,62 @@ def test_what_was_measured_of_a_model_is_taken(tmp_path):
     now = said["settings"][0]
     assert (now["name"], now["rules"]["max_replicas"], now["rules"]["spare"]) == ("as it is set", 3, 7.0)
     assert said["recommended"]["toml"].startswith("[models.cats.scaling]")
+    assert '\n# cold_start = "5.5s"' in said["recommended"]["toml"], "it is measured anew where it runs"
+
+
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        ((), '# cold_start = "10s"'),
+        (("--load", "4s"), 'cold_start = "4s"'),
+        (("--boot", "2m"), 'cold_start = "130s"'),
+        (("--on", "keda"), 'cold_start = "10s"'),
+        (("--on", "keda", "--boot", "2m"), '# cold_start = "130s"'),
+    ],
+)
+def test_a_cold_start_is_only_set_where_it_is_not_what_would_be_taken_anyhow(plan, more, line):
+    arguments = ("--generate", "poisson", "--service", "0.1", *QUICK, "--signal", "age", "--goal", "100%", *more)
+    assert f"\n{line}  # as planned with; without this line it is measured\n" in plan(*arguments)[1]
+    assert f"\n{line}" in json.loads(plan(*arguments, "--json")[1])["recommended"]["toml"]
+
+
+@pytest.mark.parametrize(
+    ("told", "line"), [("", '# cold_start = "4.1s"'), ('cold_start = "9s"\n', 'cold_start = "9s"')]
+)
+def test_a_cold_start_that_the_settings_tell_is_still_told_after_pasting(plan, tmp_path, told, line):
+    profile = ServiceProfile(
+        model="cats", times=ServiceTimes(buckets={12: Bucket(0.1, 40.0, time.time())}), load_seconds=4.03
+    )
+    asyncio.run(add_to_profile(open_store(f"file:{tmp_path}/blobs"), profile, time.time()))
+    (tmp_path / "dumbwaiter.toml").write_text(
+        f'blobs = "file:blobs"\n[models.cats]\ntarget = "cats:Cats"\n[models.cats.scaling]\nmax_replicas = 1\n{told}'
+    )
+    dearer = ("--generate", "poisson", *QUICK, "--model", "cats", "--goal", "100%", "--min-replicas", "5")
+    said = json.loads(plan(*dearer, "--max-replicas", "9", "--signal", "age", "--json")[1])["recommended"]
+    assert said["name"] == "as it is set"
+    assert f"\n{line}  # as planned with" in said["toml"]
+
+
+def test_times_may_have_units_wherever_they_stand(plan):
+    def planned(*model):
+        return plan("--generate", "poisson", *model, *QUICK, "--signal", "age", "--json")
+
+    for plain, with_units in [
+        (("--service", "0.2"), ("--service", "200ms")),
+        (("--service", ".2"), ("--service", "0.2s")),
+        (("--curve", "0.02+0.004b"), ("--curve", "20ms + 4ms*b")),
+        (("--curve", "0.02+0.004b"), ("--curve", "0.02s+4msb")),
+        (("--service", "0.2", "--heavy", "3:0.02:0.25"), ("--service", "200 ms", "--heavy", "3s:0.02:0.25")),
+    ]:
+        assert planned(*with_units) == planned(*plain)
+        assert planned(*plain)[0] == 0
+
+
+def test_the_help_names_all_requests_that_can_be_made_up(capsys):
+    assert main(["plan", "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    *names, last = sorted(GENERATORS)
+    assert f"Make requests up: {', '.join(names)} or {last}." in shown
 
 
 def test_a_picture_is_drawn_where_it_is_asked_for(plan, tmp_path):
@@ -116,6 +183,15 @@ def test_the_example_of_the_page_does_what_it_shows(plan):
     assert code == 0
     pattern = ".*?".join(map(re.escape, "\n".join(shown).split("…")))
     assert re.match(pattern, errors + output, re.DOTALL), errors + output
+
+
+def test_the_picture_of_the_page_has_the_front_of_its_table():
+    docs = Path(__file__).parents[2] / "docs"
+    rows = re.findall(r"^\*(>?) +(\S.*?)  ", (docs / "plan.md").read_text(), re.MULTILINE)
+    drawn = re.findall(r"<text[^>]*>([^<]*)</text>", (docs / "img" / "plan-example.svg").read_text())
+    assert len(rows) > 1
+    assert [one for one in drawn if one in {name for _, name in rows}] == [name for _, name in rows]
+    assert f"recommended: {[mark for mark, _ in rows].index('>') + 1}" in drawn
 
 
 @pytest.mark.parametrize(
@@ -187,4 +263,8 @@ def test_what_misses_the_goal_is_not_there_to_be_pasted(plan):
     assert "It had all of its 1 workers in 2 of 2 runs: raise --max-replicas." in output
     assert "[scaling]" not in output
     assert "dumbwaiter.toml" not in output
-    assert json.loads(plan(*bad, "--json")[1])["recommended"]["meets_goal"] is False
+    rows = [line for line in output.splitlines() if "work, drain" in line and line.startswith(("*", ">", " "))]
+    assert any(row.startswith("* ") for row in rows)
+    assert not any(">" in row for row in rows)
+    recommended = json.loads(plan(*bad, "--json")[1])["recommended"]
+    assert (recommended["meets_goal"], recommended["toml"]) == (False, None)

@@ -70,6 +70,46 @@ def test_json_lines_may_be_a_log_that_tells_of_other_things_too(written):
     assert (trace.name, trace.arrivals.tolist(), trace.nbytes.tolist()) == ("infer", [0.0, 2.5], [512, 2048])
 
 
+LOG_OF_SERVE = """\
+loading slow
+{"time":"2026-01-31T12:00:00.000+00:00","logger":"dumbwaiter.gateway","message":"gateway listens on http://[::1]:80"}
+{"time":"2026-01-31T12:00:01.000+00:00","logger":"dumbwaiter.gateway.requests","message":"request","model":"slow","nbytes":2}
+{'a': 'dictionary that the model has printed'}
+{"time":"2026-01-31T12:00:02.500+00:00","logger":"dumbwaiter.gateway.requests","message":"request","model":"slow","nbytes":2}
+slow: 1 -> 0 workers (nothing waits; work 0 ms, load 0)
+stopping: 1 request is on its way
+"""
+
+
+@pytest.mark.parametrize("name", ["serve.log", "serve", "serve.txt", "serve.csv"])
+def test_lines_of_a_log_that_are_no_json_are_passed_over_and_counted_whatever_it_is_called(written, name, caplog):
+    (trace,) = load(written(LOG_OF_SERVE, name), PLAIN).values()
+    assert (trace.name, trace.arrivals.tolist()) == ("slow", [0.0, 1.5])
+    (said,) = caplog.messages
+    assert said.endswith(f"{name}: 4 lines are no JSON objects, the first of them line 1; passed over")
+
+
+def test_a_csv_is_one_whatever_it_is_called(written):
+    (trace,) = load(written("arrival\n100\n102.5\n", "requests.log"), PLAIN).values()
+    assert trace.arrivals.tolist() == [0.0, 2.5]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("model slow is ready\n", "holds no requests: line 1 is no JSON object; a gateway's log holds them where"),
+        ('{"time": 1, "message": "ready"}\n', r"holds no requests; .* gateway\.log_requests = true"),
+        (
+            '[{"arrival": 1},\n {"arrival": 2}]\n',
+            "holds no requests: 2 lines are no JSON objects, the first .* line 1;",
+        ),
+    ],
+)
+def test_of_a_log_without_requests_it_is_said_how_they_come_into_it(written, text, said):
+    with pytest.raises(ConfigError, match=said):
+        load(written(text, "serve.log"), PLAIN)
+
+
 def test_a_trace_can_be_replayed_faster(written):
     (trace,) = load(written("arrival\n0\n10\n"), PLAIN).values()
     twice = faster(trace, 2.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +11,20 @@ import click
 
 from dumbwaiter.cli.options import Command, current_settings, json_option, settings_options
 from dumbwaiter.cli.output import print_json, print_table
+from dumbwaiter.cli.plan_doubts import warnings_of
 from dumbwaiter.cli.plan_meaning import check_meaning, named
-from dumbwaiter.cli.plan_numbers import count_option, list_option, number_option, share, time_option, together
+from dumbwaiter.cli.plan_numbers import (
+    count_option,
+    in_seconds,
+    list_option,
+    number_option,
+    share,
+    time_option,
+    together,
+)
 from dumbwaiter.cli.plan_progress import progress
+from dumbwaiter.config.quantities import MOST_REPLICAS
 from dumbwaiter.errors import ConfigError, MissingExtraError
-from dumbwaiter.plan.bounds import LONGEST_SERVICE, MOST_WORKERS, SHORTEST_SERVICE
 
 if TYPE_CHECKING:
     from dumbwaiter.blobs.profiles import ServiceProfile
@@ -23,8 +32,11 @@ if TYPE_CHECKING:
     from dumbwaiter.plan.comparing import Result
     from dumbwaiter.plan.planning import Plan
 
+_MADE_UP = "azure, bursts, diurnal, flash, gamma, jobs, mmpp2, mmpp3 or poisson"
+"""The names of plan.generators, said here so that --help needs no numpy."""
+
 _requests = together(
-    click.option("--generate", metavar="NAME", help="Make requests up: azure, bursts, diurnal, flash, gamma, jobs, …"),
+    click.option("--generate", metavar="NAME", help=f"Make requests up: {_MADE_UP}."),
     number_option(
         "--rate", "With --generate: requests a second, on average.", least=1e-6, most=1_000_000.0, default=5.0
     ),
@@ -35,17 +47,17 @@ _requests = together(
 )
 _model = together(
     click.option("--model", metavar="NAME", help="Take what was measured of this model, and its settings."),
-    number_option(
-        "--service",
-        "What an input takes a worker.",
-        least=SHORTEST_SERVICE,
-        most=LONGEST_SERVICE,
-        metavar="SECONDS",
+    time_option("--service", "What an input takes a worker: 150ms, or 0.15 in seconds.", least="0.001ms"),
+    click.option(
+        "--curve",
+        callback=in_seconds,
+        metavar="A+Cb",
+        help="What a batch of b inputs takes: 20ms+4ms*b, or 0.02+0.004b in seconds.",
     ),
-    click.option("--curve", metavar="A+Cb", help="Seconds of a batch of b inputs, such as 0.02+0.004b."),
     count_option("--max-batch", "With --curve: the largest batch.", least=1, most=65_536, default=32),
     click.option(
         "--heavy",
+        callback=in_seconds,
         metavar="S:SHARE[:LATER]",
         help="Inputs that take S seconds: SHARE of all, or LATER in the second half; 3:0.02:0.25.",
     ),
@@ -85,8 +97,8 @@ _scaling = together(
     click.option(
         "--signal", "signals", metavar="LIST", help="What to follow: work, messages, age; on keda also native."
     ),
-    count_option("--min-replicas", "Workers at least [0].", least=0, most=MOST_WORKERS),
-    count_option("--max-replicas", "Workers at most [20].", least=1, most=MOST_WORKERS),
+    count_option("--min-replicas", "Workers at least [0].", least=0, most=MOST_REPLICAS),
+    count_option("--max-replicas", "Workers at most [20].", least=1, most=MOST_REPLICAS),
     list_option("--drain-target", "Values of drain_target to try.", least="1ms", most="1d"),
     list_option("--spare", "Values of spare to try.", least="0", most="1000"),
     list_option("--messages-each", "Values of messages_each to try.", least="0.001", most="1000000"),
@@ -148,9 +160,10 @@ def plan(**given: Any) -> None:
 
     Simulates a queue and its workers, with the decisions of the running system, for the requests of TRACE or for such
     as --generate makes up: every combination of the settings, on the same requests. TRACE is a CSV with a line for each
-    request and the columns arrival and, if known, model, service (seconds) and size (bytes); or JSON lines of that; or
-    a trace of Azure Functions (app, func, end_timestamp, duration). Marked with * is what nothing else beats at once in
-    cost and lateness, with > what is recommended: the cheapest that meets the goal.
+    request and the columns arrival and, if known, model, service (seconds) and size (bytes); or JSON lines of that, as
+    in the gateway's log; or a trace of Azure Functions (app, func, end_timestamp, duration). Marked with * is what
+    nothing else beats at once in cost and lateness, with > what is recommended: the cheapest that is certain to meet
+    the goal.
 
     The first example takes about a minute on two cores. It grows with --rate, --duration, --seeds and how many values
     are tried.
@@ -163,39 +176,59 @@ def plan(**given: Any) -> None:
 
     """
     _need_numpy()
-    check_meaning(given, named(click.get_current_context()))
+    asked, settings = named(click.get_current_context()), current_settings()
+    check_meaning(given, asked)
     from dumbwaiter.plan import advice, picture, planning  # noqa: PLC0415 - they need it
 
     if given["output"] is not None:
         picture.check(given["output"])
-    ready: Plan = planning.planned(given, current_settings(), _profile)
-    doubts = advice.warnings(ready.source, ready.facts["requests"], len(ready.seeds))
+    with warnings_of("dumbwaiter.plan") as doubts:
+        ready: Plan = planning.planned(given, settings, _profile)
+    doubts += advice.warnings(ready.source, ready.facts["requests"], len(ready.seeds))
     for line in [*([] if given["as_json"] else [ready.announcement]), *(f"warning: {one}" for one in doubts)]:
         click.echo(line, err=True)
     with progress() as tell:
         results = ready.run(tell)
-    _tell(ready, results, given, doubts)
+    _tell(ready, results, given, doubts, lambda row: _is_start_told(row, given, asked, settings))
 
 
-def _tell(ready: Plan, results: Sequence[Result], given: Mapping[str, Any], doubts: Sequence[str]) -> None:
+def _tell(
+    ready: Plan,
+    results: Sequence[Result],
+    given: Mapping[str, Any],
+    doubts: Sequence[str],
+    is_start_told: Callable[[str], bool],
+) -> None:
     from dumbwaiter.plan import advice, picture, report, toml_block  # noqa: PLC0415 - they need numpy
     from dumbwaiter.plan.comparing import recommended  # noqa: PLC0415
 
-    late_after, goal = given["late"], given["goal"]
+    late_after, goal, model = given["late"], given["goal"], given["model"]
     chosen, is_good = recommended(results, goal=goal)
     if given["output"] is not None:
         picture.draw(given["output"], results, chosen=chosen, late_after=late_after, goal=goal, title=ready.title)
     said = advice.verdict(results, chosen, advice.Wish(goal, late_after), ready.source, ready.world, is_good=is_good)
+    block = toml_block.toml_of(chosen.setting, model=model, is_start_told=is_start_told(chosen.setting.name))
     if given["as_json"]:
         facts = {**ready.facts, "warnings": doubts, "verdict": said}
-        print_json(report.data(results, chosen, is_good=is_good, model=given["model"], facts=facts))
+        print_json(report.data(results, chosen, block if is_good else None, facts=facts))
         return
-    print_table(report.COLUMNS, report.rows(results, chosen), right=report.RIGHT)
+    print_table(report.COLUMNS, report.rows(results, chosen if is_good else None), right=report.RIGHT)
     click.echo(f"\n{said}")
-    # What misses the goal is not there to be pasted; --json has it.
+    # What misses the goal is not there to be pasted.
     if is_good:
-        click.echo(f"{advice.heading(given['model'])}\n")
-        click.echo(toml_block.toml_of(chosen.setting, model=given["model"]))
+        click.echo(f"{advice.heading(model)}\n\n{block}")
+
+
+def _is_start_told(row: str, given: Mapping[str, Any], asked: Set[str], settings: Settings) -> bool:
+    """Whether *row* was planned with a time to start that somebody said. Else it is what is measured where it runs, for
+    all that is known here.
+    """
+    from dumbwaiter.plan.planning import AS_SET  # noqa: PLC0415 - it needs numpy
+
+    if row == AS_SET:
+        return settings.models[given["model"]].scaling.cold_start is not None
+    boot_there = 0.0 if given["on"] == "local" else settings.kubernetes.boot
+    return "load" in asked or given["boot"] != boot_there
 
 
 def _need_numpy() -> None:

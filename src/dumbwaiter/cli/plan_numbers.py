@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from dumbwaiter.config import parse_duration
 
 F = TypeVar("F", bound=Callable[..., Any])
 _MOST_VALUES = 100
+_TIME_IN_TEXT = re.compile(r"(?<![\w.])\d+(?:\.\d+)?\s*(?:ms|s|min|m|h|d)(?=b?(?!\w))")
 
 
 class Number(click.FloatRange):
@@ -43,13 +45,13 @@ def count_option(name: str, text: str, *, least: int, most: int, default: int | 
 def time_option(
     name: str, text: str, default: str | None = None, *, least: str = "0s", most: str = "1d"
 ) -> Callable[[F], F]:
-    """A duration from *least* to *most*."""
+    """A duration, or a number of seconds, from *least* to *most*."""
 
     def read(ctx: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
         if value is None:
             return None
         try:
-            seconds = parse_duration(value)
+            seconds = _seconds(value)
         except ValueError as error:
             raise click.BadParameter(str(error), ctx, parameter) from error
         if not parse_duration(least) <= seconds <= parse_duration(most):
@@ -57,6 +59,20 @@ def time_option(
         return seconds
 
     return click.option(name, callback=read, metavar="TIME", default=default, help=text, show_default=bool(default))
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return parse_duration(text)
+
+
+def in_seconds(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """*value* with seconds in place of each time that has a unit: ``20ms+4ms*b`` is ``0.02+0.004*b``."""
+    if value is None:
+        return None
+    return _TIME_IN_TEXT.sub(lambda found: f"{parse_duration(found[0]):.15g}", value)
 
 
 def list_option(name: str, text: str, *, least: str, most: str) -> Callable[[F], F]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dumbwaiter.plan.comparing import Recorded, Result, Source
+from dumbwaiter.plan.comparing import Recorded, Result, Source, contenders
+from dumbwaiter.plan.report import three_digits
 from dumbwaiter.plan.simulation import World
 from dumbwaiter.plan.traces import Trace
 
@@ -37,13 +38,25 @@ def verdict(
 ) -> str:
     """What is *chosen*, or why nothing *is_good* and what would change that."""
     said = f"at most {wish.goal * 100:g} % of the answers later than {wish.late_after:g} s"
+    more = "more --seeds" if isinstance(source, Recorded) else "more --seeds or a longer --duration"
     if is_good:
-        return f"The cheapest with {said} is: {chosen.setting.name}."
+        unsure = _unsure(contenders(results, chosen, goal=wish.goal), more)
+        return f"The cheapest that is certain to have {said} is: {chosen.setting.name}.{unsure}"
     if any(one.late.mean <= wish.goal for one in results):
-        more = "more --seeds" if isinstance(source, Recorded) else "more --seeds or a longer --duration"
         return f"None has {said} for certain, but some may: the intervals are too wide. Give {more}."
     causes = " ".join(_causes(chosen, wish, source.trace(1), world))
     return f"None has {said}; the least late is: {chosen.setting.name}. {causes}"
+
+
+def _unsure(cheaper: Sequence[Result], more: str) -> str:
+    """Which are *cheaper* and nobody can tell yet whether they are good enough, the cheapest by name."""
+    if not cheaper:
+        return ""
+    first, *others = cheaper
+    name = f"{first.setting.name} ({three_digits(first.cost.mean)})"
+    if others:
+        return f" {name} and {len(others)} more cost less and may have it too: {more} would tell."
+    return f" {name} costs less and may have it too: {more} would tell."
 
 
 def _causes(chosen: Result, wish: Wish, trace: Trace, world: World) -> list[str]:

@@ -14,7 +14,6 @@ MOST_REQUESTS = 10_000_000
 """Of one run. It holds some 100 bytes for each."""
 MOST_AT_ONCE = 2 * MOST_REQUESTS
 """Requests of all the runs that go on at the same time, and of one run that came out larger than was asked for."""
-MOST_WORKERS = 10_000
 MOST_ORDERED = 1_000_000
 """Workers, over the time of one run."""
 MOST_STEPS = 100_000_000

@@ -83,6 +83,10 @@ class Result:
     ordered: Mean
     per_seed: tuple[Figures, ...]
 
+    def meets(self, goal: float) -> bool:
+        """Whether the share of late answers is at most *goal*, certain to 97.5 %."""
+        return self.late.upper <= goal
+
 
 def compare(
     source: Source,
@@ -125,12 +129,18 @@ def pareto(results: Sequence[Result]) -> list[Result]:
 
 
 def recommended(results: Sequence[Result], *, goal: float) -> tuple[Result, bool]:
-    """The cheapest whose share of late answers is at most *goal*, certain to 97.5 %; where none is, the least late and
-    False. Raises ValueError where there are no results.
+    """The cheapest that meets *goal* for certain; where none does, the least late and False. Raises ValueError where
+    there are no results.
     """
-    if good := [one for one in results if one.late.upper <= goal]:
+    if good := [one for one in results if one.meets(goal)]:
         return min(good, key=lambda one: (one.cost.mean, one.late.mean)), True
     return min(results, key=lambda one: (one.late.mean, one.cost.mean)), False
+
+
+def contenders(results: Sequence[Result], chosen: Result, *, goal: float) -> list[Result]:
+    """Those that cost less than *chosen* and may meet *goal*, for all that was simulated, the cheapest first."""
+    unsure = [one for one in results if one.late.mean <= goal and not one.meets(goal)]
+    return sorted((one for one in unsure if one.cost.mean < chosen.cost.mean), key=lambda one: one.cost.mean)
 
 
 def _figures(work: tuple[int, Setting], *, source: Source, world: World, late_after: float) -> Figures:

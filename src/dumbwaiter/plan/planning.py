@@ -15,7 +15,7 @@ from dumbwaiter.config import ScalingSettings, Settings
 from dumbwaiter.demand import rules_of
 from dumbwaiter.errors import ConfigError
 from dumbwaiter.plan.actuation import KedaSettings, LocalSettings, Machines, Native, as_rendered
-from dumbwaiter.plan.bounds import MOST_WORKERS, check_duration, check_requests, check_steps
+from dumbwaiter.plan.bounds import check_duration, check_requests, check_steps
 from dumbwaiter.plan.comparing import Generated, Recorded, Result, Source, compare
 from dumbwaiter.plan.generators import GENERATORS
 from dumbwaiter.plan.loading import load
@@ -23,7 +23,7 @@ from dumbwaiter.plan.running import Tell
 from dumbwaiter.plan.services import Curve, Heavy, Inputs, parse_curve, parse_heavy
 from dumbwaiter.plan.simulation import Kills, Setting, World
 from dumbwaiter.plan.traces import Trace, faster
-from dumbwaiter.plan.trying import SIGNALS, Grid, native_of
+from dumbwaiter.plan.trying import SIGNALS, Grid, drain_targets, native_of
 from dumbwaiter.plan.trying import settings as settings_of
 from dumbwaiter.policies.keda import cold_start_of
 from dumbwaiter.policies.scaling import Rules
@@ -42,7 +42,9 @@ Profiles = Callable[[Settings, str], ServiceProfile]
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be simulated. *facts* say it as data, *title* in a few words."""
+    """What is to be simulated. *facts* say it as data, *title* in a few words; *left_out*, what is not, and why, or
+    nothing.
+    """
 
     source: Source
     settings: Sequence[Setting]
@@ -52,6 +54,7 @@ class Plan:
     price: float
     title: str
     facts: dict[str, Any]
+    left_out: str = ""
 
     @property
     def announcement(self) -> str:
@@ -59,7 +62,7 @@ class Plan:
         runs = f"{len(self.settings)} settings"
         if len(self.seeds) > 1:
             runs += f", {len(self.seeds)} seeds each, means ± 95 % confidence"
-        return f"{self.title}: {runs}"
+        return f"{self.title}: {runs}" + (f"; {self.left_out}" if self.left_out else "")
 
     def run(self, tell: Tell | None = None) -> list[Result]:
         """Simulate all of it; *tell* hears of each run that has ended."""
@@ -82,15 +85,7 @@ def planned(given: Given, settings: Settings, profile_of: Profiles) -> Plan:
     source = _source(given, inputs)
     world = _world(given, settings, inputs, profile)
     base = _base(given, settings, profile, world)
-    tried = [one for one in settings_of(_grid(given), base, _place(given, settings, base)) if _can_be(one)]
-    if given["model"] in settings.models and _scaling(settings, given["model"]).is_on:
-        tried.insert(0, _as_set(given, settings, world.machines))
-    if not tried:
-        raise ConfigError(
-            "--signal native is a trigger of KEDA's; say --on keda too"
-            if given["on"] == "local"
-            else "--signal native takes whole numbers of messages for each worker; write --messages-each 1,2"
-        )
+    tried = _tried(given, settings, base, world.machines)
     is_random = isinstance(source, Generated) or world.error > 0.0 or world.kills.hourly > 0.0
     seeds = range(1, (given["seeds"] if is_random else 1) + 1)
     sample = source.trace(1)
@@ -111,7 +106,7 @@ def planned(given: Given, settings: Settings, profile_of: Profiles) -> Plan:
         "price": given["price"],
         "cold_start": world.machines.cold_start,
     }
-    return Plan(source, tried, world, seeds, given["late"], given["price"], title, facts)
+    return Plan(source, tried, world, seeds, given["late"], given["price"], title, facts, _left_out(_grid(given), base))
 
 
 def _can_be(setting: Setting) -> bool:
@@ -231,6 +226,28 @@ def _world(given: Given, settings: Settings, inputs: Inputs, profile: ServicePro
     )
 
 
+def _tried(given: Given, settings: Settings, base: Rules, machines: Machines) -> list[Setting]:
+    tried = [one for one in settings_of(_grid(given), base, _place(given, settings, base)) if _can_be(one)]
+    if given["model"] in settings.models and _scaling(settings, given["model"]).is_on:
+        tried.insert(0, _as_set(given, settings, machines))
+    if not tried:
+        raise ConfigError(
+            "--signal native is a trigger of KEDA's; say --on keda too"
+            if given["on"] == "local"
+            else "--signal native takes whole numbers of messages for each worker; write --messages-each 1,2"
+        )
+    return tried
+
+
+def _left_out(grid: Grid, base: Rules) -> str:
+    """Which values of drain_target are tried as one, and why."""
+    given = sorted(set(grid.drain_target))
+    if "work" not in grid.signals or len(drain_targets(given, base)) == len(given):
+        return ""
+    same = ", ".join(f"{one:g} s" for one in given if one <= base.cold_start)
+    return f"drain_target {same} do the same, as a worker takes {base.cold_start:g} s to come, and are tried as one"
+
+
 def _base(given: Given, settings: Settings, profile: ServiceProfile | None, world: World) -> Rules:
     scaling = _scaling(settings, given["model"])
     rules = rules_of(scaling, profile)
@@ -244,9 +261,6 @@ def _base(given: Given, settings: Settings, profile: ServiceProfile | None, worl
     rules = replace(rules, cold_start=world.machines.cold_start, **values)
     if rules.min_replicas > rules.max_replicas:
         raise ConfigError(f"--min-replicas {rules.min_replicas} is more than --max-replicas {rules.max_replicas}")
-    if rules.max_replicas > MOST_WORKERS:
-        text = f"max_replicas = {rules.max_replicas:,} is more than can be simulated"
-        raise ConfigError(f"{text}; give a --max-replicas of at most {MOST_WORKERS:,}")
     return rules
 
 

@@ -10,24 +10,26 @@ from typing import Any
 from dumbwaiter.plan.actuation import KedaSettings, Native
 from dumbwaiter.plan.comparing import Result, pareto
 from dumbwaiter.plan.statistics import Mean
-from dumbwaiter.plan.toml_block import toml_of
 
 COLUMNS = ("", "settings", "worker-hours", "cost", "late", "p50", "p95", "p99", "most", "started")
 RIGHT = COLUMNS[2:]
+_MOST_DECIMALS = 9
 
 
-def rows(results: Sequence[Result], chosen: Result) -> list[tuple[str, ...]]:
-    """A row for each of *results*, the cheapest first; ``*`` marks the Pareto front and ``>`` the *chosen* one."""
+def rows(results: Sequence[Result], chosen: Result | None) -> list[tuple[str, ...]]:
+    """A row for each of *results*, the cheapest first; ``*`` marks the Pareto front and ``>`` what is recommended: the
+    *chosen* one, or None where nothing meets the goal.
+    """
     front = {id(one) for one in pareto(results)}
     table: list[tuple[str, ...]] = []
     for one in sorted(results, key=lambda one: (one.cost.mean, one.late.mean)):
-        mark = ">" if one is chosen else "*" if id(one) in front else ""
+        mark = ("*" if id(one) in front else "") + (">" if one is chosen else "")
         table.append(
             (
                 mark,
                 one.setting.name,
-                _shown(one.hours, "{:.2f}"),
-                _shown(one.cost, "{:.2f}"),
+                _shown(one.hours, _decimals(one.hours.mean)),
+                _shown(one.cost, _decimals(one.cost.mean)),
                 _percent(one.late),
                 *(_seconds(mean.mean) for mean in (one.p50, one.p95, one.p99)),
                 f"{one.most.mean:.0f}",
@@ -37,10 +39,10 @@ def rows(results: Sequence[Result], chosen: Result) -> list[tuple[str, ...]]:
     return table
 
 
-def data(
-    results: Sequence[Result], chosen: Result, *, is_good: bool, model: str | None, facts: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Everything as plain data; *facts* say what was simulated. What never ended is null."""
+def data(results: Sequence[Result], chosen: Result, block: str | None, *, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything as plain data; *facts* say what was simulated. What never ended is null, and so is the *block* to
+    paste where the *chosen* one misses the goal.
+    """
     front = [one.setting.name for one in pareto(results)]
     return {
         **facts,
@@ -48,8 +50,8 @@ def data(
         "pareto": front,
         "recommended": {
             "name": chosen.setting.name,
-            "meets_goal": is_good,
-            "toml": toml_of(chosen.setting, model=model),
+            "meets_goal": block is not None,
+            "toml": block,
         },
     }
 
@@ -72,13 +74,25 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _shown(mean: Mean, form: str) -> str:
-    text = form.format(mean.mean)
-    return text if mean.half is None else f"{text} ± {form.format(mean.half)}"
+def three_digits(value: float) -> str:
+    """Money or hours, with three digits that count, or all of those before the point."""
+    return f"{value:,.{_decimals(value)}f}"
+
+
+def _decimals(value: float) -> int:
+    if not value or not math.isfinite(value):
+        return 2
+    exponent = int(f"{value:.2e}".partition("e")[2])  # of the rounded one: 9.999 is 10.0
+    return min(max(0, 2 - exponent), _MOST_DECIMALS)
+
+
+def _shown(mean: Mean, decimals: int) -> str:
+    text = f"{mean.mean:,.{decimals}f}"
+    return text if mean.half is None else f"{text} ± {mean.half:,.{decimals}f}"
 
 
 def _percent(mean: Mean) -> str:
-    return _shown(Mean(mean.mean * 100, None if mean.half is None else mean.half * 100), "{:.2f}") + " %"
+    return _shown(Mean(mean.mean * 100, None if mean.half is None else mean.half * 100), 2) + " %"
 
 
 def _seconds(seconds: float) -> str:

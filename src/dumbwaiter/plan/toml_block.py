@@ -14,8 +14,12 @@ _OF_SIGNAL = {"work": ("drain_target", "spare", "age_target"), "messages": ("mes
 _SECONDS = {"drain_target", "age_target", "scale_in_after", "idle_after", "cold_start", "look_every"}
 
 
-def toml_of(setting: Setting, *, model: str | None = None) -> str:
-    """A ``[scaling]`` table, or that of *model*, and for KEDA what belongs into ``[kubernetes]``."""
+def toml_of(setting: Setting, *, model: str | None = None, is_start_told: bool = True) -> str:
+    """A ``[scaling]`` table, or that of *model*, and for KEDA what belongs into ``[kubernetes]``.
+
+    *is_start_told*: somebody said how long a worker takes to come. Else it is what workers measure anyhow, and only a
+    comment, or it would stay as it is when they measure something else.
+    """
     rules, place = setting.rules, setting.place
     lines = ["[scaling]" if model is None else f"[models.{key(model)}.scaling]"]
     if isinstance(rules, Native):
@@ -25,17 +29,22 @@ def toml_of(setting: Setting, *, model: str | None = None) -> str:
         lines.append(f'signal = "{rules.signal}"')
         values = {name: getattr(rules, name) for name in _OF_SIGNAL[rules.signal]}
     values |= {name: getattr(rules, name) for name in ("scale_in_after", "idle_after")}
-    if rules.cold_start:
-        values["cold_start"] = rules.cold_start
     values = {"min_replicas": rules.min_replicas, "max_replicas": rules.max_replicas, **values}
     if not isinstance(place, KedaSettings):
         values["look_every"] = place.look_every
-    for name, value in values.items():
-        hint = "  # as planned with; without this line it is measured" if name == "cold_start" else ""
-        lines.append(f"{name} = {_shown(name, value)}{hint}")
+    lines += [f"{name} = {_shown(name, value)}" for name, value in values.items()]
+    if rules.cold_start:
+        lines.append(_cold_start(rules.cold_start, is_told=is_start_told))
     if isinstance(place, KedaSettings):
         lines += _kubernetes(rules, place)
     return "\n".join(lines)
+
+
+def _cold_start(seconds: float, *, is_told: bool) -> str:
+    """The line for it, in tenths of a second, rounded up."""
+    tenths = Decimal(math.ceil(Decimal(repr(seconds)) * 10)) / 10 if math.isfinite(seconds) else seconds
+    line = f"cold_start = {_shown('cold_start', float(tenths))}  # as planned with; without this line it is measured"
+    return line if is_told else f"# {line}"
 
 
 def _kubernetes(rules: Rules | Native, place: KedaSettings) -> list[str]:

@@ -29,7 +29,9 @@ class Grid:
 
 
 def settings(grid: Grid, base: Rules, place: LocalSettings | KedaSettings) -> list[Setting]:
-    """All of *grid*, with the rest as *base* and *place* say. KEDA's own triggers only where KEDA is."""
+    """All of *grid* that differ in what they do, with the rest as *base* and *place* say. KEDA's own triggers only
+    where KEDA is.
+    """
     tried: list[Setting] = []
     for where in _places(grid, place):
         suffix = _suffix(grid, where)
@@ -42,6 +44,17 @@ def settings(grid: Grid, base: Rules, place: LocalSettings | KedaSettings) -> li
                     for each in grid.messages_each
                 ]
     return tried
+
+
+def drain_targets(given: Sequence[float], base: Rules) -> tuple[float, ...]:
+    """Those of *given* that differ in what they do: work is not drained sooner than a worker comes, so all that are no
+    longer than a cold start are the same. Of several such the value of *base* stays if it is one, else the longest.
+    """
+    same = sorted({one for one in given if one <= base.cold_start})
+    if len(same) < 2:
+        return tuple(dict.fromkeys(given))
+    kept = base.drain_target if base.drain_target <= base.cold_start else same[-1]
+    return kept, *dict.fromkeys(one for one in given if one > base.cold_start)
 
 
 def native_of(each: float, base: Rules) -> Native:
@@ -58,7 +71,7 @@ def native_of(each: float, base: Rules) -> Native:
 
 def _ours(grid: Grid, base: Rules, signal: str) -> Iterator[tuple[str, Rules]]:
     if signal == "work":
-        for drain, spare in product(grid.drain_target, grid.spare):
+        for drain, spare in product(drain_targets(grid.drain_target, base), grid.spare):
             name = f"work, drain {drain:g} s, spare {spare:g}"
             yield name, replace(base, signal="work", drain_target=drain, spare=spare)
     elif signal == "messages":
