@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dumbwaiter.config import GatewaySettings, ModelSettings, ScalingSettings, Settings
+from dumbwaiter.deploy.image import Requirements
 
 HOME = "/home/chef/kitchen"
 PASSWORD = "hunter2-is-secret"
+PINNED = Requirements(pins=["dumbwaiter[redis]==0.1.0", "redis==7.1.0"], source="requirements.txt")
 
 
 def settings(broker="sqlite:/home/chef/kitchen/.dumbwaiter/queue.db", *, models=None, **more):

@@ -13,6 +13,8 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from kubernetes_validate.utils import schema_contents
+from referencing import Registry, Resource
 
 NEWEST, WITH_CLAIMS, OLDEST = "1.37", "1.34", "1.30"
 """Releases of Kubernetes against whose schemas is checked; what claims a GPU is there since the second."""
@@ -20,6 +22,20 @@ _KEDA = ("keda.sh_scaledobjects.yaml", "keda.sh_triggerauthentications.yaml", "s
 _BESIDE = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data" / "keda"
 #: Parameters that KEDA reads by a part of its code that the generator of the schema passes over.
 _LEFT_OUT = {"pulsar": {"authModes"}}
+
+
+NUMBERS = jsonschema.FormatChecker(formats=())
+"""How far Kubernetes can count. Validators pass over such formats unless they are told."""
+
+
+@NUMBERS.checks("int32")
+def is_int32(found):
+    return not isinstance(found, int) or -(2**31) <= found < 2**31
+
+
+@NUMBERS.checks("int64")
+def is_int64(found):
+    return not isinstance(found, int) or -(2**63) <= found < 2**63
 
 
 class InvalidError(Exception):
@@ -55,12 +71,43 @@ def _check(text):
                 kubernetes_validate.validate(found, version, strict=True)
             except kubernetes_validate.ValidationError as error:
                 raise InvalidError(f"{error.message} at {'.'.join(map(str, error.path))}") from error
+            _raise_first(_counting_validator(found["kind"], found["apiVersion"], version), found)
+
+
+def _raise_first(validator, found):
+    for error in validator.iter_errors(found):
+        raise InvalidError(f"{error.message} at {'.'.join(map(str, error.path))}")
+
+
+@functools.cache
+def _counting_validator(kind, api, version):
+    """What kubernetes_validate passes over: how far numbers may go, and lists whose members have names of their own."""
+    group, _, rest = api.rpartition("/")
+    name = "-".join(filter(None, [kind.lower(), group.partition(".")[0], rest]))
+    return _Counting(_schema(f"{name}.json", version), registry=_definitions(version), format_checker=NUMBERS)
+
+
+def _schema(name, version):
+    return schema_contents(f"kubernetes-json-schema/v{version}.0-local-strict/{name}", version)
+
+
+@functools.cache
+def _definitions(version):
+    return Resource.from_contents(_schema("_definitions.json", version)) @ Registry()
+
+
+def _once_each(_validator, keys, found, _schema):
+    seen = [tuple(one.get(key) for key in keys) for one in found or []]
+    for one in seen:
+        if seen.count(one) > 1:
+            yield jsonschema.ValidationError(f"{one} is there {seen.count(one)} times")
+
+
+_Counting = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"x-kubernetes-list-map-keys": _once_each})
 
 
 def _check_keda(found):
-    errors = list(_keda_validator(found["kind"]).iter_errors(found))
-    if errors:
-        raise InvalidError("; ".join(f"{error.message} at {'.'.join(map(str, error.path))}" for error in errors))
+    _raise_first(_keda_validator(found["kind"]), found)
     if found["kind"] != "ScaledObject":
         return
     spec = found["spec"]
@@ -106,7 +153,7 @@ def _keda_validator(kind):
     (version,) = [one for one in crd["spec"]["versions"] if one["name"] == "v1alpha1"]
     schema = _strict(copy.deepcopy(version["schema"]["openAPIV3Schema"]))
     schema["properties"]["metadata"] = {"type": "object"}  # a CRD says nothing of it; Kubernetes does
-    return jsonschema.Draft7Validator(schema)
+    return jsonschema.Draft7Validator(schema, format_checker=NUMBERS)
 
 
 def _strict(schema):

@@ -7,7 +7,7 @@ import tomllib
 
 import pytest
 import yaml
-from one_machine import PASSWORD
+from one_machine import PASSWORD, PINNED
 from one_machine import settings as on_one_machine
 from projects import project
 from projects import settings as in_a_cluster
@@ -49,7 +49,7 @@ RENDERINGS = {
         compose.compose_project_of(on_one_machine(models=models()), "kitchen:1", environ=ENVIRON)
     ),
     "systemd": lambda: systemd.files(
-        systemd.systemd_project_of(on_one_machine(models=models()), "/opt/kitchen", environ=ENVIRON)
+        systemd.systemd_project_of(on_one_machine(models=models()), "/opt/kitchen", PINNED, environ=ENVIRON)
     ),
 }
 
@@ -87,6 +87,14 @@ def test_parameters_that_may_be_secret_are_in_no_file_and_the_page_names_the_var
         ("AUTHORIZATION", True),
         ("AZURE_CONNECTION_STRING", True),
         ("auth_tokens", True),
+        ("hf_tokens", True),
+        ("HF_TOKENS", True),
+        ("userTokens", True),
+        ("admin_tokens", True),
+        ("api_key_v2", True),
+        ("API_KEY_V2", True),
+        ("apiKeyV2", True),
+        ("TOKEN_V10", True),
         ("author", False),
         ("passes", False),
         ("compass", False),
@@ -95,6 +103,10 @@ def test_parameters_that_may_be_secret_are_in_no_file_and_the_page_names_the_var
         ("secret_name", False),
         ("sort_keys", False),
         ("stop_tokens", False),
+        ("additional_special_tokens", False),
+        ("maxTokens", False),
+        ("MAX_NUM_BATCHED_TOKENS", False),
+        ("two_pass_v2", False),
         ("tokenizer", False),
         ("max_tokens", False),
         ("pad_token", False),
@@ -123,6 +135,8 @@ def test_names_tell_what_is_secret(name, secret):
         "sv=2026-01-01&sig=hunter2",
         "Authorization=Bearer hunter2",
         "-----BEGIN RSA PRIVATE KEY-----\nhunter2",
+        "-----BEGIN PGP PRIVATE KEY BLOCK-----\n\nhunter2",
+        "---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----\nhunter2",
     ],
 )
 def test_a_text_with_a_secret_in_it_is_secret_whatever_it_is_called(value):
@@ -140,6 +154,7 @@ def test_a_text_with_a_secret_in_it_is_secret_whatever_it_is_called(value):
         "ask chef@example.com for the password",
         "password=",
         "-----BEGIN CERTIFICATE-----",
+        "-----BEGIN PGP PUBLIC KEY BLOCK-----",
     ],
 )
 def test_a_text_with_none_is_not(value):
@@ -150,7 +165,9 @@ def test_what_lies_in_a_table_or_list_with_a_secret_name_is_hidden_and_reaches_t
     parameters = {
         "credentials": {"user": HUSH, "depth": 2},
         "login": {"api_keys": [HUSH, HUSH], "shared_keys": [1, 2], "access_keys": []},
+        "hf_tokens": [HUSH],
         "pad_token": ["<pad>"],
+        "stop_tokens": ["</s>"],
     }
     of = in_a_cluster(models={"a": ModelSettings(target="a:A", device="none", parameters=parameters)})
     kept, hidden = without_secrets(of, {})
@@ -158,14 +175,17 @@ def test_what_lies_in_a_table_or_list_with_a_secret_name_is_hidden_and_reaches_t
         "credentials": {"depth": 2},
         "login": {"shared_keys": [1, 2], "access_keys": []},
         "pad_token": ["<pad>"],
+        "stop_tokens": ["</s>"],
     }
     values = {
         "DUMBWAITER_MODELS__A__PARAMETERS__CREDENTIALS__USER": HUSH,
         "DUMBWAITER_MODELS__A__PARAMETERS__LOGIN__API_KEYS": f'["{HUSH}", "{HUSH}"]',
+        "DUMBWAITER_MODELS__A__PARAMETERS__HF_TOKENS": f'["{HUSH}"]',
     }
     assert {each.variable for each in hidden} == values.keys()
     (tmp_path / "dumbwaiter.toml").write_text(
         '[models.a]\ntarget = "a:A"\n[models.a.parameters]\ncredentials.depth = 2\npad_token = ["<pad>"]\n'
+        'stop_tokens = ["</s>"]\n'
         "login.shared_keys = [1, 2]\nlogin.access_keys = []\n"
     )
     given = load_settings(tmp_path / "dumbwaiter.toml", environ=values)
@@ -194,7 +214,8 @@ def test_in_a_cluster_they_come_from_the_secret_and_only_to_their_workers():
 
 
 def test_variables_of_pods_that_may_be_secret_come_from_the_secret_under_their_names():
-    secret = [f"HF_TOKEN={HUSH}", f"PGPASSWORD={HUSH}", f"SENTRY_DSN=https://{HUSH}@sentry.example.com/7"]
+    secret = [f"HF_TOKEN={HUSH}", f"HF_TOKENS={HUSH}", f"API_KEY_V2={HUSH}", f"PGPASSWORD={HUSH}"]
+    secret += [f"SENTRY_DSN=https://{HUSH}@sentry.example.com/7"]
     given = in_a_cluster(env=[*secret, "AWS_REGION=eu-central-1"], blobs="s3://kitchen")
     texts = kubernetes_files(project_of(given))
     assert HUSH not in "".join(texts.values())
@@ -218,7 +239,7 @@ def test_a_store_or_weights_whose_url_has_something_secret_are_refused_without_t
         ("blobs", lambda: project(blobs=url)),
         ("models.a.weights", lambda: project(models=of_model)),
         ("blobs", lambda: for_an_image(blobs=url)),
-        ("models.a.weights", lambda: systemd.systemd_project_of(on_one_machine(models=of_model), "/opt/x")),
+        ("models.a.weights", lambda: systemd.systemd_project_of(on_one_machine(models=of_model), "/opt/x", PINNED)),
         ("models.a.weights", lambda: compose.files(compose.compose_project_of(on_one_machine(models=of_model), "x"))),
     ):
         with pytest.raises(ConfigError) as refused:
@@ -304,7 +325,7 @@ def test_without_a_signing_key_nobody_waits_for_a_file_of_it():
     of = on_one_machine(gateway=GatewaySettings())
     for found in (
         compose.files(compose.compose_project_of(of, "kitchen:1")),
-        systemd.files(systemd.systemd_project_of(of, "/opt/kitchen")),
+        systemd.files(systemd.systemd_project_of(of, "/opt/kitchen", PINNED)),
     ):
         assert "_gateway" not in "".join(found.values())
 
@@ -343,7 +364,7 @@ def test_models_with_names_that_no_queue_may_have_are_refused():
     strange = {'a"$b {{x': ModelSettings(target="a:A")}
     for render in (
         lambda: project(models=strange),
-        lambda: systemd.systemd_project_of(on_one_machine(models=strange), "/opt/x"),
+        lambda: systemd.systemd_project_of(on_one_machine(models=strange), "/opt/x", PINNED),
     ):
-        with pytest.raises(ConfigError, match="cannot be called so"):
+        with pytest.raises(ConfigError, match="cannot name a model"):
             render()

@@ -6,14 +6,12 @@ import json
 import tomllib
 
 import pytest
-from one_machine import HOME, PASSWORD, settings
+from one_machine import HOME, PASSWORD, PINNED, settings
 
 from dumbwaiter.config import ModelSettings
 from dumbwaiter.deploy.image import Requirements, files, image_project_of
 from dumbwaiter.errors import ConfigError
 from processes import run_in
-
-PINNED = Requirements(pins=["dumbwaiter[redis]==0.1.0", "redis==7.1.0"], source="requirements.txt")
 
 
 def rendered(folder=f"{HOME}/image", requirements=PINNED, base="python:3.11-slim", **more):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.metadata import version
 
 import pytest
@@ -74,6 +75,7 @@ def test_without_either_all_that_is_installed_is_taken_and_said_so(tmp_path):
 )
 def test_what_stands_in_pips_own_words_is_left_to_pip(tmp_path, line):
     (tmp_path / "requirements.txt").write_text(f"{line}\nhiredis==3.0\n")
+    (tmp_path / "more.txt").write_text("pillow\n")
     found = requirements_of(tmp_path, ["redis"], HERE)
     assert found.as_is == "requirements.txt"
     assert "redis==7.1.0" in found.pins
@@ -133,6 +135,10 @@ def test_this_environment_can_be_pinned(tmp_path):
         "--extra-index-url https://chef:hunter2@index.example.com/simple",
         "kitchen @ git+https://hunter2@example.com/kitchen",
         "-i https://${USER}:hunter2@index.example.com",
+        "-i https://${USER}:${TOKEN}@a.example.com --extra-index-url https://chef:hunter2@b.example.com",
+        "kitchen @ git+ssh://git:hunter2@example.com/kitchen",
+        "kitchen @ svn://chef:hunter2@example.com/kitchen",
+        "--index-url \\\n  https://chef:hunter2@index.example.com",
     ],
 )
 def test_a_password_in_what_would_be_part_of_the_image_is_refused_and_not_told(tmp_path, line):
@@ -142,7 +148,103 @@ def test_a_password_in_what_would_be_part_of_the_image_is_refused_and_not_told(t
     assert "hunter2" not in str(refused.value)
 
 
-@pytest.mark.parametrize("url", ["https://${USER}:${TOKEN}@index.example.com", "https://index.example.com/a@b"])
-def test_variables_of_pip_are_no_password(tmp_path, url):
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://${USER}:${TOKEN}@index.example.com",
+        "https://index.example.com/a@b",
+        "git+ssh://git@example.com/kitchen",
+    ],
+)
+def test_variables_of_pip_and_the_user_of_ssh_are_no_password(tmp_path, url):
     (tmp_path / "requirements.txt").write_text(f"--index-url {url}\n")
     assert requirements_of(tmp_path, [], HERE).as_is == "requirements.txt"
+
+
+@pytest.mark.parametrize("option", ["-r {}", "-r{}", "--requirement={}", "-c '{}'", "--constraint {}", "--pre -r {}"])
+def test_files_that_requirements_name_are_read_as_far_as_they_go(tmp_path, option):
+    (tmp_path / "requirements.txt").write_text(f"{option.format('more/a.txt')}  # others\n")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more/a.txt").write_text("hiredis==3.0\n-r ../b.txt\n-r https://example.com/c.txt\n")
+    (tmp_path / "b.txt").write_text("-r requirements.txt\nmsgspec\n")
+    found = requirements_of(tmp_path, ["redis"], HERE)
+    assert found.beside == ["more/a.txt", "b.txt"]
+    assert found.pins == ["dumbwaiter[redis]==0.1.0", "redis==7.1.0"]
+    (tmp_path / "b.txt").write_text("--index-url https://chef:hunter2@index.example.com\n")
+    with pytest.raises(ConfigError, match=r"^b\.txt has a URL with a user or password") as refused:
+        requirements_of(tmp_path, ["redis"], HERE)
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["../base.txt", "/etc/base.txt", "file:///etc/base.txt", "${HOME}.txt", "a*.txt"])
+def test_a_file_outside_of_the_project_is_refused_by_name(tmp_path, name):
+    (tmp_path / "requirements.txt").write_text(f"-r {name}\n")
+    (tmp_path.parent / "base.txt").write_text("msgspec\n")
+    with pytest.raises(ConfigError, match=r"requirements\.txt names the file .*base|\.txt'") as refused:
+        requirements_of(tmp_path, [], HERE)
+    assert repr(name) in str(refused.value)
+
+
+@pytest.mark.parametrize("line", ["-r", "-r 'a b.txt"])
+def test_a_line_that_pip_cannot_read_is_refused(tmp_path, line):
+    (tmp_path / "requirements.txt").write_text(f"{line}\n")
+    with pytest.raises(ConfigError, match="a line that pip cannot read"):
+        requirements_of(tmp_path, [], HERE)
+
+
+def of_pyproject(folder, dependencies):
+    (folder / "pyproject.toml").write_text(f"[project]\nname = 'kitchen'\ndependencies = {dependencies}\n")
+    return requirements_of(folder, ["redis"], HERE)
+
+
+def test_a_url_of_pyproject_stands_below_the_pins_of_all_else(tmp_path):
+    found = of_pyproject(tmp_path, ["msgspec>=0.19", "Pillow[xmp] @ https://example.com/p.whl ; python_version > '3'"])
+    assert found.pins == ["dumbwaiter[redis]==0.1.0", "hiredis==3.2.1", "msgspec==0.20.0", "redis==7.1.0"]
+    assert found.urls == ["Pillow[xmp] @ https://example.com/p.whl"]
+    assert found.as_is is None
+    assert found.source == "pyproject.toml, in the versions installed here, and 1 from a URL"
+
+
+def test_what_a_package_from_a_url_requires_is_pinned_if_it_is_here(tmp_path):
+    assert "numpy==2.3.0" in of_pyproject(tmp_path, ["scipy @ https://example.com/s.whl"]).pins
+    assert of_pyproject(tmp_path, ["torch @ https://example.com/t.whl"]).urls == ["torch @ https://example.com/t.whl"]
+
+
+def test_dumbwaiter_itself_may_come_from_a_url_and_keeps_its_extras(tmp_path):
+    found = of_pyproject(tmp_path, ["dumbwaiter[image] @ git+https://example.com/dumbwaiter"])
+    assert found.urls == ["dumbwaiter[image,redis] @ git+https://example.com/dumbwaiter"]
+    assert not [pin for pin in found.pins if pin.startswith("dumbwaiter")]
+    assert "pillow==11.3.0" in found.pins
+    assert not found.local
+
+
+def test_a_folder_of_this_machine_is_a_wheel_to_be_made_for_no_image_has_it(tmp_path):
+    here = {**HERE, "pillow": Installed("11.3.0", [], "/src/pillow")}
+    (tmp_path / "pyproject.toml").write_text("[project]\ndependencies = ['pillow @ file:///src/pillow']\n")
+    found = requirements_of(tmp_path, [], here)
+    assert "pillow==11.3.0" in found.pins
+    assert found.local["pillow"] == "/src/pillow"
+    assert not found.urls
+
+
+@pytest.mark.parametrize(
+    "text", ["nump\nRUN evil", "", "-r more.txt", "numpy 2", "a @ https://example.com/a\\", "a @ https://a\x00b"]
+)
+def test_a_dependency_that_is_none_is_refused(tmp_path, text):
+    with pytest.raises(ConfigError, match=r"pyproject\.toml has the dependency .*, which is none; write NAME"):
+        of_pyproject(tmp_path, f"['msgspec', {json.dumps(text)}]")
+
+
+@pytest.mark.parametrize(
+    "toml", ["project = 1", "[project]\ndependencies = 'numpy'", "[project]\ndependencies = [1]", "[[project]]"]
+)
+def test_what_is_no_list_of_dependencies_is_refused(tmp_path, toml):
+    (tmp_path / "pyproject.toml").write_text(f"{toml}\n")
+    with pytest.raises(ConfigError, match=r"cannot be read: pyproject\.toml: Expected"):
+        requirements_of(tmp_path, [], HERE)
+
+
+def test_a_password_in_pyproject_is_refused_and_not_told(tmp_path):
+    with pytest.raises(ConfigError, match=r"pyproject\.toml has a URL with a user or password") as refused:
+        of_pyproject(tmp_path, ["kitchen @ https://chef:hunter2@example.com/kitchen.whl"])
+    assert "hunter2" not in str(refused.value)

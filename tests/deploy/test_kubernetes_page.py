@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import re
+import shlex
 from typing import get_args, get_type_hints
 
 from schemas import check, keda_folder
@@ -11,6 +13,7 @@ from schemas import check, keda_folder
 from dumbwaiter.config import KubernetesSettings, load_settings
 from dumbwaiter.deploy.kubernetes import project_of, rendered
 from dumbwaiter.deploy.kubernetes.triggers import NATIVE, UNREADABLE
+from processes import run_in
 
 PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "kubernetes.md"
 
@@ -24,6 +27,21 @@ def test_its_example_is_one(tmp_path):
     assert {"ScaledObject", "Ingress"} <= {one["kind"] for one in found}
     for one in found:
         check(one)
+
+
+def test_its_first_commands_run_without_credentials_of_the_store(tmp_path, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    text = PAGE.read_text()
+    (example,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "dumbwaiter.toml").write_text(example)
+    commands = re.findall(r"^dumbwaiter ([^#\n]*)", text, re.MULTILINE)
+    assert [shlex.split(one)[:2] for one in commands] == [["deploy", "kubernetes"]] * 2
+    for command in commands:
+        done = run_in(tmp_path, *shlex.split(command))
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "kubernetes/kustomization.yaml").exists()
+    assert done.stdout == "kubernetes is up to date\n"
 
 
 def test_it_tells_of_every_way():

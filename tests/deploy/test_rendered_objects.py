@@ -456,6 +456,17 @@ PAIR = {"certfile": "/etc/dumbwaiter-certificates/a.crt", "keyfile": "/etc/dumbw
         ({"models": only_model(weights="/elsewhere/w.pt")}, "outside of the project"),
         ({"models": only_model(project="/elsewhere")}, "models.resnet.project"),
         ({"models": only_model(device="cuda:GPU-12ab")}, "models.resnet.device"),
+        ({"gateway_memory": 1024**2}, "kubernetes.gateway_memory = 1048576 bytes"),
+        ({"gateway": GatewaySettings(memory_limit=1024**3)}, "gateway.memory_limit = 1073741824"),
+        *(
+            ({"env": [f"{name}=x"], "gpu": "mps", "containers": 2}, f"kubernetes.env: {name} is a variable")
+            for name in (
+                *("POD_NAME", "POD_NAMESPACE", "POD_CONTAINER", "POD_COSTS", "DUMBWAITER_CONFIG"),
+                *("DUMBWAITER_BROKER", "DUMBWAITER_HEARTBEAT", "DUMBWAITER_WORKER__GRACE"),
+            )
+        ),
+        ({"broker": "sqs", "env": ["DUMBWAITER_BROKER=sqs://x"]}, "kubernetes.env: DUMBWAITER_BROKER"),
+        ({"blobs": "gs://k", "env": ["GOOGLE_APPLICATION_CREDENTIALS=/x"]}, "kubernetes.env: GOOGLE_APPLICATION_CRED"),
         ({"gateway_max_replicas": 1}, "kubernetes.gateway_replicas = 2"),
         ({"gateway": GatewaySettings(certfile="/etc/cert.pem")}, "gateway.certfile"),
         ({"gateway": GatewaySettings(**PAIR)}, "kubernetes.certificates"),
@@ -472,6 +483,12 @@ def test_what_cannot_run_there_is_refused_by_name(changes, said):
     with pytest.raises(ConfigError) as caught:
         rendered(project(**changes))
     assert said in str(caught.value)
+
+
+def test_a_home_and_a_folder_for_scratch_may_be_others():
+    of = project(env=["HOME=/home/chef", "TMPDIR=/scratch"])
+    env = by_kind(of, "Deployment")["gateway"]["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert [one["value"] for one in env if one["name"] in {"HOME", "TMPDIR"}] == ["/home/chef", "/scratch"]
 
 
 def test_the_cluster_may_use_another_broker_and_store_than_the_machine_that_renders():

@@ -34,6 +34,15 @@ MISTAKES = {
         lambda found: rename(pod(found), "terminationGracePeriodSeconds", "terminationGracePeriod"),
     ),
     "a number in words": ("Deployment", lambda found: found["spec"].update(replicas="two")),
+    "more replicas than 32 bits count": ("Deployment", lambda found: found["spec"].update(replicas=2**31)),
+    "a grace longer than 64 bits count": (
+        "Deployment",
+        lambda found: pod(found).update(terminationGracePeriodSeconds=2**63),
+    ),
+    "two variables of one name": (
+        "Deployment",
+        lambda found: pod(found)["containers"][0]["env"].append({"name": "HOME", "value": "/"}),
+    ),
     "a probe that asks in no way that there is": (
         "Deployment",
         lambda found: pod(found)["containers"][0]["livenessProbe"].update(command=["true"]),
@@ -42,6 +51,14 @@ MISTAKES = {
     "a claim without its device": (
         "ResourceClaimTemplate",
         lambda found: found["spec"]["spec"]["devices"]["requests"][0].update(deviceClassName="gpu.nvidia.com"),
+    ),
+    "more of KEDA's workers than 32 bits count": (
+        "ScaledObject",
+        lambda found: found["spec"].update(maxReplicaCount=3_000_000_000),
+    ),
+    "a pause of KEDA's longer than 32 bits count": (
+        "ScaledObject",
+        lambda found: found["spec"].update(cooldownPeriod=8_639_999_999_913_600),
     ),
     "an unknown field of KEDA's": ("ScaledObject", lambda found: found["spec"].update(cooldownPeriods=60)),
     "a behavior that there is not": (

@@ -6,23 +6,25 @@ import configparser
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 
 import pytest
-from one_machine import HOME, PASSWORD, settings
+from one_machine import HOME, PASSWORD, PINNED, settings
 
 from dumbwaiter.config import GatewaySettings, ModelSettings
+from dumbwaiter.deploy.image import Requirements
 from dumbwaiter.deploy.kubernetes.project import Measured
 from dumbwaiter.deploy.systemd import files, systemd_project_of
 from dumbwaiter.errors import ConfigError
-from processes import run_in
+from processes import environment, run_in
 
 WORST = 2.0
 """The exposure, from 0 to 10, that no unit may exceed; systemd calls what is below 2.5 OK."""
 
 
-def rendered(prefix="/opt/dumbwaiter", measured=None, **more):
-    return files(systemd_project_of(settings(**more), prefix, measured))
+def rendered(prefix="/opt/dumbwaiter", measured=None, requirements=PINNED, **more):
+    return files(systemd_project_of(settings(**more), prefix, requirements, measured))
 
 
 def unit(text):
@@ -201,6 +203,38 @@ def test_nothing_secret_is_rendered_and_where_to_write_it_is_said():
 def test_a_prefix_that_systemd_would_read_otherwise_is_refused(prefix):
     with pytest.raises(ConfigError, match="--prefix"):
         rendered(prefix)
+
+
+def installs(text):
+    """What the page says to install packages with."""
+    return [line for line in text.splitlines() if " -m pip install " in line]
+
+
+def test_packages_come_from_where_their_vendor_has_them_and_what_pip_reads_itself_comes_first():
+    found = Requirements(pins=["dumbwaiter==0.1.0", "torch==2.13.0+cpu"], source="", as_is="requirements.txt")
+    first, second = installs(rendered(requirements=found)["README.md"])
+    assert first.endswith("--requirement /opt/dumbwaiter/app/requirements.txt")
+    assert second.endswith("--requirement requirements.txt")
+    assert "--extra-index-url https://download.pytorch.org/whl/cpu" in first
+    assert "torch==2.13.0+cpu" in rendered(requirements=found)["requirements.txt"]
+
+
+def test_the_page_installs_exactly_what_is_installed_here(tmp_path):
+    (tmp_path / "requirements.txt").write_text("dumbwaiter[image]\nrich\n")
+    (tmp_path / "dumbwaiter.toml").write_text('broker = "redis://redis"\n[models.add]\ntarget = "light:Add"\n')
+    shown = run_in(tmp_path, "deploy", "systemd", "--unmeasured")
+    assert shown.returncode == 0, shown.stderr
+    assert "from requirements.txt, in the versions installed here" in shown.stdout
+    (line,) = installs((tmp_path / "systemd/README.md").read_text())
+    python, _, arguments = line.partition(" -m ")
+    assert python == "sudo /opt/dumbwaiter/bin/python"
+    command = [sys.executable, "-m", *arguments.split(), "--no-index", "--dry-run"]
+    done = subprocess.run(
+        command, cwd=tmp_path / "systemd", capture_output=True, text=True, timeout=50, check=False, env=environment()
+    )
+    assert done.returncode == 0, done.stderr
+    assert "dumbwaiter[image,redis]==" in done.stdout
+    assert "Would install" not in done.stdout
 
 
 def test_the_command_writes_the_files_and_says_what_is_next(tmp_path):

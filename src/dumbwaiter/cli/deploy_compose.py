@@ -10,6 +10,7 @@ import click
 from dumbwaiter.cli.deploy_image import put, tell_hidden
 from dumbwaiter.cli.deploy_measured import measured_of, unmeasured_option
 from dumbwaiter.cli.options import Command, config_option, current_settings
+from dumbwaiter.deploy.folders import COMPOSE
 
 
 @click.command(cls=Command)
@@ -18,7 +19,7 @@ from dumbwaiter.cli.options import Command, config_option, current_settings
     type=click.Path(file_okay=False, path_type=Path),
     metavar="FOLDER",
     show_default=True,
-    default="compose",
+    default=COMPOSE,
     help="Where the files are written.",
 )
 @click.option("--image", default="dumbwaiter:latest", show_default=True, metavar="IMAGE", help="Image of this project.")

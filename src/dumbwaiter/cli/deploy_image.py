@@ -16,6 +16,7 @@ from dumbwaiter.cli.options import Command, current_settings, settings_options
 if TYPE_CHECKING:
     from dumbwaiter.config import Settings
     from dumbwaiter.deploy.hiding import Hidden
+    from dumbwaiter.deploy.image import Requirements
 
 output_option = click.option(
     "--output",
@@ -47,21 +48,24 @@ def image(output: Path, base: str | None, extras: tuple[str, ...], check: bool) 
 
     """
     from dumbwaiter.deploy.image import files, image_project_of, requirements_of  # noqa: PLC0415 - an extra
-    from dumbwaiter.deploy.image.requirements import EXTRAS, installed_here  # noqa: PLC0415 - as above
+    from dumbwaiter.deploy.image.left_out import rendered_in  # noqa: PLC0415 - as above
+    from dumbwaiter.deploy.image.readme import build_argument  # noqa: PLC0415 - as above
+    from dumbwaiter.deploy.image.requirements import installed_here  # noqa: PLC0415 - as above
 
     settings = current_settings()
-    found = requirements_of(Path(settings.home), {*extras, *_extras_of(settings, EXTRAS)}, installed_here())
+    found = requirements_of(Path(settings.home), {*extras, *_extras_of(settings)}, installed_here())
     begin = base or f"python:{'.'.join(platform.python_version_tuple()[:2])}-slim"
-    project = image_project_of(settings, str(output.absolute()), begin, found, os.environ)
+    left_out = rendered_in(Path(settings.home))
+    project = image_project_of(settings, str(output.absolute()), begin, found, os.environ, left_out=left_out)
     code = put(output, files(project), check=check)
     if check:
         return code
     tell_hidden(project.hidden)
-    click.echo(f"packages: {len(found.pins)}, from {found.source}")
+    tell_packages(found, settings)
     click.echo("next:")
-    for folder in found.local.values():
-        click.echo(f"  pip wheel --no-deps --wheel-dir {shlex.quote(f'{output}/wheels')} {shlex.quote(folder)}")
-    click.echo(f"  docker build --file {shlex.quote(f'{output}/Dockerfile')} --tag NAME {shlex.quote(settings.home)}")
+    tell_wheels(found, output)
+    built = f"--file {shlex.quote(f'{output}/Dockerfile')} --tag NAME {shlex.quote(settings.home)}"
+    click.echo(f"  docker build {build_argument(found)}{built}")
     return code
 
 
@@ -85,8 +89,26 @@ def tell_hidden(hidden: Sequence[Hidden]) -> None:
         click.echo(f"note: {line.replace('`', '')}")
 
 
-def _extras_of(settings: Settings, extras: Mapping[str, str]) -> set[str]:
+def tell_packages(found: Requirements, settings: Settings) -> None:
+    """Say how many there are, and what is to be known of some."""
+    from dumbwaiter.deploy.image import vendors  # noqa: PLC0415 - an extra
+
+    click.echo(f"packages: {len(found.pins)}, from {found.source}")
+    for line in vendors.told(found):
+        click.echo(f"note: {line.replace('`', '')}")
+    for line in vendors.doubts(found, settings):
+        click.echo(f"warning: {line.replace('`', '')}")
+
+
+def tell_wheels(found: Requirements, output: Path) -> None:
+    """Say how what no index has is put into the folder *output*."""
+    for folder in found.local.values():
+        click.echo(f"  pip wheel --no-deps --wheel-dir {shlex.quote(f'{output}/wheels')} {shlex.quote(folder)}")
+
+
+def _extras_of(settings: Settings) -> set[str]:
     """Those with the clients of the brokers that the settings name."""
-    urls = [settings.broker, settings.kubernetes.broker or ""]
+    from dumbwaiter.deploy.image.requirements import extra_of  # noqa: PLC0415 - an extra
+
     scaler = {"scaler"} if any(model.scaling.is_on for model in settings.models.values()) else set()
-    return {extras[scheme] for url in urls if (scheme := url.partition(":")[0]) in extras} | scaler
+    return extra_of(settings.broker) | extra_of(settings.kubernetes.broker or "") | scaler

@@ -13,6 +13,7 @@ import msgspec
 from dumbwaiter.cli.deploy_image import put, tell_hidden
 from dumbwaiter.cli.deploy_measured import measured_of, unmeasured_option
 from dumbwaiter.cli.options import Command, current_settings, given_flags, setting, settings_options
+from dumbwaiter.deploy.folders import CHART, KUBERNETES
 
 if TYPE_CHECKING:
     from dumbwaiter.deploy.kubernetes import Project
@@ -46,7 +47,7 @@ def _options(folder: str) -> Callable[[F], F]:
 
 
 @click.command(cls=Command)
-@_options("kubernetes")
+@_options(KUBERNETES)
 def kubernetes(output: Path, check: bool, unmeasured: bool) -> int:
     """Render this project for Kubernetes: a file for each object, a kustomization, and a README with what to install.
 
@@ -59,7 +60,7 @@ def kubernetes(output: Path, check: bool, unmeasured: bool) -> int:
 
     Examples:
       dumbwaiter deploy kubernetes --image registry.example.com/kitchen:1.4 --broker amqp://rabbit --blobs s3://kitchen
-      dumbwaiter deploy kubernetes --check
+      dumbwaiter deploy kubernetes --unmeasured --check
 
     """
     from dumbwaiter.deploy.kubernetes.files import files  # noqa: PLC0415 - PyYAML is an extra
@@ -71,7 +72,7 @@ def kubernetes(output: Path, check: bool, unmeasured: bool) -> int:
 
 
 @click.command(cls=Command)
-@_options("chart")
+@_options(CHART)
 def helm(output: Path, check: bool, unmeasured: bool) -> int:
     """Render this project as a Helm chart: the objects of `deploy kubernetes`, with values for what differs by cluster.
 

@@ -19,25 +19,26 @@ from dumbwaiter.errors import ConfigError
 from dumbwaiter.urls import shown, without_user
 
 _SECRET = re.compile(
-    r".*(auth|authori[sz]ation|pass|token|(credential|passcode|passphrase|passwd|password|pwd|secret)s?"
-    r"|conn(ection)?[^A-Za-z0-9]?str(ing)?|(access|api|auth|bearer|refresh)[^A-Za-z0-9]?tokens"
+    r".*(auth|authori[sz]ation|pass|(credential|passcode|passphrase|passwd|password|pwd|secret|token)s?"
+    r"|conn(ection)?[^A-Za-z0-9]?str(ing)?"
     r"|(access|account|aes|api|auth|deploy|encryption|hmac|jwt|license|master|private|rsa|secret|shared|signing|ssh"
-    r"|subscription|webhook)[^A-Za-z0-9]?keys?([^A-Za-z0-9]?(base|id))?)([^A-Za-z0-9]?[0-9]+)?",
+    r"|subscription|webhook)[^A-Za-z0-9]?keys?([^A-Za-z0-9]?(base|id))?)([^A-Za-z0-9]?v?[0-9]+)?",
     re.IGNORECASE | re.DOTALL,
 )
 """Glued to what stands before, too (``dbpassword``)."""
 _HARMLESS = re.compile(
-    r"(bos|cls|end|eos|image|mask|pad|sep|special|start|stop|unk)_?token"
+    r"(additional_?)?(bad|bos|cls|end|eos|image|mask|pad|sep|special|start|stop|suppress|unk)_?tokens?"
+    r"|(.*[^A-Za-z0-9])?(max|min|n|num)([^A-Za-z0-9].*)?[^A-Za-z0-9]tokens"
     r"|(.*[^A-Za-z0-9])?((by|com|encom|over|sur|tres|under)pass"
-    r"|(all|band|high|low|backward|first|forward|multi|one|second|single|two)[^A-Za-z0-9]?pass([^A-Za-z0-9]?[0-9]+)?)",
+    r"|(all|band|high|low|backward|first|forward|multi|one|second|single|two)[^A-Za-z0-9]?pass([^A-Za-z0-9]?v?[0-9]+)?)",
     re.IGNORECASE | re.DOTALL,
 )
-"""What language models call their marks, and filters their bands; and words."""
+"""What language models call their marks and how many there are, and filters their bands; and words."""
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
 _GIVEN = re.compile(
     r"((account|api|shared_?access)[_-]?key|authori[sz]ation|passw(or)?d|pwd|secret|shared_?access_?signature"
-    r"|\bsig)\s*=\s*[^\s;&]|-----BEGIN [A-Z ]*PRIVATE KEY-----",
+    r"|\bsig)\s*=\s*[^\s;&]|---- ?BEGIN [A-Z0-9 ]*PRIVATE KEY( BLOCK)? ?----",
     re.IGNORECASE,
 )
 """A secret within a text: of a connection string, a query, or the file of a key."""

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import msgspec
 
 from dumbwaiter.config import GatewaySettings, ModelSettings, ScalerSettings, Settings
+from dumbwaiter.config.checking import fault_of_name
 from dumbwaiter.deploy.hiding import Hidden, check_urls, without_secrets
 from dumbwaiter.errors import ConfigError
-from dumbwaiter.message import MAX_QUEUE_NAME, is_queue_name
 from dumbwaiter.urls import shown
 
 _TABLES = ("gateway", "worker", "courier", "outbound", "scaler")
@@ -101,11 +101,8 @@ def models_of(settings: Settings) -> list[str]:
     if not settings.models:
         raise ConfigError("no model to deploy; write [models.NAME] with its target into dumbwaiter.toml")
     for name, model in settings.models.items():
-        if not is_queue_name(name):
-            raise ConfigError(
-                f"models.{name!r} cannot be called so: write letters, digits and . _ -, a letter or digit first, at"
-                f" most {MAX_QUEUE_NAME}"
-            )
+        if (fault := fault_of_name(name)) is not None:
+            raise ConfigError(fault)
         if model.target is None:
             raise ConfigError(f'models.{name} has no target; write target = "MODULE:CLASS"')
     return list(settings.models)

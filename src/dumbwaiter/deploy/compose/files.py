@@ -5,6 +5,7 @@ from __future__ import annotations
 from dumbwaiter.deploy.compose import services
 from dumbwaiter.deploy.compose.brokers import server_of
 from dumbwaiter.deploy.compose.project import ComposeProject
+from dumbwaiter.deploy.folders import GIT_IGNORES, SECRETS
 from dumbwaiter.deploy.hiding import Hidden, of_model
 from dumbwaiter.deploy.kubernetes import places, yaml
 from dumbwaiter.deploy.kubernetes.toml import document
@@ -21,7 +22,7 @@ def files(project: ComposeProject) -> dict[str, str]:
         "compose.yaml": yaml.document(services.compose_file(project), services.notes(project)),
         SETTINGS: document(tree),
         "prepare.sh": _prepare(project),
-        ".gitignore": "secrets/\n",
+        ".gitignore": GIT_IGNORES,
         "README.md": _readme(project),
     }
 
@@ -82,7 +83,7 @@ def _readme(project: ComposeProject) -> str:
     keys = project.settings.gateway.auth != "off"
     create = (
         "# Callers need an API key, and without one the gateway does not start:\n"
-        "docker compose run --rm courier keys create --name first > key.txt\n"
+        f"docker compose run --rm courier keys create --name first | sudo tee {SECRETS}/key.txt > /dev/null\n"
     )
     return f"""# dumbwaiter on one machine, in containers
 
@@ -108,5 +109,6 @@ After a change of settings: render, `sudo sh prepare.sh`, `docker compose up --d
 ## What is kept
 
 The volume `broker` has what waits, `data` what is large or kept, and what was measured. `docker compose down` leaves
-both; `down --volumes` deletes them. The passwords are in `secrets/`, and in no variable of a container.
+both; `down --volumes` deletes them. The passwords are in `{SECRETS}/`, and in no variable of a container. That
+folder is root's; git and `dumbwaiter deploy image` leave it out.
 """

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dumbwaiter import __version__
+from dumbwaiter.deploy.folders import GIT_IGNORES
 from dumbwaiter.deploy.helm.values import Marks, marks_of, parameterised, with_expressions, with_marks
 from dumbwaiter.deploy.kubernetes import readme, yaml
 from dumbwaiter.deploy.kubernetes.project import Project
@@ -13,6 +14,8 @@ from dumbwaiter.deploy.kubernetes.rendering import Rendered, rendered, secret_en
 from dumbwaiter.deploy.kubernetes.yaml import Notes
 
 _VERSION = "0.1.0"
+_HELM_IGNORES = f"{GIT_IGNORES}.gitignore\n"
+"""Whatever else lies in a chart's folder goes to the cluster with the release."""
 _NOTES: Notes = {
     ("image",): "The image with dumbwaiter and the project.",
     ("secret",): "The Secret that holds what README.md says; the chart makes none.",
@@ -42,6 +45,8 @@ def files(project: Project) -> dict[str, str]:
         "Chart.yaml": yaml.document(_chart()),
         "values.yaml": yaml.document(values, _NOTES),
         "README.md": readme.text(project, secret_entries(project), chart=True),
+        ".gitignore": GIT_IGNORES,
+        ".helmignore": _HELM_IGNORES,
         **found,
     }
 

@@ -1,6 +1,6 @@
 """A project as an image: a Dockerfile and what it needs, rendered from the settings and the requirements.
 
-``files(project)`` is pure; requirements.py looks into the project and this environment.
+``files(project)`` is pure; requirements.py and left_out.py look into the project, the first into this environment too.
 """
 
 from dumbwaiter.deploy.image.files import files

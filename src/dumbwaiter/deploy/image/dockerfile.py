@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
+from dumbwaiter.deploy.folders import SECRETS
 from dumbwaiter.deploy.image.project import IMAGE, ImageProject
 from dumbwaiter.deploy.kubernetes import places
 
@@ -30,12 +31,19 @@ def ignored(project: ImageProject) -> str:
         *(".git", "**/.dumbwaiter", "**/.venv", "**/venv", "**/__pycache__", "**/*.pyc"),
         *("**/.pytest_cache", "**/.mypy_cache", "**/.ruff_cache", "**/.hypothesis", "**/node_modules"),
         "# Settings and whatever may be secret: the image has settings of its own.",
-        *("dumbwaiter.toml", "**/.env", "**/.env.*", "**/*.pem", "**/*.key", "**/secrets"),
+        *("dumbwaiter.toml", "**/.env", "**/.env.*", "**/*.pem", "**/*.key", f"**/{SECRETS}"),
+        *_others(project),
         "# Of what was rendered only what is built from.",
         f"{folder}/*",
         *(f"!{folder}/{name}" for name in (REQUIREMENTS, SETTINGS, WHEELS)),
     ]
     return "\n".join(patterns) + "\n"
+
+
+def _others(project: ImageProject) -> Iterator[str]:
+    if project.left_out:
+        yield "# Folders that other commands render into. One of these names with nothing rendered in it is taken."
+        yield from project.left_out
 
 
 def _parts(project: ImageProject) -> Iterator[list[str]]:
@@ -74,6 +82,7 @@ def _packages(project: ImageProject) -> list[str]:
         lines += [
             f"# {as_is} says it in pip's own words.",
             f"COPY {_words(as_is, f'{_path(project.folder, WHEELS)}/', '/build/')}",
+            *(f"COPY {_words(name, f'/build/{name}')}" for name in project.requirements.beside),
             f"RUN {install} \\",
             f"      --requirement /build/{as_is}",
         ]

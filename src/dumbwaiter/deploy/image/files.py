@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dumbwaiter.deploy.image import readme
+from dumbwaiter.deploy.image import readme, requirements
 from dumbwaiter.deploy.image.dockerfile import REQUIREMENTS, SETTINGS, WHEELS, dockerfile, ignored
 from dumbwaiter.deploy.image.project import IMAGE, ImageProject
 from dumbwaiter.deploy.kubernetes.toml import document
@@ -19,11 +19,10 @@ _WHEELS = """# Packages that no index has
 def files(project: ImageProject) -> dict[str, str]:
     """Name and text of each. Raises ConfigError for what cannot be in an image."""
     tree = settings_tree(project.settings, IMAGE)
-    head = f"# {' '.join(project.requirements.source.split())}\n"
     return {
         "Dockerfile": dockerfile(project),
         "Dockerfile.dockerignore": ignored(project),
-        REQUIREMENTS: head + "".join(f"{pin}\n" for pin in project.requirements.pins),
+        REQUIREMENTS: requirements.document(project.requirements),
         SETTINGS: document(tree),
         f"{WHEELS}/README.md": _WHEELS,
         "README.md": readme.text(project),

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 import msgspec
 
 from dumbwaiter.config import Settings
+from dumbwaiter.deploy.folders import RENDERED
 from dumbwaiter.deploy.hiding import Hidden
 from dumbwaiter.deploy.image.requirements import Requirements
 from dumbwaiter.deploy.kubernetes import places
@@ -40,39 +41,39 @@ _MEANS_MORE = frozenset("\"'`\\$*?[]{}<>|")
 class ImageProject(msgspec.Struct, frozen=True, kw_only=True):
     """*folder* is where the files are written, relative to the project, which is what the image is built from.
 
-    *base* is the image to begin with. *weights* are files of the project that change seldom and are large.
-    *downloads_into* are folders of models whose weights come from elsewhere. What is *hidden* is in no file.
+    *base* is the image to begin with. *left_out* are folders of the project that are no part of it. *weights* are files
+    of the project that change seldom and are large. *downloads_into* are folders of models whose weights come from
+    elsewhere. What is *hidden* is in no file.
     """
 
     settings: Settings
     folder: str
     base: str
     requirements: Requirements
+    left_out: Sequence[str] = ()
     weights: Sequence[str] = ()
     downloads_into: Sequence[str] = ()
     hidden: Sequence[Hidden] = ()
 
 
 def image_project_of(
-    settings: Settings, folder: str, base: str, requirements: Requirements, environ: Mapping[str, str] | None = None
+    settings: Settings,
+    folder: str,
+    base: str,
+    requirements: Requirements,
+    environ: Mapping[str, str] | None = None,
+    *,
+    left_out: Sequence[str] = RENDERED,
 ) -> ImageProject:
     """The project of *settings*, whose files are written into *folder*, an absolute path. *environ*: the variables that
-    the settings were read from, too.
+    the settings were read from, too. *left_out*: folders of the project that are no part of the image.
 
     Raises ConfigError for what cannot be in an image.
     """
     models_of(settings)
     check_image("--base", base)
     settings, hidden = opened(settings, environ or {})
-    try:
-        relative = str(PurePosixPath(folder).relative_to(settings.home))
-    except ValueError:
-        relative = "."
-    if relative == ".":
-        raise ConfigError(
-            f"--output {folder}: an image is built from the project {settings.home}, so write a folder below that,"
-            f" such as {settings.home}/image"
-        )
+    relative = _below(settings.home, folder)
     weights = local_weights(settings)
     downloads = _downloads_into(settings)
     _check_path("--output", relative)
@@ -83,10 +84,25 @@ def image_project_of(
         folder=relative,
         base=base,
         requirements=requirements,
+        left_out=left_out,
         weights=weights,
         downloads_into=downloads,
         hidden=hidden,
     )
+
+
+def _below(home: str, folder: str) -> str:
+    """*folder* relative to *home*. Raises ConfigError where it is not within it."""
+    try:
+        relative = str(PurePosixPath(folder).relative_to(home))
+    except ValueError:
+        relative = "."
+    if relative == ".":
+        raise ConfigError(
+            f"--output {folder}: an image is built from the project {home}, so write a folder below that, such as"
+            f" {home}/image"
+        )
+    return relative
 
 
 def check_image(what: str, name: str) -> None:

@@ -6,7 +6,9 @@ import shlex
 
 from dumbwaiter.config import Settings
 from dumbwaiter.deploy.hiding import told
+from dumbwaiter.deploy.image import vendors
 from dumbwaiter.deploy.image.project import IMAGE, ImageProject
+from dumbwaiter.deploy.image.requirements import Requirements
 from dumbwaiter.deploy.kubernetes import places
 from dumbwaiter.urls import shown
 
@@ -19,6 +21,7 @@ def text(project: ImageProject) -> str:
 def _building(project: ImageProject) -> str:
     folder, found = project.folder, project.requirements
     dockerfile, ignored = (shlex.quote(f"{folder}/Dockerfile{end}") for end in ("", ".dockerignore"))
+    where = build_argument(project.requirements)
     return f"""# An image of this project
 
 Rendered by `dumbwaiter deploy image`. Change `dumbwaiter.toml` and render again: a file that was edited by hand is not
@@ -28,11 +31,11 @@ Packages: {len(found.pins)}, from {found.source}.
 
 ## Build
 
-What no index has goes into `wheels/` before: {_local(project)}. From the project's folder:
+What no index has goes into `wheels/` before: {_local(project)}. {_vendored(project)}From the project's folder:
 
 ```sh
-docker build --file {dockerfile} --tag kitchen:1 .
-podman build --format docker --file {dockerfile} --ignorefile {ignored} --tag kitchen:1 .
+docker build {where}--file {dockerfile} --tag kitchen:1 .
+podman build {where}--format docker --file {dockerfile} --ignorefile {ignored} --tag kitchen:1 .
 ```
 
 `--build-arg BASE=...` names another image to begin with, with the same Python; `BUILDER` one with a compiler;
@@ -63,6 +66,18 @@ docker run --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privile
 {_broker(settings)}{_hidden(project)}Settings are in `{IMAGE.settings}`: mount others over it, or set `DUMBWAITER_*`
 variables.
 """
+
+
+def build_argument(found: Requirements) -> str:
+    """What the command that builds needs to find all packages of *found*, with a space behind it; or nothing."""
+    places = " ".join(vendors.indexes(found))
+    return f"--build-arg {shlex.quote(f'PIP_EXTRA_INDEX_URL={places}')} " if places else ""
+
+
+def _vendored(project: ImageProject) -> str:
+    found = project.requirements
+    lines = [*vendors.told(found), *vendors.doubts(found, project.settings)]
+    return "\n\n" + "".join(f"- {line}.\n" for line in lines) + "\n" if lines else ""
 
 
 def _local(project: ImageProject) -> str:

@@ -1,16 +1,20 @@
 """Which packages the image gets, each in the version that this environment has.
 
 What the project needs is in its requirements.txt, or else in its pyproject.toml. A project with neither gets what is
-installed here. What a requirements.txt says in pip's own words (hashes, URLs, other files) is left to pip as it stands.
+installed here. What a requirements.txt says in pip's own words (hashes, URLs, other files) is left to pip as it stands,
+with the files of the project that it names. A pyproject.toml pip cannot read, so its URLs stand below the pins.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from argparse import ArgumentError, ArgumentParser
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import Distribution, distributions
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import msgspec
 
@@ -32,22 +36,37 @@ _OF_MODELS = ("image", "numpy", "torch", "cuda", "pydantic")
 _TOOLS = frozenset({"pip", "setuptools", "wheel"})
 _NAME = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
 _COMMENT = re.compile(r"(^|\s)#.*$")
-_FILE = "requirements.txt"
-_USER_OF_URL = re.compile(r"(?:\w+\+)?https?://([^/?#\s@]+)@", re.IGNORECASE)
+_FILE, _PYPROJECT = "requirements.txt", "pyproject.toml"
+_NAMED = re.compile(r"[\w.][\w./ -]*")
+"""The path of a file below a folder that a Dockerfile takes as it stands."""
+_ELSEWHERE = re.compile(r"https?:", re.IGNORECASE)
+_USER_OF_URL = re.compile(r"(?<![a-z0-9+.-])([a-z][a-z0-9+.-]*)://([^/?#\s@]+)@", re.IGNORECASE)
 _OF_PIP = re.compile(r"\$\{[A-Z0-9_]+\}")
 """A variable, which pip puts in."""
 
 
 class Requirements(msgspec.Struct, frozen=True, kw_only=True):
-    """*pins* as ``name==version``, dumbwaiter's first. *source* says in words where they come from. *as_is* names a
-    file of the project that pip reads itself. *local* are those that were installed from a folder, and so are in no
-    index.
+    """*pins* as ``name==version``, dumbwaiter's first; what comes from elsewhere is in *urls*, as ``name @ URL``.
+    *source* says in words where they come from. *as_is* names a file of the project that pip reads itself, and
+    *beside* those that pip reads with it. *local* are those that were installed from a folder, and so are in no index.
     """
 
     pins: Sequence[str]
     source: str
+    urls: Sequence[str] = ()
     as_is: str | None = None
+    beside: Sequence[str] = ()
     local: Mapping[str, str] = {}
+
+
+class _Project(msgspec.Struct):
+    dependencies: list[str] | None = None
+
+
+class _Pyproject(msgspec.Struct):
+    """What is read of a pyproject.toml."""
+
+    project: _Project = msgspec.field(default_factory=_Project)
 
 
 class Installed(msgspec.Struct, frozen=True):
@@ -72,30 +91,16 @@ def requirements_of(project: Path, extras: Iterable[str], installed: Mapping[str
 
     Raises ConfigError for what is required and not *installed*.
     """
-    listed = _listed(project)
-    if listed is None:
-        names = [name for name in installed if name not in _TOOLS]
-        found = {*extras, *(extra for extra in _OF_MODELS if _has(extra, installed))}
-        source = f"all that is installed here, for {project} has neither {_FILE} nor pyproject.toml"
-        return _requirements(_ours(found), names, installed, source)
-    file, lines = listed
-    _check_open(file, lines)
-    try:
-        wanted = [Requirement(line) for line in lines]
-    except InvalidRequirement:
-        wanted = []
-    if len(wanted) < len(lines) or any(one.url for one in wanted):
-        source = f"{file} as it stands, and for dumbwaiter what is installed here"
-        own = {canonicalize_name(match[1]) for line in lines if (match := _NAME.match(line))}
-        names = sorted(closure([_ours(set(extras))], installed) - own)
-        return _requirements(_ours(set(extras)), names, installed, source, as_is=file)
-    wanted = [one for one in wanted if one.marker is None or one.marker.evaluate()]
-    asked = {extra for one in wanted if canonicalize_name(one.name) == OURS for extra in one.extras}
-    ours = _ours({*extras, *asked})
-    _check(wanted, installed, file)
-    return _requirements(
-        ours, sorted(closure([ours, *wanted], installed)), installed, f"{file}, in the versions installed here"
-    )
+    if (project / _FILE).exists():
+        return _of_lines(_read_all(project), set(extras), installed)
+    texts = _dependencies(project)
+    if texts is not None:
+        _check_open(_PYPROJECT, texts)
+        return _pinned(_PYPROJECT, [_requirement(text) for text in texts], set(extras), installed)
+    names = [name for name in installed if name not in _TOOLS]
+    found = {*extras, *(extra for extra in _OF_MODELS if _has(extra, installed))}
+    source = f"all that is installed here, for {project} has neither {_FILE} nor {_PYPROJECT}"
+    return _requirements(_ours(found), names, installed, source)
 
 
 def closure(roots: Iterable[Requirement], installed: Mapping[str, Installed]) -> set[str]:
@@ -116,42 +121,170 @@ def closure(roots: Iterable[Requirement], installed: Mapping[str, Installed]) ->
     return {name for name, _ in seen}
 
 
+def document(found: Requirements) -> str:
+    """The pins of *found* as a file that pip reads."""
+    head = f"# {' '.join(found.source.split())}\n"
+    return head + "".join(f"{line}\n" for line in (*found.pins, *found.urls))
+
+
+def extra_of(broker: str) -> set[str]:
+    """The extra with the client of the *broker* at that URL, if one is needed."""
+    return {EXTRAS[scheme]} if (scheme := broker.partition(":")[0]) in EXTRAS else set()
+
+
 def _requirements(
     ours: Requirement,
     names: Iterable[str],
     installed: Mapping[str, Installed],
     source: str,
     *,
+    urls: Mapping[str, Requirement] = {},
     as_is: str | None = None,
+    beside: Sequence[str] = (),
 ) -> Requirements:
-    names = [name for name in names if name != OURS]
+    """*names*, each in the version *installed* or from its URL."""
+    pinned = [OURS, *sorted({*names} - {OURS})]
+    pinned = [name for name in pinned if name not in urls]
     return Requirements(
-        pins=[f"{ours}=={installed[OURS].version}", *(f"{name}=={installed[name].version}" for name in sorted(names))],
+        pins=[f"{ours if name == OURS else name}=={installed[name].version}" for name in pinned],
+        urls=[f"{ours if name == OURS else _bare(one)} @ {one.url}" for name, one in urls.items()],
         source=source,
         as_is=as_is,
-        local={name: folder for name in (OURS, *names) if (folder := installed[name].folder)},
+        beside=beside,
+        local={name: folder for name in pinned if (folder := installed[name].folder)},
     )
 
 
-def _listed(project: Path) -> tuple[str, list[str]] | None:
-    """The file in which the project says what it needs, and its lines. Raises ConfigError where it cannot be read."""
+def _bare(one: Requirement) -> str:
+    """Name and extras alone."""
+    return f"{one.name}[{','.join(sorted(one.extras))}]" if one.extras else one.name
+
+
+def _of_lines(files: Mapping[str, Sequence[str]], extras: set[str], installed: Mapping[str, Installed]) -> Requirements:
+    """What a requirements.txt asks for: *files* are its lines, and those of all that it names."""
+    for name, lines in files.items():
+        _check_open(name, lines)
     try:
-        if (project / _FILE).exists():
-            lines = [_COMMENT.sub("", line).strip() for line in (project / _FILE).read_text("utf-8").splitlines()]
-            return _FILE, [line for line in lines if line]
-        if (project / "pyproject.toml").exists():
-            table = tomllib.loads((project / "pyproject.toml").read_text("utf-8")).get("project", {})
-            return ("pyproject.toml", table["dependencies"]) if "dependencies" in table else None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"what {project} requires cannot be read: {error}") from None
-    return None
+        wanted = [Requirement(line) for line in files[_FILE]]
+    except InvalidRequirement:
+        wanted = None
+    if wanted is not None and not any(one.url for one in wanted):
+        return _pinned(_FILE, wanted, extras, installed)
+    source = f"{_FILE} as it stands, and for dumbwaiter what is installed here"
+    own = {canonicalize_name(match[1]) for lines in files.values() for line in lines if (match := _NAME.match(line))}
+    names = sorted(closure([_ours(extras)], installed) - own)
+    beside = [name for name in files if name != _FILE]
+    return _requirements(_ours(extras), names, installed, source, as_is=_FILE, beside=beside)
+
+
+def _pinned(
+    file: str, wanted: Sequence[Requirement], extras: set[str], installed: Mapping[str, Installed]
+) -> Requirements:
+    """What is *wanted*, in the versions installed here, or from its URL."""
+    wanted = [one for one in wanted if one.marker is None or one.marker.evaluate()]
+    ours = _ours({*extras, *(extra for one in wanted if canonicalize_name(one.name) == OURS for extra in one.extras)})
+    urls = {str(canonicalize_name(one.name)): one for one in wanted if one.url and not _is_local(one.url)}
+    _check([one for one in wanted if canonicalize_name(one.name) not in urls], installed, file)
+    # What is required by something that comes from a URL and is not here is for pip to find out.
+    known = [one for one in wanted if canonicalize_name(one.name) in installed]
+    source = f"{file}, in the versions installed here{f', and {len(urls)} from a URL' if urls else ''}"
+    return _requirements(ours, closure([ours, *known], installed), installed, source, urls=urls)
+
+
+def _read_all(project: Path) -> dict[str, list[str]]:
+    """The lines of requirements.txt, and of each file that it and those that it names give to pip. Raises ConfigError
+    for one that cannot be read, or is no file of the project.
+    """
+    found, waiting = dict[str, list[str]](), [_FILE]
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        try:
+            found[name] = list(_lines((project / name).read_text("utf-8-sig")))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"what {project} requires cannot be read: {name}: {error}") from None
+        waiting += [_within(name, other) for line in found[name] for other in _files_in(name, line)]
+    return found
+
+
+def _lines(text: str) -> Iterator[str]:
+    """As pip reads them: without comments, and one that ends in a backslash with the next one."""
+    begun = ""
+    for line in text.splitlines():
+        is_comment = line.lstrip().startswith("#")
+        if line.endswith("\\") and not is_comment:
+            begun += line.strip("\\")
+            continue
+        whole = _COMMENT.sub("", begun + (" " if is_comment else "") + line).strip()
+        begun = ""
+        if whole:
+            yield whole
+    if begun.strip():
+        yield begun.strip()
+
+
+def _files_in(file: str, line: str) -> list[str]:
+    """The files that a *line* of pip's own options names, as it names them. Those of another machine are not ours."""
+    if not line.startswith("-"):
+        return []
+    options = ArgumentParser(add_help=False, exit_on_error=False)
+    options.add_argument("-r", "--requirement", "-c", "--constraint", dest="files", action="append", default=[])
+    try:
+        names = options.parse_known_args(shlex.split(line))[0].files
+    except (ValueError, ArgumentError):
+        raise ConfigError(f"{file} has a line that pip cannot read: one with -r or -c, or an open quote") from None
+    return [name for name in names if not _ELSEWHERE.match(name)]
+
+
+def _within(file: str, name: str) -> str:
+    """The path, from the project, of what *file* there calls *name*. Raises ConfigError for what is not in there."""
+    path = os.path.normpath(PurePosixPath(file).parent / name)
+    if not _NAMED.fullmatch(path) or path.startswith("../"):
+        raise ConfigError(
+            f"{file} names the file {name!r}, and what is not in the project goes nowhere with it; write the path of"
+            " one that is, of letters, digits and . _ - /"
+        )
+    return path
+
+
+def _dependencies(project: Path) -> list[str] | None:
+    """What pyproject.toml says that the project needs, if it does. Raises ConfigError where it cannot be read."""
+    if not (project / _PYPROJECT).exists():
+        return None
+    try:
+        tree = tomllib.loads((project / _PYPROJECT).read_text("utf-8"))
+        return msgspec.convert(tree, _Pyproject).project.dependencies
+    except (OSError, ValueError) as error:  # msgspec's are ValueErrors, too
+        raise ConfigError(f"what {project} requires cannot be read: {_PYPROJECT}: {error}") from None
+
+
+def _requirement(text: str) -> Requirement:
+    """Raises ConfigError for a *text* that is none, or does not stay one line in a file for pip."""
+    try:
+        found = Requirement(text)
+    except InvalidRequirement:
+        found = None
+    if found is None or (found.url and (not found.url.isprintable() or "\\" in found.url)):
+        raise ConfigError(
+            f"{_PYPROJECT} has the dependency {text!r}, which is none; write NAME, NAME>=VERSION or NAME @ URL"
+        )
+    return found
+
+
+def _is_local(url: str) -> bool:
+    """Whether it is a file or folder of this machine, which no image can have."""
+    return url.lower().startswith("file:")
 
 
 def _check_open(file: str, lines: Iterable[str]) -> None:
-    """Raises ConfigError where a URL has a password, for *file* is part of the image."""
-    for match in filter(None, map(_USER_OF_URL.search, lines)):
-        user, _, password = match[1].partition(":")
-        if _OF_PIP.sub("", password or user):
+    """Raises ConfigError where a URL has a password, for *file* is part of the image. Of the web a user alone may be
+    one, too.
+    """
+    for scheme, login in (match.groups() for line in lines for match in _USER_OF_URL.finditer(line)):
+        user, _, password = login.partition(":")
+        is_web = scheme.lower().rpartition("+")[2] in {"http", "https"}
+        if _OF_PIP.sub("", password or (user if is_web else "")):
             raise ConfigError(
                 f"{file} has a URL with a user or password, and it would be part of the image; say"
                 " --build-arg PIP_EXTRA_INDEX_URL=... when you build, or write ${NAME} there, which pip takes from a"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dumbwaiter.deploy.folders import GIT_IGNORES
 from dumbwaiter.deploy.kubernetes import readme, secrets, yaml
 from dumbwaiter.deploy.kubernetes.project import Project
 from dumbwaiter.deploy.kubernetes.rendering import SECRET_FILE, rendered, secret_entries
@@ -24,4 +25,5 @@ def files(project: Project) -> dict[str, str]:
     }
     found["kustomization.yaml"] = yaml.document(kustomization)
     found["README.md"] = readme.text(project, entries)
+    found[".gitignore"] = GIT_IGNORES
     return found

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dumbwaiter.deploy.kubernetes import places, secrets
 from dumbwaiter.deploy.kubernetes.naming import labels
 from dumbwaiter.deploy.kubernetes.project import Project
+from dumbwaiter.errors import ConfigError
 
 Object = dict[str, Any]
+_YOURS = frozenset({"HOME", "TMPDIR"})
+"""Variables that kubernetes.env may give other values."""
 
 
 def pod_template(
@@ -59,17 +62,26 @@ def container(
     env, mounts = more.pop("env", []), more.pop("mounts", [])
     state = [{"name": "state", "mountPath": places.STATE, "subPath": own}] if own else []
     alive = [{"name": "DUMBWAITER_HEARTBEAT", "value": places.HEARTBEAT}] if own else []
+    variables = [*common_env(project), *alive, *env]
+    _check_variables([variable["name"] for variable in variables])
     return {
         "name": name,
         "image": project.kubernetes.image,
         "command": ["dumbwaiter", *arguments],
         "workingDir": places.PROJECT,
-        "env": [*common_env(project), *alive, *env],
+        "env": variables,
         "resources": resources,
         "securityContext": container_security(),
         **more,
         "volumeMounts": [*common_mounts(project), *state, *mounts],
     }
+
+
+def _check_variables(names: Sequence[str]) -> None:
+    """Raises ConfigError where a container would have two variables of one name."""
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"kubernetes.env: {name} is a variable that pods are given anyway; leave it out")
 
 
 def pod_security() -> Object:
@@ -113,9 +125,11 @@ def common_env(project: Project) -> list[Object]:
     plain = {"DUMBWAITER_CONFIG": f"{places.SETTINGS}/dumbwaiter.toml", "HOME": "/tmp", "TMPDIR": "/tmp"}  # noqa: S108
     if not secrets.hides_broker(project):
         plain["DUMBWAITER_BROKER"] = project.settings.broker
-    added = dict(text.split("=", 1) for text in project.kubernetes.env)
+    added = [text.split("=", 1) for text in project.kubernetes.env]
+    given = {name for name, _ in added} & _YOURS
     return [
-        *({"name": name, "value": value} for name, value in {**plain, **added}.items()),
+        *({"name": name, "value": value} for name, value in plain.items() if name not in given),
+        *({"name": name, "value": value} for name, value in added),
         *secrets.env(project),
     ]
 

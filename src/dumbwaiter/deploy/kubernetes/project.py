@@ -140,7 +140,7 @@ def project_of(
     _check_broker(broker)
     _check_blobs(blobs, table)
     _check_gpu(table)
-    _check_gateways(table)
+    _check_gateways(table, settings.gateway)
     _check_certificates(settings)
     names, found = models_of(settings), measured or {}
     local_weights(settings)
@@ -203,7 +203,13 @@ def _check_gpu(table: KubernetesSettings) -> None:
         )
 
 
-def _check_gateways(table: KubernetesSettings) -> None:
+def _check_gateways(table: KubernetesSettings, gateway: GatewaySettings) -> None:
+    if table.gateway_memory <= gateway.memory_limit:
+        raise ConfigError(
+            f"kubernetes.gateway_memory = {table.gateway_memory} bytes, and the requests of a gateway may take"
+            f" gateway.memory_limit = {gateway.memory_limit} of them; write a larger gateway_memory, or a smaller"
+            " gateway.memory_limit"
+        )
     most = table.gateway_max_replicas
     if most is not None and most < table.gateway_replicas:
         raise ConfigError(

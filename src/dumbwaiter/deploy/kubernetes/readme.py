@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from dumbwaiter.deploy.folders import SECRETS
 from dumbwaiter.deploy.kubernetes import places
 from dumbwaiter.deploy.kubernetes.project import Project
 from dumbwaiter.deploy.kubernetes.scaling import AUTHORITY
@@ -21,6 +22,7 @@ _IMAGE = (
     "`{image}` must have dumbwaiter with the extras of the broker and of `scaler`, and the project in `{folder}`,\n"
     "readable by user {user}. `dumbwaiter deploy image` renders a Dockerfile for one."
 )
+_MAKE = f"mkdir -p -m 700 {SECRETS}"
 _REPLICAS = 4
 """How many slices of a GPU the example makes, where the settings do not say."""
 
@@ -109,15 +111,21 @@ def _secrets(project: Project, entries: Sequence[Entry], *, chart: bool) -> Iter
     yield "## 3. Secrets"
     yield (
         f"The Secret `{name}` holds what is secret, and nothing that is rendered does{shown}. Put each value into a\n"
-        "file of the key's name, without a line break at its end:"
+        f"file of the key's name in the folder `{SECRETS}`, without a line break at its end. {_left_out(chart=chart)}"
     )
-    yield "\n".join(f"- `{entry.key}`: {entry.wanted}" for entry in entries)
-    given = [f"  --from-file={entry.key}" for entry in entries]
+    yield _code(_MAKE)
+    yield "\n".join(f"- `{SECRETS}/{entry.key}`: {entry.wanted}" for entry in entries)
+    given = [f"  --from-file={SECRETS}/{entry.key}" for entry in entries]
     create = f"kubectl create secret generic {name} --namespace {namespace}"
     yield _code(
         f"kubectl create namespace {namespace} --dry-run=client -o yaml | kubectl apply -f -",
         " \\\n".join([create, *given]),
     )
+
+
+def _left_out(*, chart: bool) -> str:
+    """Who does not take what lies in the folder of secrets."""
+    return f"Git{', Helm' if chart else ''} and\n`dumbwaiter deploy image` leave that folder out:"
 
 
 def _apply(project: Project, *, chart: bool) -> str:
@@ -130,7 +138,9 @@ def _apply(project: Project, *, chart: bool) -> str:
         lines += [
             "# Callers need an API key, and without one the gateway does not start:",
             f"kubectl --namespace {namespace} rollout status deployment/courier",
-            f"kubectl --namespace {namespace} exec deployment/courier -- dumbwaiter keys create --name first > key.txt",
+            _MAKE,
+            f"kubectl --namespace {namespace} exec deployment/courier -- \\",
+            f"  dumbwaiter keys create --name first > {SECRETS}/key.txt",
         ]
     lines.append(f"kubectl --namespace {namespace} rollout status deployment/gateway")
     if project.scales:

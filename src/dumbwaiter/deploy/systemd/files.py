@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dumbwaiter.deploy.folders import GIT_IGNORES, SECRETS
 from dumbwaiter.deploy.hiding import of_model
+from dumbwaiter.deploy.image import requirements, vendors
 from dumbwaiter.deploy.kubernetes.toml import document
 from dumbwaiter.deploy.moving import SIGNERS, of_signers, settings_tree
 from dumbwaiter.deploy.systemd.project import RUNTIME, SETTINGS, STATE, USER, VARIABLES, SystemdProject
@@ -16,6 +18,8 @@ def files(project: SystemdProject) -> dict[str, str]:
         **units(project),
         "dumbwaiter.toml": document(settings_tree(project.settings, project.place)),
         "dumbwaiter.sysusers": f'u {USER} - "dumbwaiter" {STATE}\n',
+        "requirements.txt": requirements.document(project.requirements),
+        ".gitignore": GIT_IGNORES,
         "README.md": _readme(project),
     }
 
@@ -48,28 +52,47 @@ def _hidden(project: SystemdProject) -> str:
     return head + "".join(lines) if lines else ""
 
 
+def _local(project: SystemdProject) -> str:
+    names = (f"`pip wheel --no-deps --wheel-dir wheels FOLDER-OF-{name}`" for name in project.requirements.local)
+    return ", ".join(names) or "nothing here"
+
+
+def _installed(project: SystemdProject) -> str:
+    """The commands that install the packages."""
+    found = project.requirements
+    files = [*([f"{project.place.project}/{found.as_is}"] if found.as_is else []), "requirements.txt"]
+    where = "".join(f" --extra-index-url {index}" for index in vendors.indexes(found))
+    install = f"sudo {project.prefix}/bin/python -m pip install --find-links wheels{where}"
+    return "".join(f"{install} --requirement {file}\n" for file in files)
+
+
 def _readme(project: SystemdProject) -> str:
     prefix, app = project.prefix, project.place.project
     hidden = shown(project.settings.broker) != project.settings.broker
     keys = f"""
-# Callers need an API key, and without one the gateway does not start:
-sudo -u {USER} env DUMBWAITER_CONFIG={SETTINGS} {project.program} keys create --name first > key.txt"""
+# Callers need an API key, and without one the gateway does not start. Git leaves that folder out:
+mkdir -p -m 700 {SECRETS}
+sudo -u {USER} env DUMBWAITER_CONFIG={SETTINGS} {project.program} keys create --name first > {SECRETS}/key.txt"""
+    packages = project.requirements
     return f"""# dumbwaiter as services of systemd
 
 Rendered by `dumbwaiter deploy systemd`. Change `dumbwaiter.toml` and render again. For a machine, use drop-ins
 (`systemctl edit`): a file that was edited by hand is not overwritten, and so not renewed either. systemd 247 or later.
 
+Packages: {len(packages.pins)}, from {packages.source}.
+
 ## Install
 
+What no index has goes into `wheels/` before: {_local(project)}. In this folder:
+
 ```sh
-# The environment and the project:
-sudo python3 -m venv {prefix}
-sudo {prefix}/bin/python -m pip install ...            # dumbwaiter with its extras, and what the models need
+# The project and its environment:
 sudo mkdir -p {app} && sudo cp -rT FOLDER-OF-THE-PROJECT {app}
 sudo rm -rf {app}/dumbwaiter.toml {app}/.dumbwaiter {app}/.venv
 sudo ln -s {STATE} {app}/.dumbwaiter      # where weights that are fetched are kept
-
-# In this folder:
+sudo python3 -m venv {prefix}
+{_installed(project)}
+# The services:
 sudo install -D -m 644 dumbwaiter.sysusers /etc/sysusers.d/dumbwaiter.conf && sudo systemd-sysusers
 sudo install -D -m 640 -g {USER} dumbwaiter.toml {SETTINGS}
 sudo install -m 644 *.service *.target /etc/systemd/system/

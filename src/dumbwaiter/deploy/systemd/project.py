@@ -8,6 +8,7 @@ import msgspec
 
 from dumbwaiter.config import Settings
 from dumbwaiter.deploy.hiding import Hidden
+from dumbwaiter.deploy.image.requirements import Requirements
 from dumbwaiter.deploy.kubernetes.project import Measured, Model
 from dumbwaiter.deploy.moving import Place, models_of, opened, settings_tree
 from dumbwaiter.errors import ConfigError
@@ -20,13 +21,14 @@ VARIABLES = "/etc/dumbwaiter/%s.env"
 
 
 class SystemdProject(msgspec.Struct, frozen=True, kw_only=True):
-    """*prefix* is the folder of the virtual environment, which has the project in ``app``.
+    """*prefix* is the folder of the virtual environment, which has the project in ``app`` and what *requirements* say.
     What is *hidden* is in no file that is rendered.
     """
 
     settings: Settings
     models: Sequence[Model]
     prefix: str
+    requirements: Requirements
     hidden: Sequence[Hidden] = ()
 
     @property
@@ -43,11 +45,12 @@ class SystemdProject(msgspec.Struct, frozen=True, kw_only=True):
 def systemd_project_of(
     settings: Settings,
     prefix: str,
+    requirements: Requirements,
     measured: Mapping[str, Measured] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> SystemdProject:
-    """The project of *settings*, with what was *measured* of each model. *environ*: the variables that the settings
-    were read from, too. Raises ConfigError for what cannot run so.
+    """The project of *settings* and its *requirements*, with what was *measured* of each model. *environ*: the
+    variables that the settings were read from, too. Raises ConfigError for what cannot run so.
     """
     if not prefix.startswith("/") or any(char in prefix for char in " %\"'\\$\n"):
         raise ConfigError(f"--prefix {prefix!r}: write an absolute path without spaces, quotes, % and $")
@@ -55,6 +58,8 @@ def systemd_project_of(
     names = models_of(settings)
     settings, hidden = opened(settings, environ or {})
     models = [Model(name=name, settings=settings.models[name], measured=found.get(name, Measured())) for name in names]
-    project = SystemdProject(settings=settings, models=models, prefix=prefix.rstrip("/"), hidden=hidden)
+    project = SystemdProject(
+        settings=settings, models=models, prefix=prefix.rstrip("/"), requirements=requirements, hidden=hidden
+    )
     settings_tree(settings, project.place)
     return project
