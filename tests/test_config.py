@@ -125,9 +125,18 @@ def test_the_memory_broker_keeps_blobs_in_memory_too_unless_told_otherwise():
         ("log_format = 'jsn'\n", 1, ["auto, human, json", "did you mean 'json'"]),
         ("[worker]\ngrace = '5 fortnights'\n", 2, ["worker.grace", "5 fortnights", "30s"]),
         ("[gateway]\nbody_limit = '5 apples'\n", 2, ["gateway.body_limit", "5 apples", "32MiB"]),
-        ("[worker]\ngrace = -1\n", 2, ["worker.grace: expected a duration such as 500ms, 30s, 2m, 1h or 7d, not -1"]),
-        ("lock_duration = 0\n", 1, ["lock_duration: expected a duration ", ", above 0, not 0"]),
+        (
+            "[worker]\ngrace = -1\n",
+            2,
+            ["worker.grace: expected a duration such as 500ms, 30s, 2m, 1h or 7d, at most 365d, not -1"],
+        ),
+        ("lock_duration = 0\n", 1, ["lock_duration: expected a duration ", ", above 0 and at most 365d, not 0"]),
         ("[models.cats]\ntarget = 'a:B'\nmax_bach = 3\n", 3, ["models.cats.max_bach", "did you mean 'max_batch'"]),
+        ('[models."a b"]\ntarget = "a:B"\n', 2, ["'a b' cannot name a model: use letters, digits, ", "first"]),
+        ('\n[models."../x"]\n', 2, ["'../x' cannot name a model"]),
+        ("[models._system]\nscaling.max_replicas = 2\n", 2, ["'_system' cannot name a model", "digit first"]),
+        ('[models."dumbwaiter.webhooks"]\nweight = 2\n', 2, ["cannot name a model: names in 'dumbwaiter.' are the s"]),
+        (f"[models.{'x' * 81}]\nweight = 2\n", 2, ["cannot name a model", "at most 80"]),
         ("[models]\ncats = 'a:B'\n", 2, ["models.cats is a table", "[models.cats]"]),
         ("gateway = 5\n", 1, ["gateway is a table"]),
         ("x = '''\n[gateway]\nprot = 1\n'''\n[gateway]\nprot = 1\n", 1, ["unknown setting 'x'"]),
@@ -171,6 +180,11 @@ def test_a_wrong_variable_is_named():
     assert "did you mean 'port'" in said
     assert "DUMBWAITER_WORKER__GRACE" in complaint({"DUMBWAITER_WORKER__GRACE": "soon"})
     assert "is a table" in complaint({"DUMBWAITER_GATEWAY": "x"})
+
+
+def test_a_variable_of_a_model_that_cannot_be_called_so_is_named():
+    said = complaint({"DUMBWAITER_MODELS___SYSTEM__WEIGHT": "2"})
+    assert said.startswith("environment variable DUMBWAITER_MODELS___SYSTEM__WEIGHT: '_system' cannot name a model")
 
 
 def test_a_wrong_flag_is_named():

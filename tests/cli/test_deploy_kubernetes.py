@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import os
+
 import pytest
 import yaml
 
 from dumbwaiter.blobs import open_store
 from dumbwaiter.blobs.profiles import ServiceProfile, add_to_profile
+from http_servers import always, response, serving
 
 SETTINGS = """
 [kubernetes]
@@ -41,6 +46,7 @@ def test_a_folder_is_written_that_kubectl_takes(run, settled):
         "kustomization.yaml",
         "secret.example.yaml",
         "README.md",
+        ".gitignore",
     }
     assert not any("hunter2" in path.read_text() for path in folder.iterdir())
 
@@ -103,6 +109,41 @@ def test_a_store_that_cannot_be_asked_is_told_with_what_to_do(run, settled):
     done = run("deploy", "kubernetes", "--blobs", f"file:{settled}/not-a-folder/x")
     assert done.returncode == 1
     assert "--unmeasured" in done.stderr
+
+
+@pytest.fixture
+def nobody(monkeypatch):
+    """Whoever has no credentials of any cloud."""
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "AZURE_", "GOOGLE_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.mark.anyio
+async def test_what_is_missing_here_comes_first_where_a_store_cannot_be_asked(run, settled, nobody):
+    async with serving(always(response(403, b"no"))) as machine:
+        ask = functools.partial(run, "deploy", "kubernetes", AWS_METADATA_ENDPOINT=machine.url())
+        done = await asyncio.to_thread(ask)
+    assert done.returncode == 1
+    assert done.stderr.startswith("dumbwaiter: error: AWS_ACCESS_KEY_ID is not set here, and s3://kitchen cannot be")
+    assert "set it (docs/stores.md), or say --unmeasured" in done.stderr
+    assert not (settled / "kubernetes").exists()
+
+
+def test_so_it_does_where_not_even_an_account_is_known(run, settled, nobody):
+    done = run("deploy", "kubernetes", "--blobs", "az://kitchen/blobs")
+    assert done.returncode == 1
+    assert done.stderr.startswith("dumbwaiter: error: AZURE_STORAGE_ACCOUNT_NAME is not set here, and az://kitchen")
+
+
+@pytest.mark.anyio
+async def test_who_has_credentials_is_told_what_the_store_says(run, settled, nobody):
+    async with serving(always(response(403, b"no"))) as store:
+        known = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "hush", "AWS_ALLOW_HTTP": "true"}
+        ask = functools.partial(run, "deploy", "kubernetes", AWS_ENDPOINT=store.url(), **known)
+        done = await asyncio.to_thread(ask)
+    assert done.stderr.startswith("dumbwaiter: error: s3://kitchen cannot be asked what workers have measured; say")
+    assert "403" in done.stderr
 
 
 def test_a_broker_of_one_machine_is_refused_with_what_to_write(run, settled):

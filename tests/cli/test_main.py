@@ -89,6 +89,11 @@ def test_without_a_command_the_help_is_shown_on_stderr_and_the_exit_code_is_2(ru
         (["dead-letters", "sho"], "no command named 'sho'; did you mean 'show'? see: dumbwaiter dead-letters --help"),
         (["keys", "add"], "no command named 'add'; did you mean 'create'? see: dumbwaiter keys --help"),
         (["keys", "remove", "x"], "no command named 'remove'; did you mean 'revoke'? see: dumbwaiter keys --help"),
+        (["plan", "--generate"], "option '--generate' requires an argument; see: dumbwaiter plan --help"),
+        (
+            ["dead-letters", "list", "--config"],
+            "option '--config' requires an argument; see: dumbwaiter dead-letters list --help",
+        ),
         (["worker"], "missing argument '[NAME=]MODULE:CLASS'; see: dumbwaiter worker --help"),
     ],
 )

@@ -152,6 +152,18 @@ async def test_a_terminal_that_closes_and_a_process_manager_stop_it_just_as_well
     await gone(everyone)
 
 
+async def test_a_scaled_model_that_fails_and_leaves_is_not_ready_before_it_can_be_loaded(serve, project):
+    scaled = {"DUMBWAITER_SCALING__MAX_REPLICAS": "1", "DUMBWAITER_SCALING__LOOK_EVERY": "1s"}
+    serving = serve("light:Shout", "light:Picky", **scaled)
+    serving.event("left", name="picky")
+    await eventually(lambda: "picky is tried again when work waits for it\n" in serving.log_file.read_text())
+    (project / "weights").touch()
+    await eventually(lambda: "gateway listens on " in serving.log_file.read_text(), within=20.0)
+    serving.gateway = serving.log_file.read_text().partition("gateway listens on ")[2].partition("\n")[0]
+    await eventually(lambda: serving.predict("picky", "abc").status_code == 200, within=30.0, every=0.1)
+    assert set(serving.ready().models) == {"shout", "picky"}
+
+
 def test_a_port_in_use_is_said_at_once_and_nothing_is_started(run, project):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

@@ -13,15 +13,26 @@ from dumbwaiter.cli.status_pipe import Report
 from dumbwaiter.cli.supervisor import Child, Plan
 from dumbwaiter.config import GatewaySettings, ModelSettings, Settings
 from dumbwaiter.models.contract import ModelSpec
+from dumbwaiter.policies.retrying import before_next_load
 from dumbwaiter.testing import eventually
 from processes import Terminal
 
 TEXT = {"input": {"kind": "text"}}
 
 
-def view_of(*names, as_json=False, **settings):
+class Clock:
+    """Seconds that go on when the test says so."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def view_of(*names, as_json=False, clock=None, **settings):
     specs = [ModelSpec(name=name, target=f"light:{name.title()}", project="/project") for name in names]
-    view = ServeView(Settings(**{"broker": "sqlite:/q.db", **settings}), specs, as_json=as_json)
+    view = ServeView(Settings(**{"broker": "sqlite:/q.db", **settings}), specs, as_json=as_json, clock=clock or Clock())
     view.children = [Child(Plan("gateway", None, (), role="gateway")), *(Child(Plan(name, name, ())) for name in names)]
     view.children.append(Child(Plan("courier", None, (), role="courier")))
     return view
@@ -33,8 +44,16 @@ def report(view, name, state, **facts):
     view.reported(child)
 
 
-def make_ready(view):
+def leave(view, name):
+    child = next(child for child in view.children if child.plan.name == name)
+    view.children.remove(child)
+    view.left(child)
+
+
+def make_ready(view, *but):
     for child in view.children:
+        if child.plan.name in but:
+            continue
         address = "http://127.0.0.1:8080" if child.plan.role == "gateway" else ""
         report(view, child.plan.name, "ready", address=address, signature=TEXT if child.plan.model else {})
 
@@ -104,10 +123,46 @@ def test_a_reason_is_told_once_and_again_when_it_changes_or_comes_back(capsys):
     report(view, "cats", "ready")
     report(view, "cats", "failing", reason="bad weights")
     assert capsys.readouterr().err.splitlines() == [
-        "cats cannot serve yet and is tried again: no weights",
-        "cats cannot serve yet and is tried again: bad weights",
-        "cats cannot serve yet and is tried again: bad weights",
+        "cats cannot serve and is tried again within 60 s: no weights",
+        "cats cannot serve and is tried again within 60 s: bad weights",
+        "cats cannot serve and is tried again within 60 s: bad weights",
     ]
+
+
+def test_the_time_within_which_it_is_tried_again_holds_after_any_number_of_failures():
+    pauses = [before_next_load(failures, luck=0.999, held=1e6) for failures in range(1, 100)]
+    assert max(pauses) <= 60.0
+
+
+def test_a_reason_that_stays_is_repeated_without_its_traceback_ever_more_rarely(capsys):
+    clock = Clock()
+    view = view_of("cats", clock=clock)
+    told_at = []
+    for clock.now in range(0, 1800, 5):
+        report(view, "cats", "failing", reason="no weights\nTraceback: light.py, line 3")
+        if told := capsys.readouterr().err:
+            told_at.append(clock.now)
+            last = told
+    assert told_at == [0, 30, 90, 210, 450, 750, 1050, 1350, 1650]
+    assert last == "cats still cannot serve after 28 min and is tried again within 60 s: no weights\n"
+
+
+def test_a_wait_for_memory_between_two_tries_does_not_make_the_reason_new(capsys):
+    view = view_of("cats", as_json=True)
+    for _ in range(3):
+        report(view, "cats", "failing", reason="no weights")
+        report(view, "cats", "loading", reason="no room")
+    assert capsys.readouterr().err.count("no weights") == 1
+
+
+def test_repeating_a_reason_is_no_event_for_programs(capsys):
+    clock = Clock()
+    view = view_of("cats", as_json=True, clock=clock)
+    for clock.now in (0, 60, 600):
+        report(view, "cats", "failing", reason="no weights")
+    told = capsys.readouterr()
+    assert len(told.out.splitlines()) == 1
+    assert len(told.err.splitlines()) == 3
 
 
 @pytest.mark.parametrize(
@@ -216,12 +271,13 @@ async def test_on_a_terminal_progress_shows_then_the_addresses_and_ctrl_c_ends_i
     terminal = Terminal(project, *arguments, COLUMNS="150")
     try:
         await eventually(lambda: "picky fails and tries again" in terminal.shown, within=30.0)
-        await eventually(lambda: "dumbwaiter serves what it can; picky cannot be loaded yet" in terminal.shown)
+        await eventually(lambda: "dumbwaiter serves what it can; picky cannot be loaded\n" in terminal.shown)
         assert "/v1/models/shout/predictions" in terminal.shown, "what works can be used"
         assert "/v1/models/picky/predictions" not in terminal.shown
         (project / "weights").touch()
         await eventually(lambda: "dumbwaiter is ready after" in terminal.shown, within=30.0)
         await eventually(lambda: "/v1/models/picky/predictions" in terminal.shown)
+        assert terminal.shown.count("/v1/models/shout/predictions") == 1, "it is known already"
         assert "\x1b[?25h" in terminal.shown, "the cursor is back"
         terminal.type("\x03")
         await eventually(lambda: "stopping: requests under way may finish" in terminal.shown, within=20.0)
@@ -252,11 +308,94 @@ def test_programs_get_it_as_numbers_and_hear_when_one_has_left(capsys):
 
 def test_one_that_left_is_not_waited_for(capsys):
     with view_of("cats", "dogs") as view:
-        for name in ("gateway", "cats", "courier"):
-            address = "http://127.0.0.1:8080" if name == "gateway" else ""
-            report(view, name, "ready", address=address, signature=TEXT if name == "cats" else {})
+        make_ready(view, "dogs")
         assert capsys.readouterr().out == ""
-        dogs = next(child for child in view.children if child.plan.name == "dogs")
-        view.children.remove(dogs)
-        view.left(dogs)
-        assert capsys.readouterr().out.startswith("dumbwaiter is ready after ")
+        leave(view, "dogs")
+        shown = capsys.readouterr().out
+        assert shown.startswith("dumbwaiter is ready after ")
+        assert "  dogs         has no worker until work waits\n" in shown
+
+
+def test_a_model_that_failed_and_has_left_is_not_ready(capsys):
+    with view_of("cats", "dogs") as view:
+        report(view, "dogs", "failing", reason="no weights")
+        make_ready(view, "dogs")
+        assert capsys.readouterr().out.startswith("dumbwaiter serves what it can; dogs cannot be loaded\n\n  gateway ")
+        report(view, "dogs", "draining")
+        leave(view, "dogs")
+        shown = capsys.readouterr()
+        assert shown.out == "", "it was told what can be used"
+        assert shown.err == "dogs is tried again when work waits for it\n"
+
+
+def test_what_can_be_used_is_told_also_where_the_one_that_failed_left_before(capsys):
+    with view_of("cats", "dogs") as view:
+        report(view, "dogs", "failing", reason="no weights")
+        leave(view, "dogs")
+        make_ready(view)
+    shown = capsys.readouterr().out
+    assert shown.startswith("dumbwaiter serves what it can; dogs cannot be loaded\n")
+    assert "/v1/models/cats/predictions\n" in shown
+    assert "  dogs " not in shown
+
+
+def test_one_that_failed_first_and_was_ready_then_may_leave(capsys):
+    with view_of("cats", "dogs") as view:
+        report(view, "dogs", "failing", reason="no weights")
+        report(view, "dogs", "ready", signature=TEXT)
+        leave(view, "dogs")
+        make_ready(view)
+    shown = capsys.readouterr()
+    assert shown.out.startswith("dumbwaiter is ready after ")
+    assert "/v1/models/dogs/predictions\n" in shown.out
+    assert "when work waits" not in shown.err
+
+
+def test_once_the_last_one_is_ready_only_what_is_new_is_told(capsys):
+    clock = Clock()
+    with view_of("cats", "dogs", clock=clock) as view:
+        report(view, "dogs", "failing", reason="no weights")
+        make_ready(view, "dogs")
+        leave(view, "cats")
+        capsys.readouterr()
+        clock.now = 12.5
+        report(view, "dogs", "ready", signature=TEXT)
+        report(view, "dogs", "ready", signature=TEXT)
+    assert capsys.readouterr().out == (
+        "dumbwaiter is ready after 12.5 s\n\n  dogs         light:Dogs in /project\n\nTry it:\n"
+        "  curl --data-binary 'some text' -H 'Content-Type: text/plain'"
+        " http://127.0.0.1:8080/v1/models/dogs/predictions\n"
+    )
+
+
+def test_a_second_worker_that_failed_and_has_left_keeps_nothing_from_being_ready(capsys):
+    with view_of("cats") as view:
+        view.children.append(Child(Plan("cats-2", "cats", ())))
+        report(view, "cats-2", "failing", reason="no weights")
+        make_ready(view, "cats-2")
+        leave(view, "cats-2")
+    shown = capsys.readouterr()
+    assert shown.out.startswith("dumbwaiter serves what it can; cats-2 cannot be loaded\n")
+    assert shown.out.endswith("Ctrl-C stops it.\ndumbwaiter is ready after 0 ms\n")
+    assert "when work waits" not in shown.err
+
+
+def test_programs_hear_that_it_is_ready_when_each_model_was_and_get_them_all(capsys):
+    with view_of("cats", "dogs", as_json=True) as view:
+        report(view, "dogs", "failing", reason="no weights")
+        make_ready(view, "dogs")
+        leave(view, "dogs")
+        assert "ready" not in [one["event"] for one in events(capsys)]
+        view.children.append(Child(Plan("dogs", "dogs", ())))
+        leave(view, "cats")
+        report(view, "dogs", "ready", signature=TEXT)
+    (ready,) = [one for one in events(capsys) if one["event"] == "ready"]
+    assert set(ready["models"]) == {"cats", "dogs"}
+
+
+def test_a_model_whose_worker_died_and_left_is_not_ready(capsys):
+    with view_of("cats", "dogs") as view:
+        make_ready(view, "dogs")
+        view.died(view.children[2], "was killed by SIGKILL", 0.5)
+        leave(view, "dogs")
+    assert capsys.readouterr().out.startswith("dumbwaiter serves what it can; dogs cannot be loaded\n")

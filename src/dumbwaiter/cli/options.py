@@ -26,11 +26,20 @@ def keep_layout(text: str | None) -> str | None:
 
 
 class Command(click.Command):
-    """A command whose help keeps its examples as they are written."""
+    """A command whose help keeps its examples as they are written, and to which its errors of usage point."""
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self.help = keep_layout(self.help)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """What *args* leave over. Raises click.UsageError."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            # click does not say where an option was left without its value.
+            error.ctx = error.ctx or ctx
+            raise
 
 
 class Group(click.Group):

@@ -11,8 +11,8 @@ import click
 
 from dumbwaiter.cli.options import current_settings, given_config
 from dumbwaiter.config import ModelSettings, Settings, ledgers_folder, place_in_file
+from dumbwaiter.config.checking import fault_of_name
 from dumbwaiter.errors import ConfigError
-from dumbwaiter.message import SYSTEM_QUEUES, is_queue_name
 from dumbwaiter.spelling import did_you_mean
 
 if TYPE_CHECKING:
@@ -91,10 +91,8 @@ def split_argument(argument: str) -> tuple[str, str | None]:
 
 def check_name(name: str) -> str:
     """*name* if it can name a model and its queue."""
-    if not is_queue_name(name):
-        raise click.UsageError(f"{name!r} cannot name a model: use letters, digits, '.', '_' and '-' (at most 80)")
-    if name.startswith(SYSTEM_QUEUES):
-        raise click.UsageError(f"{name!r} cannot name a model: names in {SYSTEM_QUEUES!r} are the system's own")
+    if (fault := fault_of_name(name)) is not None:
+        raise click.UsageError(fault)
     return name
 
 

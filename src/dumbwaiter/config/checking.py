@@ -13,8 +13,9 @@ from dumbwaiter.config.lines import Keys
 from dumbwaiter.config.meanings import meant
 from dumbwaiter.config.scaling import ScalingSettings
 from dumbwaiter.config.settings import TABLES, ModelSettings, Settings
-from dumbwaiter.config.units import WORDS, parse_duration, parse_size
+from dumbwaiter.config.units import WORDS, in_units, parse_duration, parse_size
 from dumbwaiter.errors import ConfigError
+from dumbwaiter.message import MAX_QUEUE_NAME, SYSTEM_QUEUES, is_model_name, is_queue_name
 from dumbwaiter.spelling import did_you_mean
 
 _SCALING = ("scaling",)
@@ -39,6 +40,8 @@ def is_table(keys: Keys) -> bool:
 
 def checked(source: Source, keys: Keys, value: Any) -> Any:
     """*value* as its setting's type, or ConfigError naming the place."""
+    if keys[0] == "models" and len(keys) > 1 and (fault := fault_of_name(keys[1])) is not None:
+        raise ConfigError(f"{source.place(keys)}: {fault}")
     if is_table(keys):
         if value == {}:
             return value
@@ -56,6 +59,16 @@ def checked(source: Source, keys: Keys, value: Any) -> Any:
     except ValueError as error:
         raise ConfigError(f"{source.place(keys)}: {'.'.join(keys)}: {error}") from None
     return _with_folder(keys, converted, source.folder)
+
+
+def fault_of_name(model: str) -> str | None:
+    """Why *model* cannot name a model; None where it can."""
+    if not is_queue_name(model):
+        allowed = f"letters, digits, '.', '_' and '-' (at most {MAX_QUEUE_NAME}), a letter or digit first"
+        return f"{model!r} cannot name a model: use {allowed}"
+    if not is_model_name(model):
+        return f"{model!r} cannot name a model: names in {SYSTEM_QUEUES!r} are the system's own"
+    return None
 
 
 def _owner_of(keys: Keys) -> tuple[dict[str, Any], Keys]:
@@ -80,6 +93,7 @@ def _types_of(struct: type[msgspec.Struct]) -> dict[str, Any]:
 def _convert(value: Any, annotation: Any, *, strict: bool) -> Any:
     if isinstance(value, str) and annotation == list[str]:
         return [part.strip() for part in value.split(",") if part.strip()]
+    given = value
     if isinstance(value, str) and (unit := _unit_of(annotation)):
         value = parse_duration(value) if unit == "duration" else parse_size(value)
     if get_origin(annotation) is Literal and value not in get_args(annotation):
@@ -88,7 +102,7 @@ def _convert(value: Any, annotation: Any, *, strict: bool) -> Any:
     try:
         return msgspec.convert(value, annotation, strict=strict)
     except msgspec.ValidationError:
-        raise ValueError(f"expected {_in_words(annotation)}, not {value!r}") from None
+        raise ValueError(f"expected {_in_words(annotation)}, not {given!r}") from None
 
 
 _IN_WORDS = {
@@ -103,16 +117,19 @@ _IN_WORDS = {
 
 def _in_words(annotation: Any) -> str:
     """What a setting of this type may be: ``a whole number from 0 to 65535``."""
-    if get_origin(annotation) in {Union, UnionType}:  # X | None: nobody can write None
-        return _in_words(get_args(annotation)[0])
     kind, *metas = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
-    meta = metas[0] if metas else msgspec.Meta()
-    words = WORDS.get(_unit_of(annotation) or "") or _IN_WORDS.get(get_origin(kind) or kind, str(kind))
+    if get_origin(kind) in {Union, UnionType}:  # X | None: nobody can write None
+        return _in_words(get_args(kind)[0])
+    meta, unit = metas[0] if metas else msgspec.Meta(), _unit_of(annotation)
+    words = WORDS[unit] if unit else _IN_WORDS.get(get_origin(kind) or kind, str(kind))
+    most = "" if meta.le is None else f"at most {in_units(meta.le, unit)}"
     if meta.gt is not None:
-        return f"{words}, above {meta.gt:g}{'' if meta.le is None else f' and at most {meta.le:g}'}"
-    if meta.ge is None or (meta.ge == 0 and _unit_of(annotation)):
+        return f"{words}, above {meta.gt:g}{most and f' and {most}'}"
+    if unit:
+        return f"{words}{most and f', {most}'}"
+    if meta.ge is None:
         return words
-    return f"{words} from {meta.ge} {'on' if meta.le is None else f'to {meta.le}'}"
+    return f"{words} from {meta.ge} {'on' if meta.le is None else f'to {in_units(meta.le)}'}"
 
 
 def _unit_of(annotation: Any) -> str | None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
-Count = Annotated[int, msgspec.Meta(ge=1)]
-Span = Annotated[float, msgspec.Meta(gt=0, extra={"unit": "duration"})]
-Nbytes = Annotated[int, msgspec.Meta(gt=0, extra={"unit": "size"})]
+from dumbwaiter.config.quantities import CountInPod, MaybeSpan, NbytesOfPod, Replicas, Seconds, SomeReplicas, Span
+
 GPU_MODES = ("exclusive", "shared", "time-slicing", "mps", "mig", "none")
 
 
@@ -44,14 +43,14 @@ class KubernetesSettings(msgspec.Struct, frozen=True, kw_only=True):
     env: list[str] = []
     trigger: Literal["external-push", "metrics-api", "native"] = "external-push"
     polling_interval: Span = 15.0
-    boot: Annotated[float, msgspec.Meta(ge=0, extra={"unit": "duration"})] = 120.0
-    fallback_replicas: Annotated[int, msgspec.Meta(ge=0)] = 1
+    boot: Seconds = 120.0
+    fallback_replicas: Replicas = 1
     monitor: str | None = None
     nats_account: str = "$G"
     keda_namespace: str = "keda"
     gpu: Literal["exclusive", "shared", "time-slicing", "mps", "mig", "none"] = "exclusive"
-    gpus: Count = 1
-    containers: Count = 1
+    gpus: CountInPod = 1
+    containers: CountInPod = 1
     gpu_resource: str = "nvidia.com/gpu"
     device_class: str = "gpu.nvidia.com"
     mig_profile: str | None = None
@@ -59,20 +58,20 @@ class KubernetesSettings(msgspec.Struct, frozen=True, kw_only=True):
     runtime_class: str | None = None
     node_selector: list[str] = []
     tolerations: list[str] = []
-    notice: Annotated[float | None, msgspec.Meta(extra={"unit": "duration"})] = None
+    notice: MaybeSpan = None
     worker_cpu: str = "1"
-    worker_memory: Nbytes = 4 * 1024**3
-    worker_scratch: Nbytes = 8 * 1024**3
+    worker_memory: NbytesOfPod = 4 * 1024**3
+    worker_scratch: NbytesOfPod = 8 * 1024**3
     gateway_cpu: str = "500m"
-    gateway_memory: Nbytes = 1024**3
-    gateway_replicas: Count = 2
-    gateway_max_replicas: Count | None = None
+    gateway_memory: NbytesOfPod = 1024**3
+    gateway_replicas: SomeReplicas = 2
+    gateway_max_replicas: SomeReplicas | None = None
     gateway_from: list[str] = []
     courier_cpu: str = "100m"
-    courier_memory: Nbytes = 256 * 1024**2
-    courier_replicas: Count = 1
+    courier_memory: NbytesOfPod = 256 * 1024**2
+    courier_replicas: SomeReplicas = 1
     scaler_cpu: str = "100m"
-    scaler_memory: Nbytes = 256 * 1024**2
+    scaler_memory: NbytesOfPod = 256 * 1024**2
     host: str | None = None
     tls_secret: str | None = None
     ingress_class: str | None = None
@@ -80,15 +79,17 @@ class KubernetesSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
-_HOST = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*")
-_CPU = re.compile(r"([1-9][0-9]*(\.[0-9]+)?|0\.[0-9]*[1-9][0-9]*|[1-9][0-9]*m)")
+_LABELS = rf"(?![a-z0-9.-]{{254}}){_LABEL}(\.{_LABEL})*"
+_NAME = re.compile(_LABELS)
+_HOST = re.compile(rf"(\*\.)?{_LABELS}")
+_CPU = re.compile(r"([1-9][0-9]{0,5}(\.[0-9]+)?|0\.[0-9]*[1-9][0-9]*|[1-9][0-9]{0,8}m)")
 _PROFILE = re.compile(r"[1-7]g\.[0-9]+gb(\.me)?")
-_RESOURCE = re.compile(rf"{_LABEL}(\.{_LABEL})*/[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)
-_KEY = r"([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"
-_SELECTOR = re.compile(rf"{_KEY}=([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)?")
-_TAINT = re.compile(rf"{_KEY}(=[A-Za-z0-9._-]*)?(:(NoSchedule|PreferNoSchedule|NoExecute))?")
+_WORD = r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
+_KEY = rf"({_LABELS}/)?{_WORD}"
+_RESOURCE = re.compile(rf"{_LABELS}/{_WORD}")
+_SELECTOR = re.compile(rf"{_KEY}=({_WORD})?")
+_TAINT = re.compile(rf"{_KEY}(=({_WORD})?)?(:(NoSchedule|PreferNoSchedule|NoExecute))?")
 _ANNOTATION = re.compile(rf"{_KEY}=.*", re.DOTALL)
 
 
@@ -107,10 +108,17 @@ _cpu = _matching(_CPU, "a number of CPUs, such as 2 or 500m")
 _absolute = _matching(re.compile(r"/[^/\s:]+(/[^/\s:]+)*"), "an absolute path, such as /var/lib/dumbwaiter/ledgers")
 
 
-def _positive(seconds: float) -> float:
-    if seconds <= 0:
-        raise ValueError(f"expected a duration above 0, such as 30s, not {seconds:g}")
-    return seconds
+def _each_once(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """*read*, of texts ``key=value`` that say each key once: of two values a cluster would take one."""
+
+    def of_all(texts: list[str]) -> Any:
+        keys = [text.partition("=")[0] for text in read(texts)]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise ValueError(f"{key!r} stands there {keys.count(key)} times; write it once")
+        return texts
+
+    return of_all
 
 
 READERS: Mapping[str, Callable[[Any], Any]] = {
@@ -126,10 +134,9 @@ READERS: Mapping[str, Callable[[Any], Any]] = {
     "gpu_resource": _matching(_RESOURCE, "nvidia.com/gpu"),
     "mig_profile": _matching(_PROFILE, "a profile such as 1g.10gb"),
     "node_ledgers": _absolute,
-    "notice": _positive,
-    "env": _matching(_VARIABLE, "NAME=value"),
-    "node_selector": _matching(_SELECTOR, "a label of nodes: key=value"),
-    "tolerations": _matching(_TAINT, "a taint: key, key:NoSchedule or key=value:NoSchedule"),
-    "ingress_annotations": _matching(_ANNOTATION, "key=value"),
+    "env": _each_once(_matching(_VARIABLE, "NAME=value")),
+    "node_selector": _each_once(_matching(_SELECTOR, "a label of nodes: key=value, neither longer than 63")),
+    "tolerations": _matching(_TAINT, "a taint: key, key:NoSchedule or key=value:NoSchedule, neither longer than 63"),
+    "ingress_annotations": _each_once(_matching(_ANNOTATION, "key=value, the key no longer than 63")),
 }
 """What a setting must mean beyond its type; see meanings.meant()."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import msgspec
 
-Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+from dumbwaiter.config.quantities import Port, Span
 
 
 class ScalerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,4 +20,4 @@ class ScalerSettings(msgspec.Struct, frozen=True, kw_only=True):
     http_port: Port = 8090
     certfile: str | None = None
     keyfile: str | None = None
-    glance_every: Annotated[float, msgspec.Meta(gt=0, extra={"unit": "duration"})] = 0.04
+    glance_every: Span = 0.04

@@ -6,8 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-Span = Annotated[float, msgspec.Meta(gt=0, extra={"unit": "duration"})]
-Pause = Annotated[float, msgspec.Meta(ge=0, extra={"unit": "duration"})]
+from dumbwaiter.config.quantities import MaybeSeconds, Replicas, Seconds, SomeReplicas, Span
 
 
 class ScalingSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,15 +24,15 @@ class ScalingSettings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     signal: Literal["work", "messages", "age"] = "work"
-    min_replicas: Annotated[int, msgspec.Meta(ge=0)] = 0
-    max_replicas: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    min_replicas: Replicas = 0
+    max_replicas: SomeReplicas | None = None
     drain_target: Span = 5.0
-    spare: Annotated[float, msgspec.Meta(ge=0)] = 3.0
+    spare: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 3.0
     age_target: Span = 10.0
-    messages_each: Annotated[float, msgspec.Meta(gt=0)] = 2.0
-    scale_in_after: Pause = 60.0
-    idle_after: Pause = 60.0
-    cold_start: Annotated[Pause | None, msgspec.Meta(extra={"unit": "duration"})] = None
+    messages_each: Annotated[float, msgspec.Meta(gt=0, le=1_000_000)] = 2.0
+    scale_in_after: Seconds = 60.0
+    idle_after: Seconds = 60.0
+    cold_start: MaybeSeconds = None
     look_every: Span = 2.0
 
     @property

@@ -12,15 +12,22 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from dumbwaiter.config.kubernetes import KubernetesSettings
+from dumbwaiter.config.quantities import (
+    Count,
+    MaybeNbytes,
+    MaybeSeconds,
+    Nbytes,
+    Port,
+    Replicas,
+    Seconds,
+    SecondsKept,
+    Span,
+)
 from dumbwaiter.config.scaler import ScalerSettings
 from dumbwaiter.config.scaling import ScalingSettings
 
-Seconds = Annotated[float, msgspec.Meta(ge=0, extra={"unit": "duration"})]
-Nbytes = Annotated[int, msgspec.Meta(ge=0, extra={"unit": "size"})]
-Count = Annotated[int, msgspec.Meta(ge=1)]
 SHORTEST_SIGNING_KEY = 32
 """Bytes of gateway.signing_key, at the least."""
-Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,7 +72,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     cors_origins: list[str] = []
     docs: bool = True
     log_requests: bool = False
-    results_kept_for: Seconds = 7 * 86400.0
+    results_kept_for: SecondsKept = 7 * 86400.0
 
     @property
     def needs_keys(self) -> bool:
@@ -143,14 +150,14 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     weights: str | None = None
     project: str | None = None
     max_batch: Annotated[int, msgspec.Meta(ge=1, le=2048)] | None = None
-    latency_target: Annotated[float | None, msgspec.Meta(extra={"unit": "duration"})] = None
+    latency_target: MaybeSeconds = None
     max_pixels: Count = 50_000_000
     timeout: Seconds = 120.0
     max_deliveries: Count = 3
     decode_threads: Count = 2
-    replicas: Annotated[int, msgspec.Meta(ge=0)] = 1
+    replicas: Replicas = 1
     device: str = "auto"
-    footprint: Annotated[int | None, msgspec.Meta(extra={"unit": "size"})] = None
+    footprint: MaybeNbytes = None
     weight: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 1.0
     park_after: Seconds = 300.0
     scaling: ScalingSettings = ScalingSettings()
@@ -172,7 +179,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ledgers: str | None = None
     footprints: str = ".dumbwaiter/footprints"
     heartbeat: str | None = None
-    lock_duration: Annotated[float, msgspec.Meta(gt=0, extra={"unit": "duration"})] = 30.0
+    lock_duration: Span = 30.0
     log_format: Literal["auto", "human", "json"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     gateway: GatewaySettings = GatewaySettings()

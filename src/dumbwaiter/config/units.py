@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 
@@ -19,7 +20,16 @@ def parse_duration(text: str) -> float:
 
 def parse_size(text: str) -> int:
     """Bytes of ``"512"``, ``"100kB"``, ``"32MiB"``. Raises ValueError."""
-    return round(_quantity(text, _SIZES, WORDS["size"]))
+    nbytes = _quantity(text, _SIZES, WORDS["size"])
+    if nbytes == math.inf:
+        raise ValueError(f"expected {WORDS['size']}, not {text!r}")
+    return round(nbytes)
+
+
+def in_units(number: float, unit: str | None = None) -> str:
+    """An upper end as people write it: ``365d``, ``1024TiB``, ``10000``."""
+    size, name = {"duration": (_DURATIONS["d"], "d"), "size": (_SIZES["tib"], "TiB")}.get(unit or "", (1, ""))
+    return f"{number / size:.15g}{name}"
 
 
 def _quantity(text: str, units: Mapping[str, float], wanted: str) -> float:
