@@ -22,7 +22,7 @@ SHARED_HORIZON = 0.1
 #: Most messages in hand for such a model, however fast it is.
 MOST_SINGLES = 64
 #: How long answers may be held back, in seconds: always, and where the device has more work in hand than ROUND_TRIP.
-SHORT_HOLD, LONG_HOLD = 0.001, 0.006
+SHORT_HOLD, LONG_HOLD = 0.001, 0.01
 #: A generous guess at the time from an answer to its caller's next request.
 ROUND_TRIP = 0.01
 #: A generous guess at the time in which a broker hands out a message that waits.
