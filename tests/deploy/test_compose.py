@@ -20,7 +20,7 @@ from one_machine import PASSWORD, settings
 from dumbwaiter.brokers import open_broker
 from dumbwaiter.config import GatewaySettings, ModelSettings
 from dumbwaiter.deploy.compose import compose_project_of, files
-from dumbwaiter.deploy.kubernetes.project import Measured
+from dumbwaiter.deploy.models import Measured
 from dumbwaiter.errors import ConfigError
 from dumbwaiter.testing.servers import RedisServer, redis_program
 from processes import run_in

@@ -7,7 +7,8 @@ from projects import BROKERS, SCALING
 from schemas import check, keda_folder
 
 from dumbwaiter.config import load_settings
-from dumbwaiter.deploy.kubernetes import Measured, project_of, rendered, times
+from dumbwaiter.deploy.kubernetes import project_of, rendered, times
+from dumbwaiter.deploy.models import Measured
 
 LONGEST = Measured(load_seconds=4 * 3600.0, start_seconds=4 * 3600.0, long_batch=365 * 86_400.0)
 

@@ -11,9 +11,9 @@ from projects import only_model, project
 
 from dumbwaiter.config import ScalingSettings
 from dumbwaiter.deploy import helm
-from dumbwaiter.deploy.kubernetes import Measured
 from dumbwaiter.deploy.kubernetes.files import files as kubernetes_files
-from dumbwaiter.deploy.kubernetes.writing import write
+from dumbwaiter.deploy.models import Measured
+from dumbwaiter.deploy.writing import write
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 MEASURED = {"resnet": Measured(load_seconds=14.0, start_seconds=1.5, long_batch=3.2)}

@@ -14,7 +14,7 @@ from dumbwaiter.config import ModelSettings, ScalingSettings
 from dumbwaiter.deploy import helm
 from dumbwaiter.deploy.helm.values import marks_of
 from dumbwaiter.deploy.kubernetes import rendered
-from dumbwaiter.deploy.kubernetes.writing import write
+from dumbwaiter.deploy.writing import write
 
 
 @pytest.fixture

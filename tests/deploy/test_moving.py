@@ -10,8 +10,8 @@ from one_machine import HOME, PASSWORD, settings
 
 from dumbwaiter.config import GatewaySettings, ModelSettings, ScalerSettings, load_settings
 from dumbwaiter.deploy.image.project import IMAGE
-from dumbwaiter.deploy.kubernetes.toml import document
 from dumbwaiter.deploy.moving import opened, settings_tree
+from dumbwaiter.deploy.toml import document
 from dumbwaiter.errors import ConfigError
 
 GIVEN, WITHOUT = (msgspec.structs.replace(IMAGE, gpus=gpus) for gpus in ("given", "none"))

@@ -7,7 +7,8 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dumbwaiter.deploy.kubernetes.naming import labels, object_name
+from dumbwaiter.deploy.kubernetes.naming import labels
+from dumbwaiter.deploy.models import object_name
 
 models = st.from_regex(r"[A-Za-z0-9._-]{1,80}", fullmatch=True)
 

@@ -14,7 +14,8 @@ import pytest
 from projects import settings as some_settings
 
 from dumbwaiter.config import ModelSettings, ScalingSettings
-from dumbwaiter.deploy.kubernetes import places, project_of, rendered
+from dumbwaiter.deploy import places
+from dumbwaiter.deploy.kubernetes import project_of, rendered
 from dumbwaiter.testing import eventually
 from dumbwaiter.testing.servers import RedisServer, free_port, redis_program
 from processes import environment, make_project

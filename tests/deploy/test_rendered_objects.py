@@ -115,7 +115,7 @@ def test_files_read_as_the_objects_and_the_kustomization_names_them_and_no_secre
     resources = yaml.safe_load(texts["kustomization.yaml"])["resources"]
     assert resources == [each.file for each in found]
     assert len(resources) == len(set(resources))
-    assert set(texts) - set(resources) <= {"secret.example.yaml", "kustomization.yaml", "README.md"}
+    assert set(texts) - set(resources) <= {"secret.example.yaml", "kustomization.yaml", "README.md", ".gitignore"}
     assert "secret.example.yaml" not in resources
     for name, text in texts.items():
         assert PASSWORD not in text, name

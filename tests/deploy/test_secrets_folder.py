@@ -14,7 +14,7 @@ from dumbwaiter.deploy import compose, helm, image, systemd
 from dumbwaiter.deploy.folders import RENDERED
 from dumbwaiter.deploy.image.left_out import rendered_in
 from dumbwaiter.deploy.kubernetes.files import files as kubernetes_files
-from dumbwaiter.deploy.kubernetes.writing import write
+from dumbwaiter.deploy.writing import write
 from processes import run_in
 
 FILES = {

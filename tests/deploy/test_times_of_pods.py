@@ -6,7 +6,9 @@ import pytest
 from projects import only_model, project
 
 from dumbwaiter.config import ScalingSettings
-from dumbwaiter.deploy.kubernetes import Measured, times
+from dumbwaiter.deploy import leaving
+from dumbwaiter.deploy.kubernetes import times
+from dumbwaiter.deploy.models import Measured
 from dumbwaiter.policies.leaving import SHARE_FOR_BATCH
 
 
@@ -21,22 +23,22 @@ def model(measured=None, **changes):
 
 
 def test_a_batch_and_a_load_fit_into_the_part_of_the_grace_for_which_a_worker_waits():
-    found = times.grace(model(Measured(load_seconds=20.0, long_batch=60.0)), 25.0)
+    found = leaving.grace(model(Measured(load_seconds=20.0, long_batch=60.0)), 25.0)
     assert found * SHARE_FOR_BATCH >= 80.0
     assert found == 100
 
 
 def test_the_grace_of_the_settings_is_the_least():
-    assert times.grace(model(Measured(long_batch=0.5)), 25.0) == 25
+    assert leaving.grace(model(Measured(long_batch=0.5)), 25.0) == 25
 
 
 def test_while_nothing_was_measured_a_batch_may_take_all_that_the_model_may():
-    assert times.grace(model(timeout=40.0), 25.0) == 50
+    assert leaving.grace(model(timeout=40.0), 25.0) == 50
 
 
 @pytest.mark.parametrize(("notice", "grace"), [(None, 100), (200.0, 100), (30.0, 25), (2.0, 1)])
 def test_on_a_node_that_is_taken_back_a_worker_leaves_before_it(notice, grace):
-    assert times.grace(model(Measured(load_seconds=20.0, long_batch=60.0)), 25.0, notice) == grace
+    assert leaving.grace(model(Measured(load_seconds=20.0, long_batch=60.0)), 25.0, notice) == grace
 
 
 def test_the_notice_of_gpu_nodes_is_no_matter_of_models_on_the_cpu():
@@ -45,7 +47,7 @@ def test_the_notice_of_gpu_nodes_is_no_matter_of_models_on_the_cpu():
 
 
 def test_what_loads_has_not_told_how_long_its_batches_take():
-    assert times.grace(model(Measured(load_seconds=20.0), timeout=40.0), 25.0) == 50
+    assert leaving.grace(model(Measured(load_seconds=20.0), timeout=40.0), 25.0) == 50
 
 
 @pytest.mark.parametrize(

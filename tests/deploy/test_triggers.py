@@ -10,8 +10,9 @@ from projects import BROKERS, SCALING, combination, only_model, project
 
 from dumbwaiter.brokers.rabbitmq.names import dead_name, delay_name, lane_names
 from dumbwaiter.config import ScalerSettings, ScalingSettings, Settings
-from dumbwaiter.deploy.kubernetes import Measured, rendered
+from dumbwaiter.deploy.kubernetes import rendered
 from dumbwaiter.deploy.kubernetes.triggers import triggers_of
+from dumbwaiter.deploy.models import Measured
 from dumbwaiter.errors import ConfigError
 from dumbwaiter.scaler.asking import asked, trigger
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dumbwaiter.deploy.kubernetes.writing import write
+from dumbwaiter.deploy.writing import write
 from dumbwaiter.errors import ConfigError
 
 FILES = {"role.yaml": "kind: Role\n", "README.md": "# Hello\n", "templates/pod.yaml": "kind: Pod\n"}

@@ -9,8 +9,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dumbwaiter.deploy.kubernetes import toml
-from dumbwaiter.deploy.kubernetes import yaml as ours
+from dumbwaiter.deploy import toml
+from dumbwaiter.deploy import yaml as ours
 
 # Kubernetes' own objects are JSON; control characters have no place in them.
 texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), max_size=30) | st.sampled_from(

@@ -11,7 +11,8 @@ from msgspec import structs
 from dumbwaiter.blobs.profiles import ServiceProfile
 from dumbwaiter.cli import plan as command
 from dumbwaiter.config import KubernetesSettings, ModelSettings, ScalingSettings, Settings
-from dumbwaiter.deploy.kubernetes import Measured, project_of, rendered
+from dumbwaiter.deploy.kubernetes import project_of, rendered
+from dumbwaiter.deploy.models import Measured
 from dumbwaiter.errors import ConfigError
 from dumbwaiter.plan.actuation import KedaSettings, LocalSettings, Native
 from dumbwaiter.plan.planning import AS_SET, planned

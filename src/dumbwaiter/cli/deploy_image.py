@@ -71,7 +71,7 @@ def image(output: Path, base: str | None, extras: tuple[str, ...], check: bool) 
 
 def put(output: Path, files: Mapping[str, str], *, check: bool) -> int:
     """Make the folder *output* hold *files*, tell what has changed, and give the exit code."""
-    from dumbwaiter.deploy.kubernetes.writing import write  # noqa: PLC0415 - only where something is rendered
+    from dumbwaiter.deploy.writing import write  # noqa: PLC0415 - only where something is rendered
 
     changes = [each for each in write(output, files, check=check) if each.kind != "same"]
     for change in changes:

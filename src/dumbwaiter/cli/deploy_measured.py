@@ -15,7 +15,7 @@ from dumbwaiter.urls import shown
 
 if TYPE_CHECKING:
     from dumbwaiter.config import Settings
-    from dumbwaiter.deploy.kubernetes.project import Measured
+    from dumbwaiter.deploy.models import Measured
 
 _CREDENTIALS = {
     "s3": ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"),
@@ -37,7 +37,7 @@ def measured_of(settings: Settings, *, unmeasured: bool) -> dict[str, Measured]:
 
 
 async def _measured(settings: Settings) -> dict[str, Measured]:
-    from dumbwaiter.deploy.kubernetes.project import Measured  # noqa: PLC0415 - only where something is rendered
+    from dumbwaiter.deploy.models import Measured  # noqa: PLC0415 - only where something is rendered
 
     try:
         store = open_store(settings.blobs)

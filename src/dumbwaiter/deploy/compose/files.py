@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from dumbwaiter.deploy import places, yaml
 from dumbwaiter.deploy.compose import services
 from dumbwaiter.deploy.compose.brokers import server_of
 from dumbwaiter.deploy.compose.project import ComposeProject
 from dumbwaiter.deploy.folders import GIT_IGNORES, SECRETS
 from dumbwaiter.deploy.hiding import Hidden, of_model
-from dumbwaiter.deploy.kubernetes import places, yaml
-from dumbwaiter.deploy.kubernetes.toml import document
 from dumbwaiter.deploy.moving import SIGNERS, of_signers, settings_tree
+from dumbwaiter.deploy.toml import document
 
 SETTINGS = "settings.toml"
 

@@ -11,8 +11,7 @@ from dumbwaiter.brokers.products import product_of
 from dumbwaiter.config import Settings
 from dumbwaiter.deploy.hiding import Hidden
 from dumbwaiter.deploy.image.project import IMAGE, check_image
-from dumbwaiter.deploy.kubernetes.naming import object_name
-from dumbwaiter.deploy.kubernetes.project import Measured, Model
+from dumbwaiter.deploy.models import Measured, Model, deployed, object_name
 from dumbwaiter.deploy.moving import Place, local_weights, models_of, opened, wants_gpu
 from dumbwaiter.errors import ConfigError
 from dumbwaiter.urls import shown
@@ -71,8 +70,7 @@ def compose_project_of(
             f"the compose file has Redis or RabbitMQ in it, and the broker is {shown(settings.broker)}; say"
             " --broker redis or --broker rabbitmq"
         )
-    found = measured or {}
-    names = models_of(settings)
+    models_of(settings)
     settings, hidden = opened(settings, environ or {})
-    models = [Model(name=name, settings=settings.models[name], measured=found.get(name, Measured())) for name in names]
+    models = deployed(settings, measured)
     return ComposeProject(settings=settings, image=image, broker=chosen, models=models, gpu=gpu, hidden=hidden)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from dumbwaiter.deploy import leaving, places
 from dumbwaiter.deploy.compose.brokers import server_of
 from dumbwaiter.deploy.compose.project import ComposeProject
 from dumbwaiter.deploy.hiding import of_model
 from dumbwaiter.deploy.image.project import IMAGE
-from dumbwaiter.deploy.kubernetes import places, times
-from dumbwaiter.deploy.kubernetes.naming import object_name
-from dumbwaiter.deploy.kubernetes.project import Model
-from dumbwaiter.deploy.kubernetes.yaml import Path
+from dumbwaiter.deploy.models import Model, object_name
 from dumbwaiter.deploy.moving import SIGNERS, of_signers
+from dumbwaiter.deploy.yaml import Path
 
 Object = dict[str, Any]
 _LEDGER_SIZE = "16m"
@@ -23,7 +22,7 @@ _BROKER_ENDS = "60s"
 def compose_file(project: ComposeProject) -> Object:
     """All of it."""
     services = {project.broker: _broker(project), "gateway": _gateway(project), "courier": _courier(project)}
-    services |= {worker_name(model): _worker(project, model) for model in project.models}
+    services |= {model.object_name: _worker(project, model) for model in project.models}
     return {
         "name": project.name,
         "services": services,
@@ -47,17 +46,12 @@ def notes(project: ComposeProject) -> dict[Path, str]:
     if _shares(project):
         found["volumes", "ledgers"] = "In memory: who holds what of a GPU, for all workers of this machine."
     for model in project.models:
-        place = ("services", worker_name(model))
+        place = ("services", model.object_name)
         if model.settings.scaling.is_on:
             found[place] = "As many workers as the work asks for, down to none: processes of this one container."
         if project.gets_gpu(model):
             found[*place, "deploy", "resources"] = "All GPUs are seen; the setting `device` says which one is used."
     return found
-
-
-def worker_name(model: Model) -> str:
-    """The service of *model*."""
-    return f"worker-{object_name(model.name)}"
 
 
 def variables_file(name: str) -> str:
@@ -124,7 +118,7 @@ def _probe() -> list[str]:
 
 
 def _worker(project: ComposeProject, model: Model) -> Object:
-    grace = times.grace(model, project.settings.worker.grace)
+    grace = leaving.grace(model, project.settings.worker.grace)
     scales = model.settings.scaling.is_on
     more: Object = {"environment": {"DUMBWAITER_WORKER__GRACE": str(grace)}}
     if of_model(project.hidden, model.name):
@@ -167,7 +161,7 @@ def _ours(
         "depends_on": {project.broker: {"condition": "service_healthy"}},
         "healthcheck": check,
         "restart": "unless-stopped",
-        "stop_grace_period": f"{times.termination(grace)}s",
+        "stop_grace_period": f"{leaving.termination(grace)}s",
         "user": f"{places.USER}:{places.USER}",
         "read_only": True,
         "cap_drop": ["ALL"],

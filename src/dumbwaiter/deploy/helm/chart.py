@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from dumbwaiter import __version__
+from dumbwaiter.deploy import yaml
 from dumbwaiter.deploy.folders import GIT_IGNORES
 from dumbwaiter.deploy.helm.values import Marks, marks_of, parameterised, with_expressions, with_marks
-from dumbwaiter.deploy.kubernetes import readme, yaml
+from dumbwaiter.deploy.kubernetes import readme
 from dumbwaiter.deploy.kubernetes.project import Project
 from dumbwaiter.deploy.kubernetes.rendering import Rendered, rendered, secret_entries
-from dumbwaiter.deploy.kubernetes.yaml import Notes
+from dumbwaiter.deploy.yaml import Notes
 
 _VERSION = "0.1.0"
 _HELM_IGNORES = f"{GIT_IGNORES}.gitignore\n"

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from dumbwaiter.deploy.kubernetes.project import Project
-from dumbwaiter.deploy.kubernetes.yaml import Raw
+from dumbwaiter.deploy.yaml import Raw
 
 Object = dict[str, Any]
 

@@ -9,9 +9,9 @@ import json
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
+from dumbwaiter.deploy import places
 from dumbwaiter.deploy.folders import SECRETS
 from dumbwaiter.deploy.image.project import IMAGE, ImageProject
-from dumbwaiter.deploy.kubernetes import places
 
 VENV = "/opt/dumbwaiter"
 STATE = (places.STATE, places.LEDGERS, places.BLOBS)

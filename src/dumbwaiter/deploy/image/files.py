@@ -5,8 +5,8 @@ from __future__ import annotations
 from dumbwaiter.deploy.image import readme, requirements
 from dumbwaiter.deploy.image.dockerfile import REQUIREMENTS, SETTINGS, WHEELS, dockerfile, ignored
 from dumbwaiter.deploy.image.project import IMAGE, ImageProject
-from dumbwaiter.deploy.kubernetes.toml import document
 from dumbwaiter.deploy.moving import settings_tree
+from dumbwaiter.deploy.toml import document
 
 _WHEELS = """# Packages that no index has
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dumbwaiter.deploy.folders import RENDERED
-from dumbwaiter.deploy.kubernetes.writing import has_rendering
+from dumbwaiter.deploy.writing import has_rendering
 
 
 def rendered_in(project: Path) -> list[str]:

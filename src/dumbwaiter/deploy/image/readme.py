@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 
 from dumbwaiter.config import Settings
+from dumbwaiter.deploy import places
 from dumbwaiter.deploy.hiding import told
 from dumbwaiter.deploy.image import vendors
 from dumbwaiter.deploy.image.project import IMAGE, ImageProject
 from dumbwaiter.deploy.image.requirements import Requirements
-from dumbwaiter.deploy.kubernetes import places
 from dumbwaiter.urls import shown
 
 

@@ -1,9 +1,9 @@
 """A project as objects of Kubernetes: settings and what was measured in, plain dicts out, a file for each.
 
-``rendered(project)`` is pure; writing.py alone touches files.
+``rendered(project)`` is pure.
 """
 
-from dumbwaiter.deploy.kubernetes.project import Measured, Model, Project, project_of
+from dumbwaiter.deploy.kubernetes.project import Project, project_of
 from dumbwaiter.deploy.kubernetes.rendering import rendered
 
-__all__ = ["Measured", "Model", "Project", "project_of", "rendered"]
+__all__ = ["Project", "project_of", "rendered"]

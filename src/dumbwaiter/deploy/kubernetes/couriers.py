@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dumbwaiter.deploy.kubernetes import pods, probes, times
+from dumbwaiter.deploy import leaving
+from dumbwaiter.deploy.kubernetes import pods, probes
 from dumbwaiter.deploy.kubernetes.naming import metadata, selector
 from dumbwaiter.deploy.kubernetes.project import Project
 
@@ -32,7 +33,7 @@ def deployment(project: Project) -> dict[str, Any]:
             "revisionHistoryLimit": 3,
             "selector": {"matchLabels": selector(COMPONENT)},
             "template": pods.pod_template(
-                project, COMPONENT, [container], grace=times.termination(project.settings.courier.grace)
+                project, COMPONENT, [container], grace=leaving.termination(project.settings.courier.grace)
             ),
         },
     }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dumbwaiter.deploy import yaml
 from dumbwaiter.deploy.folders import GIT_IGNORES
-from dumbwaiter.deploy.kubernetes import readme, secrets, yaml
+from dumbwaiter.deploy.kubernetes import readme, secrets
 from dumbwaiter.deploy.kubernetes.project import Project
 from dumbwaiter.deploy.kubernetes.rendering import SECRET_FILE, rendered, secret_entries
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dumbwaiter.deploy.kubernetes import places, pods, probes, times
+from dumbwaiter.deploy import leaving, places
+from dumbwaiter.deploy.kubernetes import pods, probes
 from dumbwaiter.deploy.kubernetes.naming import metadata, selector
 from dumbwaiter.deploy.kubernetes.project import Project
 
@@ -49,7 +50,7 @@ def deployment(project: Project) -> Object:
                 project,
                 COMPONENT,
                 [container],
-                grace=times.termination(options.grace + _LEAVING),
+                grace=leaving.termination(options.grace + _LEAVING),
                 topologySpreadConstraints=[spread],
             ),
         },

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from dumbwaiter.deploy.kubernetes.naming import metadata
-from dumbwaiter.deploy.kubernetes.project import Model, Project
+from dumbwaiter.deploy.kubernetes.project import Project
+from dumbwaiter.deploy.models import Model
 
 Object = dict[str, Any]
 CLAIM = "shared-gpu"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from dumbwaiter.deploy.kubernetes import places
+from dumbwaiter.deploy import places
 from dumbwaiter.deploy.kubernetes.pods import container_security
-from dumbwaiter.deploy.kubernetes.project import Model, Project
+from dumbwaiter.deploy.kubernetes.project import Project
+from dumbwaiter.deploy.models import Model
 
 Object = dict[str, Any]
 FOLDER = f"{places.LEDGERS}/dumbwaiter"

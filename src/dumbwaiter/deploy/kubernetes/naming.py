@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from typing import Any
 
+from dumbwaiter.deploy.models import object_name
+
 Labels = dict[str, str]
-_LONGEST = 63
-_LONGEST_MODEL = 45
-"""So that Kubernetes has room for what it puts behind a Deployment's name, and we for what stands before."""
-_GOOD = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
-
-
-def object_name(model: str) -> str:
-    """*model* in small letters, digits and dashes. One that must be changed ends in a digest, so that two stay two."""
-    if len(model) <= _LONGEST_MODEL and _GOOD.fullmatch(model):
-        return model
-    digest = hashlib.sha256(model.encode()).hexdigest()[:8]
-    written = re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")[: _LONGEST_MODEL - 9].strip("-")
-    return f"{written or 'model'}-{digest}"
 
 
 def labels(component: str, model: str | None = None) -> Labels:

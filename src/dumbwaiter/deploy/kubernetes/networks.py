@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dumbwaiter.deploy.kubernetes import places
+from dumbwaiter.deploy import places
 from dumbwaiter.deploy.kubernetes.naming import metadata, selector
 from dumbwaiter.deploy.kubernetes.project import Project
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from dumbwaiter.deploy import leaving
 from dumbwaiter.deploy.kubernetes import times
-from dumbwaiter.deploy.kubernetes.project import Model, Project
-from dumbwaiter.deploy.kubernetes.yaml import Path
+from dumbwaiter.deploy.kubernetes.project import Project
+from dumbwaiter.deploy.models import Model
+from dumbwaiter.deploy.yaml import Path
 
 NOTES: Mapping[str, Mapping[Path, str]] = {
     "Role": {
@@ -77,8 +79,8 @@ def of_worker(project: Project, model: Model) -> dict[Path, str]:
 
 
 def _grace(project: Project, model: Model) -> str:
-    needed = times.grace(model, project.settings.worker.grace)
-    if times.grace(model, project.settings.worker.grace, times.notice(project, model)) < needed:
+    needed = leaving.grace(model, project.settings.worker.grace)
+    if leaving.grace(model, project.settings.worker.grace, times.notice(project, model)) < needed:
         return f"The node says so late that it is taken back: {needed} s would be needed. What is not done goes back."
     if model.measured.long_batch is None:
         return "Nothing was measured yet, so a batch may take the model's timeout. Render again once workers have run."

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dumbwaiter.deploy.kubernetes import places, secrets
+from dumbwaiter.deploy import places
+from dumbwaiter.deploy.kubernetes import secrets
 from dumbwaiter.deploy.kubernetes.naming import labels
 from dumbwaiter.deploy.kubernetes.project import Project
 from dumbwaiter.errors import ConfigError

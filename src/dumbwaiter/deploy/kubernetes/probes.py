@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dumbwaiter.deploy.kubernetes.places import GATEWAY_PORT, SCALER_HTTP_PORT
+from dumbwaiter.deploy.places import GATEWAY_PORT, SCALER_HTTP_PORT
 
 Object = dict[str, Any]
 

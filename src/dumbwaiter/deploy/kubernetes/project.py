@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from dumbwaiter.blobs.profiles import ServiceProfile
 from dumbwaiter.brokers.products import product_of
-from dumbwaiter.config import GatewaySettings, KubernetesSettings, ModelSettings, ScalerSettings, Settings
+from dumbwaiter.config import GatewaySettings, KubernetesSettings, ScalerSettings, Settings
+from dumbwaiter.deploy import places
 from dumbwaiter.deploy.hiding import Hidden, check_url, check_urls, hidden_environment
-from dumbwaiter.deploy.kubernetes import places
-from dumbwaiter.deploy.kubernetes.naming import object_name
+from dumbwaiter.deploy.models import Measured, Model, deployed
 from dumbwaiter.deploy.moving import Certificates, check_certificate, local_weights, models_of, opened, wants_gpu
 from dumbwaiter.errors import ConfigError
 from dumbwaiter.urls import shown
@@ -27,39 +26,6 @@ CERTIFICATES = Certificates(
     },
 )
 """Where pods have theirs."""
-
-
-class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """What workers measured of a model, in seconds; 0.0 and None for what was never seen."""
-
-    load_seconds: float = 0.0
-    start_seconds: float = 0.0
-    long_batch: float | None = None
-
-    @property
-    def cold_start(self) -> float:
-        """From starting a worker until it can serve."""
-        return self.start_seconds + self.load_seconds
-
-    @classmethod
-    def of(cls, profile: ServiceProfile) -> Measured:
-        """What *profile* tells."""
-        return cls(
-            load_seconds=profile.load_seconds, start_seconds=profile.start_seconds, long_batch=profile.long_batch
-        )
-
-
-class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """One model, with its *settings* as they are here."""
-
-    name: str
-    settings: ModelSettings
-    measured: Measured = Measured()
-
-    @property
-    def object_name(self) -> str:
-        """What its objects are called."""
-        return f"worker-{object_name(self.name)}"
 
 
 class Project(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,10 +108,10 @@ def project_of(
     _check_gpu(table)
     _check_gateways(table, settings.gateway)
     _check_certificates(settings)
-    names, found = models_of(settings), measured or {}
+    models_of(settings)
     local_weights(settings)
     settings, env, hidden = _open(msgspec.structs.replace(settings, blobs=blobs), environ or {})
-    models = [Model(name=name, settings=settings.models[name], measured=found.get(name, Measured())) for name in names]
+    models = deployed(settings, measured)
     _check_names(models)
     settings = msgspec.structs.replace(settings, broker=broker, kubernetes=msgspec.structs.replace(table, env=env))
     return Project(settings=settings, models=models, hidden=hidden)

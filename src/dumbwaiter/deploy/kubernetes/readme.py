@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from dumbwaiter.deploy import places
 from dumbwaiter.deploy.folders import SECRETS
-from dumbwaiter.deploy.kubernetes import places
 from dumbwaiter.deploy.kubernetes.project import Project
 from dumbwaiter.deploy.kubernetes.scaling import AUTHORITY
 from dumbwaiter.deploy.kubernetes.secrets import Entry

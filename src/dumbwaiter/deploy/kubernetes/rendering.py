@@ -21,9 +21,10 @@ from dumbwaiter.deploy.kubernetes import (
     workers,
 )
 from dumbwaiter.deploy.kubernetes.notes import NOTES, of_worker
-from dumbwaiter.deploy.kubernetes.project import Model, Project
+from dumbwaiter.deploy.kubernetes.project import Project
 from dumbwaiter.deploy.kubernetes.triggers import Triggers, triggers_of
-from dumbwaiter.deploy.kubernetes.yaml import Path
+from dumbwaiter.deploy.models import Model
+from dumbwaiter.deploy.yaml import Path
 
 SECRET_FILE = "secret.example.yaml"  # noqa: S105 - its file
 """No part of what is applied: it has no values."""

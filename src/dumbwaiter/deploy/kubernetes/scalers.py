@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dumbwaiter.deploy.kubernetes import places, pods, probes, times
+from dumbwaiter.deploy import leaving, places
+from dumbwaiter.deploy.kubernetes import pods, probes
 from dumbwaiter.deploy.kubernetes.naming import metadata, selector
 from dumbwaiter.deploy.kubernetes.project import Project
 
@@ -36,7 +37,7 @@ def deployment(project: Project) -> Object:
             "replicas": 1,
             "revisionHistoryLimit": 3,
             "selector": {"matchLabels": selector(COMPONENT)},
-            "template": pods.pod_template(project, COMPONENT, [container], grace=times.termination(_GRACE)),
+            "template": pods.pod_template(project, COMPONENT, [container], grace=leaving.termination(_GRACE)),
         },
     }
 

@@ -7,8 +7,9 @@ from typing import Any
 from dumbwaiter.config import KubernetesSettings
 from dumbwaiter.deploy.kubernetes import times
 from dumbwaiter.deploy.kubernetes.naming import metadata
-from dumbwaiter.deploy.kubernetes.project import Model, Project
+from dumbwaiter.deploy.kubernetes.project import Project
 from dumbwaiter.deploy.kubernetes.triggers import Native, Triggers
+from dumbwaiter.deploy.models import Model
 
 Object = dict[str, Any]
 FAILURES = 3

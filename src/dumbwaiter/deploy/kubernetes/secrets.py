@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dumbwaiter.brokers.products import product_of
-from dumbwaiter.deploy.kubernetes import places
+from dumbwaiter.deploy import places
 from dumbwaiter.deploy.kubernetes.naming import metadata
 from dumbwaiter.deploy.kubernetes.project import Project
 from dumbwaiter.urls import shown

@@ -7,11 +7,12 @@ from typing import Any
 import msgspec
 
 from dumbwaiter.config import ScalerSettings
-from dumbwaiter.deploy.kubernetes import ledgers, places, workers
+from dumbwaiter.deploy import places
+from dumbwaiter.deploy.kubernetes import ledgers, workers
 from dumbwaiter.deploy.kubernetes.naming import metadata
 from dumbwaiter.deploy.kubernetes.project import CERTIFICATES, Project
-from dumbwaiter.deploy.kubernetes.toml import document
 from dumbwaiter.deploy.moving import Place, settings_tree
+from dumbwaiter.deploy.toml import document
 
 _EVERYWHERE = "0.0.0.0"  # noqa: S104 - a pod's; who may reach it is said by a NetworkPolicy
 _SCALER = {"host": _EVERYWHERE, "grpc_port": places.SCALER_PORT, "http_port": places.SCALER_HTTP_PORT}

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import math
 
-from dumbwaiter.deploy.kubernetes.project import Model, Project
+from dumbwaiter.deploy.kubernetes.project import Project
+from dumbwaiter.deploy.models import Model
 from dumbwaiter.policies.keda import LEAST_WINDOW, KedaTimes, cold_start_of, keda_times
-from dumbwaiter.policies.leaving import SHARE_FOR_BATCH
-
-ROOM_OF_NODE = 5
-"""Seconds between the end of a worker's grace and that of its node."""
-ROOM = 10
-"""Seconds between the end of a worker's grace and SIGKILL."""
 
 
 def cold_start(project: Project, model: Model) -> float:
@@ -23,27 +18,9 @@ def cold_start(project: Project, model: Model) -> float:
     )
 
 
-def grace(model: Model, least: float, notice: float | None = None) -> int:
-    """How long a worker may take from SIGTERM to its end, at *least* so long, but no longer than the *notice* of nodes
-    that are taken back: what is not done by then is handed back while there is time.
-
-    The batch that runs gets its part of it: 999 of 1,000 batches, and loading the model, for the runner may have just
-    been started again. While that was not measured it is the model's timeout, which no batch outlives.
-    """
-    batch = model.measured.long_batch
-    longest = model.settings.timeout if batch is None else batch + model.measured.load_seconds
-    wanted = math.ceil(max(least, longest / SHARE_FOR_BATCH))
-    return wanted if notice is None else max(1, min(wanted, math.floor(notice) - ROOM_OF_NODE))
-
-
 def notice(project: Project, model: Model) -> float | None:
     """How long before its end the node of *model*'s workers says so, if it may be taken back."""
     return None if project.gpu_mode(model) == "none" else project.kubernetes.notice
-
-
-def termination(grace_seconds: float) -> int:
-    """After how many seconds Kubernetes kills a pod that has so much *grace*."""
-    return math.ceil(grace_seconds) + ROOM
 
 
 def of_keda(project: Project, model: Model) -> KedaTimes:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from dumbwaiter.deploy.kubernetes import gpus, ledgers, places, pods, probes, secrets, times
+from dumbwaiter.deploy import leaving, places
+from dumbwaiter.deploy.kubernetes import gpus, ledgers, pods, probes, secrets, times
 from dumbwaiter.deploy.kubernetes.naming import metadata, selector
-from dumbwaiter.deploy.kubernetes.project import Model, Project
+from dumbwaiter.deploy.kubernetes.project import Project
+from dumbwaiter.deploy.models import Model
 
 Object = dict[str, Any]
 COMPONENT = "worker"
@@ -35,13 +37,13 @@ def deployment(project: Project, model: Model) -> Object:
 
 
 def _template(project: Project, model: Model) -> Object:
-    grace = times.grace(model, project.settings.worker.grace, times.notice(project, model))
+    grace = leaving.grace(model, project.settings.worker.grace, times.notice(project, model))
     count = project.workers_in_pod(model)
     template = pods.pod_template(
         project,
         COMPONENT,
         [_container(project, model, number, grace) for number in range(1, count + 1)],
-        grace=times.termination(grace),
+        grace=leaving.termination(grace),
         volumes=[*ledgers.volumes(project), _costs_volume()],
         model=model.name,
         **_placing(project, model),

@@ -9,7 +9,7 @@ import msgspec
 from dumbwaiter.config import Settings
 from dumbwaiter.deploy.hiding import Hidden
 from dumbwaiter.deploy.image.requirements import Requirements
-from dumbwaiter.deploy.kubernetes.project import Measured, Model
+from dumbwaiter.deploy.models import Measured, Model, deployed
 from dumbwaiter.deploy.moving import Place, models_of, opened, settings_tree
 from dumbwaiter.errors import ConfigError
 
@@ -54,10 +54,9 @@ def systemd_project_of(
     """
     if not prefix.startswith("/") or any(char in prefix for char in " %\"'\\$\n"):
         raise ConfigError(f"--prefix {prefix!r}: write an absolute path without spaces, quotes, % and $")
-    found = measured or {}
-    names = models_of(settings)
+    models_of(settings)
     settings, hidden = opened(settings, environ or {})
-    models = [Model(name=name, settings=settings.models[name], measured=found.get(name, Measured())) for name in names]
+    models = deployed(settings, measured)
     project = SystemdProject(
         settings=settings, models=models, prefix=prefix.rstrip("/"), requirements=requirements, hidden=hidden
     )

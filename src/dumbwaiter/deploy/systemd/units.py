@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from dumbwaiter.brokers.products import product_of
+from dumbwaiter.deploy import leaving
 from dumbwaiter.deploy.hiding import of_model
-from dumbwaiter.deploy.kubernetes import times
-from dumbwaiter.deploy.kubernetes.project import Model
+from dumbwaiter.deploy.models import Model
 from dumbwaiter.deploy.moving import SIGNERS, of_signers, wants_gpu
 from dumbwaiter.deploy.systemd.project import RUNTIME, SETTINGS, STATE, USER, VARIABLES, SystemdProject
 
@@ -97,7 +97,7 @@ def _signing(project: SystemdProject) -> Lines:
 
 
 def _worker(project: SystemdProject, model: Model) -> Unit:
-    grace = times.grace(model, project.settings.worker.grace)
+    grace = leaving.grace(model, project.settings.worker.grace)
     command = ["autoscale" if model.settings.scaling.is_on else "worker", model.name]
     gpu = wants_gpu(model.settings)
     own = list(_GPU_DEVICES if gpu else _NO_DEVICES)
@@ -185,7 +185,7 @@ def _stopping(grace: float) -> Iterator[tuple[str, str]]:
     # To the process alone: it tells its runner itself. What is left after the time is killed.
     yield "KillMode", "mixed"
     yield "KillSignal", "SIGTERM"
-    yield "TimeoutStopSec", str(times.termination(grace))
+    yield "TimeoutStopSec", str(leaving.termination(grace))
     # A runner that took too much memory is started again by its worker, who knows for which message.
     yield "OOMPolicy", "continue"
 

@@ -13,9 +13,10 @@ from typing import Any
 
 from dumbwaiter.brokers import CLIENTS, DISTRIBUTIONS
 from dumbwaiter.config import KubernetesSettings
-from dumbwaiter.deploy.kubernetes.places import SCALER_HTTP_PORT, SCALER_PORT
-from dumbwaiter.deploy.kubernetes.project import Model, Project
+from dumbwaiter.deploy.kubernetes.project import Project
 from dumbwaiter.deploy.kubernetes.triggers.shape import Native, Trigger, Triggers
+from dumbwaiter.deploy.models import Model
+from dumbwaiter.deploy.places import SCALER_HTTP_PORT, SCALER_PORT
 from dumbwaiter.errors import ConfigError, MissingExtraError
 from dumbwaiter.urls import shown
 

@@ -6,7 +6,7 @@ import re
 from pathlib import PurePosixPath
 from urllib.parse import unquote
 
-from dumbwaiter.deploy.kubernetes.places import CERTIFICATES
+from dumbwaiter.deploy.places import CERTIFICATES
 from dumbwaiter.errors import ConfigError
 
 

@@ -83,6 +83,6 @@ def _scalar(value: Any) -> str:
         return "{}"
     if isinstance(value, list | tuple):
         return "[]"
-    from dumbwaiter.deploy.kubernetes.yaml_library import scalar  # noqa: PLC0415 - only an extra has it
+    from dumbwaiter.deploy.yaml_library import scalar  # noqa: PLC0415 - only an extra has it
 
     return scalar(value)
