@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from dumbwaiter import retry_after
 from dumbwaiter.answers import failed, succeeded
 from dumbwaiter.content_types import parse_content_type
 from dumbwaiter.envelope import parse_time
@@ -150,13 +152,11 @@ def error_of(url: str, response: httpx.Response, *, model: str | None = None, id
         kind = InputRefusedError
     elif status in {502, 503}:
         kind = GatewayUnavailableError
-    return kind(url, detail, status=status, code=code, retry_after=retry_after(response))
+    return kind(url, detail, status=status, code=code, retry_after=_wait_of(response))
 
 
-def retry_after(response: httpx.Response) -> float | None:
-    """The seconds that ``Retry-After`` says; None without one, or when it is a date."""
-    text = response.headers.get("retry-after", "").strip()
-    return float(text[:9]) if text.isascii() and text.isdigit() else None
+def _wait_of(response: httpx.Response) -> float | None:
+    return retry_after.seconds_of(response.headers.get("retry-after"), now=time.time())
 
 
 def not_a_gateway(url: str, response: httpx.Response) -> GatewayError:
@@ -164,7 +164,7 @@ def not_a_gateway(url: str, response: httpx.Response) -> GatewayError:
     said = " ".join(response.text[:LONGEST_SHOWN].split())
     detail = f"no gateway answers like this: {said or 'an empty body'}; check the URL"
     kind = GatewayUnavailableError if response.status_code in {502, 503, 504} else GatewayError
-    return kind(url, detail, status=response.status_code, retry_after=retry_after(response))
+    return kind(url, detail, status=response.status_code, retry_after=_wait_of(response))
 
 
 def _document_in(response: httpx.Response) -> _Document | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import email.utils
 import random
 import time
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from dumbwaiter import retry_after
 from dumbwaiter.courier.posts import SupersededError
 from dumbwaiter.errors import (
     BadInputError,
@@ -43,8 +43,8 @@ class Verdict(msgspec.Struct, frozen=True):
 
 def of_response(response: Response, tries: int, *, most: int) -> Verdict:
     """The receiver answered the *tries*-th try."""
-    retry_after = retry_after_of(response.headers.get("retry-after"), now=time.time())
-    end = judge(response.status, tries, luck=_luck(), retry_after=retry_after, most=most)
+    wait = retry_after.seconds_of(response.headers.get("retry-after"), now=time.time())
+    end = judge(response.status, tries, luck=_luck(), retry_after=wait, most=most)
     return Verdict(end, f"it answered {response.status}")
 
 
@@ -68,19 +68,6 @@ def of_error(error: Exception, tries: int, *, most: int) -> Verdict:
             # A store that is down counts as well: one that has lost a body would be asked for it for ever otherwise.
             return Verdict(judge(None, tries, luck=_luck(), most=most), str(error))
     raise error
-
-
-def retry_after_of(text: str | None, *, now: float) -> float | None:
-    """Seconds from *now* (since the Unix epoch) that a Retry-After header asks for; None when it says nothing clear."""
-    if text is None:
-        return None
-    text = text.strip()
-    if text.isascii() and text.isdecimal():
-        return float(text[:9])
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - now)
-    except (ValueError, OverflowError):
-        return None
 
 
 def _luck() -> float:

@@ -12,9 +12,6 @@ import msgspec
 
 HALF_LIFE = 120.0
 """After so many seconds an input counts half as much for the mix of sizes that is expected of those to come."""
-SMOOTHING = 0.1
-"""What the newest input counts in its bucket's mean."""
-MOST_BUCKETS = 48
 LONGEST = 7 * 86_400.0
 """Seconds of work beyond which an input's time is a damaged number, and so unknown."""
 _LARGEST = 64
@@ -44,21 +41,6 @@ class ServiceTimes(msgspec.Struct, frozen=True, kw_only=True):
 def bucket_of(nbytes: int) -> int:
     """The bucket of a body of *nbytes*."""
     return max(nbytes - 1, 0).bit_length()
-
-
-def observed(times: ServiceTimes, nbytes: int, seconds: float, now: float) -> ServiceTimes:
-    """*times* with one more input, of *nbytes*, that took *seconds* of work."""
-    key = bucket_of(nbytes)
-    known = times.buckets.get(key)
-    if known is None:
-        new = Bucket(seconds, 1.0, now)
-    else:
-        mean = known.seconds + max(SMOOTHING, 1.0 / (known.weight + 1.0)) * (seconds - known.seconds)
-        new = Bucket(mean, _faded(known, now) + 1.0, max(now, known.at))
-    buckets = {**times.buckets, key: new}
-    if len(buckets) > MOST_BUCKETS:
-        del buckets[min(buckets, key=lambda one: _faded(buckets[one], now))]
-    return ServiceTimes(buckets=buckets)
 
 
 def expected(times: ServiceTimes, now: float) -> float | None:
