@@ -38,7 +38,8 @@ async def test_what_serve_writes_to_stderr_is_a_trace_as_it_is(tmp_path):
     project, log = make_project(tmp_path), tmp_path / "requests"
     with serving(project, log):
         await eventually(lambda: "model shout is ready" in log.read_text(), within=30.0)
-        gateway = re.search(r"gateway listens on (http://[^\"]+)", log.read_text())[1]
+        listens = re.compile(r"gateway listens on (http://[^\"]+)")
+        gateway = (await eventually(lambda: listens.search(log.read_text()), within=30.0))[1]
         async with httpx.AsyncClient(trust_env=False, timeout=20.0) as client:
             for text in ("one", "two", "three"):
                 await client.post(f"{gateway}/v1/models/shout/predictions", content=text)

@@ -172,6 +172,7 @@ async def test_however_many_long_polls_one_caller_opens_others_are_served(broker
         for _ in range(50):
             await crowd.send(getting(path, token=greedy))
             await crowd.send(getting(f"{path}/events", token=greedy))
+        await waits(crowd.running, 10)  # a poll that has only just come does not wait yet, and cannot give way
         for _ in range(5):
             assert await crowd.status(getting("/v1/models", token=other)) == 200
 
