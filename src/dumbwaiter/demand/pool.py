@@ -83,17 +83,19 @@ class PoolWatcher:
         workers = [one for one in heard if one.worker not in past]
         profile = await self._profile()
         rules = rules_of(self._scaling, profile, boot=self._boot)
+        ready, starting = _counted(workers, pending)
         try:
             stats = await self._broker.stats(self.model)
         except QueueNotFoundError:
-            return self._without_queue(workers, profile, rules, pending)
-        ready, starting = _counted(workers, pending)
-        seen, inflow = self._seen(stats, heard, profile, ready=ready, starting=starting)
-        if unknown := lacks(seen, rules):
-            decision = self._without_signal(seen, rules, SignalUnknownError(unknown, rules.signal), if_unknown)
+            has_queue, seen = False, Look(0, 0, 0.0, 0, None, ready, starting)
+            decision = self._decision(1, rules, NO_QUEUE)
         else:
-            self._history, decision = decide(self._history, seen, rules, time.monotonic())
-            self._inflow, self._looked_at = inflow, began
+            has_queue, (seen, inflow) = True, self._seen(stats, heard, profile, ready=ready, starting=starting)
+            if unknown := lacks(seen, rules):
+                decision = self._without_signal(seen, rules, SignalUnknownError(unknown, rules.signal), if_unknown)
+            else:
+                self._history, decision = decide(self._history, seen, rules, time.monotonic())
+                self._inflow, self._looked_at = inflow, began
         return PoolView(
             model=self.model,
             look=seen,
@@ -102,6 +104,7 @@ class PoolWatcher:
             workers=workers,
             silence=self._silence,
             profile=profile,
+            has_queue=has_queue,
         )
 
     async def is_waited_for(self) -> bool:
@@ -126,30 +129,17 @@ class PoolWatcher:
         except BlobDamagedError:  # the next worker to write makes it whole; until then nothing is known
             return None
 
-    def _without_queue(
-        self, workers: Sequence[WorkerStatus], profile: ServiceProfile | None, rules: Rules, pending: int
-    ) -> PoolView:
-        nothing = Look(0, 0, 0.0, 0, None, *_counted(workers, pending))
-        wanted = _bounded(1, rules)
-        decision = Decision(wanted, wanted, NO_QUEUE, 0.0, self._history.offered.load)
-        return PoolView(
-            model=self.model,
-            look=nothing,
-            decision=decision,
-            rules=rules,
-            workers=workers,
-            silence=self._silence,
-            profile=profile,
-            has_queue=False,
-        )
-
     def _without_signal(
         self, seen: Look, rules: Rules, unknown: SignalUnknownError, if_unknown: int | None
     ) -> Decision:
         if if_unknown is None:
             raise unknown
-        wanted = _bounded(if_unknown, rules)
-        return Decision(wanted, wanted, SIGNAL_UNKNOWN, work_ahead(seen), self._history.offered.load, str(unknown))
+        return self._decision(if_unknown, rules, SIGNAL_UNKNOWN, work=work_ahead(seen), alarm=str(unknown))
+
+    def _decision(self, wanted: int, rules: Rules, why: str, *, work: float = 0.0, alarm: str = "") -> Decision:
+        """*wanted* workers, within the bounds of *rules*, whatever the policy would say."""
+        wanted = min(max(wanted, rules.min_replicas), rules.max_replicas)
+        return Decision(wanted, wanted, why, work, self._history.offered.load, alarm)
 
     def _seen(
         self,
@@ -191,10 +181,6 @@ def rules_of(scaling: ScalingSettings, profile: ServiceProfile | None, *, boot: 
         idle_after=scaling.idle_after,
         cold_start=cold_start_of(scaling.cold_start, boot=boot, measured=measured),
     )
-
-
-def _bounded(wanted: int, rules: Rules) -> int:
-    return min(max(wanted, rules.min_replicas), rules.max_replicas)
 
 
 def _counted(workers: Sequence[WorkerStatus], pending: int) -> tuple[int, int]:
