@@ -158,3 +158,8 @@ def test_the_order_of_retirement_is_one_of_all_members(fleet):
     assert sorted(one.name for one in order) == sorted(one.name for one in own)
     ready = [in_hand[one.worker] for one in order if one.state == "ready"]
     assert ready == sorted(ready)
+
+
+def test_of_members_that_load_the_newest_is_retired_though_an_older_one_does_no_more():
+    own = [member("old", "loading"), member("new", "loading"), member("busy")]
+    assert change(2, own, [], [status("id-busy", in_hand=2)]).retire == ("new",)

@@ -116,19 +116,22 @@ def test_who_is_sent_away_finishes_its_batch_and_is_paid_until_then(ahead):
 
 
 def test_those_that_start_go_first_then_the_idle_then_who_has_least_in_hand():
-    pool = pool_of([0.0, 0.0], 3, each=[5.0, 2.0])
+    """As policies.retiring says: the first has two in hand, the second one that takes longer, and the third none."""
+    pool = pool_of([0.0] * 3, 3, each=[2.0, 0.5, 5.0], pulls_ahead=True, curve=Curve(each=1.0, decode_threads=1))
     pool.advance(1.0)
-    pool.order(1, 60.0)
+    assert pool.by[[0, 2]].tolist() == [0, 1]
+    pool.order(2, 60.0)
     pool.advance(1.5)
     ends = []
-    for _ in range(4):
+    for _ in range(5):
         pool.retire(1)
         ends.append([worker.end for worker in pool.workers])
     inf = math.inf
-    assert ends[0] == [inf, inf, inf, 1.5]
-    assert sorted(ends[1]) == [1.5, 1.5, inf, inf]
-    assert sorted(ends[2]) == [1.5, 1.5, 2.0, inf]
-    assert sorted(ends[3]) == [1.5, 1.5, 2.0, 5.0]
+    assert ends[0] == [inf, inf, inf, inf, 1.5]
+    assert ends[1] == [inf, inf, inf, 1.5, 1.5]
+    assert ends[2] == [inf, inf, 1.5, 1.5, 1.5]
+    assert ends[3] == [inf, 5.0, 1.5, 1.5, 1.5]
+    assert ends[4] == [2.0, 5.0, 1.5, 1.5, 1.5]
 
 
 @pytest.mark.parametrize("ahead", [False, True])

@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from dumbwaiter.autoscale.fleet import Member
 from dumbwaiter.autoscale.room import Room
 from dumbwaiter.blobs.presence import ANNOUNCE_EVERY, STALE_AFTER, WorkerStatus
+from dumbwaiter.policies.retiring import turn
 
 HEARD_WITHIN = 2 * ANNOUNCE_EVERY + 1.0
 """A worker of somebody else that has been silent for so many seconds is not counted on."""
 _MISSED_FOR = ANNOUNCE_EVERY + 1.0
 """One of our own has to stay silent for so long after it was missed: after the whole machine slept, all are missed."""
-_STATES = ("failing", "starting", "loading", "draining", "ready")
-"""In this order workers are retired: those that do no work first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +104,12 @@ def change(
 
 
 def least_loaded(own: Sequence[Member], in_hand: Mapping[str, int]) -> list[Member]:
-    """*own* in the order in which they are retired: those that do not serve yet, then by what they have *in_hand*."""
-    return sorted(own, key=lambda one: (_STATES.index(one.state), in_hand.get(one.worker, 0)))
+    """*own*, the oldest first, in the order in which they are retired; *in_hand*: their messages, by name."""
+
+    def turn_of(place: int) -> tuple[int, int, int]:
+        return turn(own[place].state, in_hand=in_hand.get(own[place].worker, 0), place=place)
+
+    return [own[place] for place in sorted(range(len(own)), key=turn_of)]
 
 
 def free(room: Room, own: Sequence[Member], seated: Collection[str]) -> int:

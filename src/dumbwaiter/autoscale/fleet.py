@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 import msgspec
+
+from dumbwaiter.policies.retiring import Stage
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,7 +18,7 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str
-    state: Literal["starting", "loading", "ready", "failing", "draining"]
+    state: Stage
     reason: str = ""
     worker: str = ""
 
@@ -25,7 +27,7 @@ class Fleet(Protocol):
     """Worker processes that can be added and taken away. What dies by itself is started again, ever more slowly."""
 
     def members(self, model: str) -> Sequence[Member]:
-        """The workers of *model* that are kept, without those that were told to retire."""
+        """The workers of *model* that are kept, the oldest first, without those that were told to retire."""
         ...
 
     def past(self, model: str) -> Collection[str]:

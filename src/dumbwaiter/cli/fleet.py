@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, cast
 
 from dumbwaiter.autoscale.fleet import Member
 from dumbwaiter.blobs import open_store
 from dumbwaiter.brokers import open_broker
 from dumbwaiter.cli.targets import spec_of, terms_of
+from dumbwaiter.policies.retiring import Stage
 from dumbwaiter.tasks import end, unless
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class SupervisedFleet:
         self._names: dict[str, dict[str, None]] = {model: {} for model in plans}
 
     def members(self, model: str) -> Sequence[Member]:
-        """The workers of *model* that are kept, without those that were told to retire."""
+        """The workers of *model* that are kept, the oldest first, without those that were told to retire."""
         return [_member(child) for child in self._of(model) if not child.retired.is_set()]
 
     def past(self, model: str) -> Collection[str]:
@@ -96,7 +97,7 @@ def _member(child: Child) -> Member:
         state = "failing"  # it has died, and until it is ready nothing suggests that it will not do so again
     return Member(
         name=child.plan.name,
-        state=cast(Literal["starting", "loading", "ready", "failing", "draining"], state),
+        state=cast(Stage, state),
         reason=child.last_words,
         worker=_announced_as(child),
     )

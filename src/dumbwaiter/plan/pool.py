@@ -21,6 +21,7 @@ from dumbwaiter.plan.services import Curve
 from dumbwaiter.plan.traces import Floats, Sizes, Trace
 from dumbwaiter.policies.batching import pull_size, was_nearly_full
 from dumbwaiter.policies.leaving import SHARE_FOR_BATCH
+from dumbwaiter.policies.retiring import turn
 
 Workers: TypeAlias = npt.NDArray[np.int32]
 """By request, a place among the workers."""
@@ -139,11 +140,10 @@ class Pool:
             heappush(self._busy, (ready, place))
 
     def retire(self, count: int, *, grace: float = inf, leave: float = 0.0) -> None:
-        """Send *count* workers away: those that start first, then the idle, then whoever has least in hand. What they
-        have not begun goes back to the queue at once, and so does what takes longer than *grace*. They are paid for
-        until *leave* seconds after that.
+        """Send *count* workers away, in the order of policies.retiring. What they have not begun goes back to the queue
+        at once, and so does what takes longer than *grace*. They are paid for until *leave* seconds after that.
         """
-        places = sorted(self._alive(), key=self._in_hand)[:count]
+        places = sorted(self._alive(), key=self._turn)[:count]
         self._leave(places)
         for place in places:
             self._end(place, grace=grace, back_after=0.0)
@@ -298,14 +298,9 @@ class Pool:
         places = self._refreshed()
         return places[~(self.finish[places] <= self.now)]
 
-    def _in_hand(self, place: int) -> tuple[bool, float, int]:
-        """What decides who goes first: those that start, then by the seconds of work that they have in hand."""
-        worker = self.workers[place]
-        if worker.ready > self.now:
-            return False, -worker.ready, place
-        ahead = sum(self._each[one] for one in self._hands[place])
-        running = max((self._finish[one] for one in self._running[place]), default=0.0)
-        return True, max(0.0, running - self.now) + ahead, place
+    def _turn(self, place: int) -> tuple[int, int, int]:
+        in_hand = len(self._hands[place]) + sum(self._finish[one] > self.now for one in self._running[place])
+        return turn("ready" if self.workers[place].ready <= self.now else "loading", in_hand=in_hand, place=place)
 
     def _leave(self, places: list[int]) -> None:
         leaving = set(places)
