@@ -12,6 +12,7 @@ from supervising import Listener, named, worker
 
 from dumbwaiter.blobs import open_store
 from dumbwaiter.brokers import open_broker
+from dumbwaiter.cli import turns
 from dumbwaiter.cli.supervisor import Plan, Supervisor
 from dumbwaiter.config import Settings, load_settings
 from dumbwaiter.message import Message
@@ -131,6 +132,31 @@ async def test_what_a_process_said_before_a_report_is_passed_on_before_it(projec
     assert await running == 0
     for name in names:
         assert [line for line in listener.said_when_ready[name] if f"model {name} is ready" in line], name
+
+
+async def test_no_more_start_at_once_than_there_are_cores(project, monkeypatch):
+    """And one that is retired before its turn has come is never started."""
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(turns, "_cores", lambda: 1)
+
+    class Counting(Listener):
+        at_once, began = 0, ()
+
+        def started(self, child):
+            self.began += (child.plan.name,)
+            starting = [one for one in supervisor.children if one.process and one.report.state == "starting"]
+            self.at_once = max(self.at_once, len(starting))
+
+    listener = Counting()
+    supervisor = Supervisor([worker(name) for name in ("one", "two", "three", "never")], listener, Settings())
+    running = asyncio.create_task(supervisor.run())
+    await eventually(lambda: listener.began)
+    supervisor.retire(named(supervisor, "never"))
+    await eventually(lambda: listener.said_when_ready.keys() >= {"one", "two", "three"}, within=30.0)
+    await eventually(lambda: listener.gone == ["never"])
+    assert (listener.at_once, listener.began) == (1, ("one", "two", "three"))
+    supervisor.stop.set()
+    assert await running == 0
 
 
 async def test_lines_of_any_length_are_passed_on(project, monkeypatch):

@@ -19,6 +19,7 @@ import msgspec
 
 from dumbwaiter.cli.restarting import deaths_in_a_row, is_hopeless, restart_delay
 from dumbwaiter.cli.status_pipe import Report
+from dumbwaiter.cli.turns import Turns
 from dumbwaiter.signals import RETIRE, describe_exit
 from dumbwaiter.tasks import end
 
@@ -95,6 +96,7 @@ class Supervisor:
         self._grace = max(settings.worker.grace, settings.courier.grace)
         self._failed = False
         self._keepers: dict[Child, asyncio.Task[None]] = {}
+        self._turns = Turns()
 
     async def run(self) -> int:
         """Keep all children alive until told to stop; 0, or 1 when one of them was given up on."""
@@ -144,12 +146,17 @@ class Supervisor:
     async def _keep_alive(self, child: Child) -> None:
         loop = asyncio.get_running_loop()
         while not (self.stop.is_set() or child.retired.is_set()):
+            await self._turns.take(child)
             started_at = loop.time()
             try:
+                if self.stop.is_set() or child.retired.is_set():
+                    return
                 code = await self._run_once(child)
                 why = describe_exit(code)
             except _CannotStartError as error:
                 code, why = 1, str(error)
+            finally:
+                self._turns.pass_on(child)
             if child.plan.comes_and_goes and code == 0 and child.report.state == "draining":
                 child.retired.set()  # by somebody's hand
             if self.stop.is_set() or child.retired.is_set():
@@ -209,6 +216,8 @@ class Supervisor:
                     # What the child wrote before this is in the other pipe by now, and is to be passed on before it.
                     await asyncio.sleep(0)
                     child.heed()
+                    if child.report.state != "starting":
+                        self._turns.pass_on(child)
                     self._audience.reported(child)
             finally:
                 transport.close()
