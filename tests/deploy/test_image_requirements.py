@@ -70,7 +70,10 @@ def test_without_either_all_that_is_installed_is_taken_and_said_so(tmp_path):
         "msgspec==0.20.0 --hash=sha256:1234",
         "kitchen @ https://example.com/kitchen.whl",
         "-r more.txt",
-        "./wheels/a.whl",
+        "-e git+https://example.com/kitchen#egg=kitchen",
+        "git+ssh://git@example.com/kitchen",
+        "--find-links ./wheels",
+        "-e git+https://example.com/a@b/c",
     ],
 )
 def test_what_stands_in_pips_own_words_is_left_to_pip(tmp_path, line):
@@ -80,6 +83,27 @@ def test_what_stands_in_pips_own_words_is_left_to_pip(tmp_path, line):
     assert found.as_is == "requirements.txt"
     assert "redis==7.1.0" in found.pins
     assert not [pin for pin in found.pins if pin.startswith("hiredis")]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("-e .", "-e.", "--editable=./here", "-e src/kitchen", "-e file:///src/kitchen", '-e ".[dev]"'),
+        *(".", "./wheels/a.whl", "../kitchen", "/src/kitchen", "~/kitchen", "wheels/a.whl", "src/kitchen[cpu]"),
+        *("file:///src/kitchen", "kitchen @ file:///src/kitchen", "kitchen[cpu]@file:///src/kitchen"),
+    ],
+)
+@pytest.mark.parametrize("file", ["requirements.txt", "more.txt"])
+def test_what_pip_would_take_from_a_path_is_refused_for_the_image_has_none(tmp_path, line, file):
+    (tmp_path / "requirements.txt").write_text("-r more.txt\n")
+    (tmp_path / "more.txt").write_text("pillow\n")
+    with (tmp_path / file).open("a") as lines:
+        lines.write(f"{line}\n")
+    with pytest.raises(ConfigError) as refused:
+        requirements_of(tmp_path, [], HERE)
+    assert f"{file} installs a file or folder of this machine" in str(refused.value)
+    assert f": {line};" in str(refused.value)
+    assert "put its wheel into wheels/" in str(refused.value)
 
 
 def test_what_was_installed_from_a_folder_is_named_for_no_index_has_it(tmp_path):

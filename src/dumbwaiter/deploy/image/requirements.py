@@ -41,6 +41,7 @@ _NAMED = re.compile(r"[\w.][\w./ -]*")
 """The path of a file below a folder that a Dockerfile takes as it stands."""
 _ELSEWHERE = re.compile(r"https?:", re.IGNORECASE)
 _USER_OF_URL = re.compile(r"(?<![a-z0-9+.-])([a-z][a-z0-9+.-]*)://([^/?#\s@]+)@", re.IGNORECASE)
+_EDITABLE = re.compile(r"(?:-e|--editable)[\s=]*")
 _OF_PIP = re.compile(r"\$\{[A-Z0-9_]+\}")
 """A variable, which pip puts in."""
 
@@ -164,6 +165,7 @@ def _of_lines(files: Mapping[str, Sequence[str]], extras: set[str], installed: M
     """What a requirements.txt asks for: *files* are its lines, and those of all that it names."""
     for name, lines in files.items():
         _check_open(name, lines)
+        _check_found(name, lines)
     try:
         wanted = [Requirement(line) for line in files[_FILE]]
     except InvalidRequirement:
@@ -290,6 +292,31 @@ def _check_open(file: str, lines: Iterable[str]) -> None:
                 " --build-arg PIP_EXTRA_INDEX_URL=... when you build, or write ${NAME} there, which pip takes from a"
                 " variable"
             )
+
+
+def _check_found(file: str, lines: Iterable[str]) -> None:
+    """Raises ConfigError for a line that installs a file or folder of this machine, which pip would not find."""
+    for line in lines:
+        if _is_path(line):
+            raise ConfigError(
+                f"{file} installs a file or folder of this machine, which pip does not find in the image: {line}; leave"
+                " the line out where it is the project itself, which the image has anyhow, else write the package's"
+                " name and put its wheel into wheels/, beside the Dockerfile"
+            )
+
+
+def _is_path(line: str) -> bool:
+    """Whether pip would take what *line* installs from a path."""
+    what, editables = _EDITABLE.subn("", line, count=1) if _EDITABLE.match(line) else (line, 0)
+    what = what.strip("\"' ")
+    if what.startswith("-"):
+        return False
+    name, _, source = what.partition("@")
+    if source and _NAME.fullmatch(name.partition("[")[0].strip()):
+        return _is_local(source.strip())
+    if "://" in what:
+        return _is_local(what)
+    return bool(editables) or what.startswith((".", "/", "~")) or "/" in re.split(r"[\s;\[]", what)[0]
 
 
 def _check(wanted: Iterable[Requirement], installed: Mapping[str, Installed], file: str) -> None:
