@@ -24,7 +24,7 @@ REPEAT_EVERY = 30.0
 """Seconds after which a stream says again what it said last: whoever lost it, or failed to act on it, gets it again."""
 LOOK_AT_NOTHING_EVERY = 10.0
 """Seconds between two whole looks at an idle pool without workers: a glance sees what matters there."""
-SHARE = 5.0
+SHARE = 3.0
 """From one glance, or look, to the next takes at least so many times as long as it takes: slow brokers are spared."""
 _NEWEST = 0.3
 """What the newest glance counts in the mean of how long they take."""
