@@ -77,6 +77,11 @@ def test_what_a_vanished_worker_held_is_planned_to_come_back_when_its_lock_runs_
     assert planned_by(settings, "--spot-kills", "1", "--notice", "0s").world.kills.lock == 45.0
 
 
+def test_what_broker_and_network_add_is_planned_with_and_told():
+    ready = planned_by(settings_with(), "--transit", "80ms")
+    assert (ready.world.transit, ready.facts["transit"]) == (0.08, 0.08)
+
+
 @pytest.mark.parametrize("trigger", ["external-push", "metrics-api", "native"])
 @pytest.mark.parametrize("cold_start", [None, 31.0, 200.0])
 def test_keda_as_it_is_set_is_keda_as_it_is_rendered(trigger, cold_start):

@@ -66,6 +66,11 @@ def test_a_model_that_is_too_slow_by_itself_is_named():
     assert text.endswith("The model itself takes longer than that for 10 % of the inputs: raise --late.")
 
 
+def test_so_is_one_that_is_too_slow_with_what_broker_and_network_add():
+    text = said(result(0.2, 0.3, most=4), world=replace(WORLD, transit=29.9))
+    assert text.endswith("The model and the --transit take longer than that for 100 % of the inputs: raise --late.")
+
+
 def recommendation(*results, source=MADE_UP):
     chosen, is_good = recommended(results, goal=WISH.goal)
     return verdict(results, chosen, WISH, source, WORLD, is_good=is_good)

@@ -52,7 +52,7 @@ _WHOLE = ["--seeds", "--max-batch", "--min-replicas", "--max-replicas"]
 _TIMES = [
     *("--duration", "--boot", "--load", "--notice", "--scale-in-after", "--idle-after", "--cooldown", "--late"),
     *("--warm-up", "--drain-target", "--spare", "--messages-each", "--age-target", "--polling-interval"),
-    *("--stabilization", "--spot-all-at", "--service"),
+    *("--stabilization", "--spot-all-at", "--service", "--transit"),
 ]
 
 

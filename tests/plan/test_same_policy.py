@@ -54,6 +54,14 @@ def test_everything_is_answered_and_nothing_before_it_came(setting, world):
         assert outcome.worker_seconds >= busy
 
 
+@pytest.mark.parametrize("setting", [LOCAL, KEDA], ids=["local", "keda"])
+def test_what_broker_and_network_add_makes_answers_later_and_workers_no_busier(setting):
+    trace = trace_of()
+    here, there = (simulate(trace, setting, dataclasses.replace(WORLD, transit=one), seed=1) for one in (0.0, 0.25))
+    np.testing.assert_allclose(there.latencies, here.latencies + 0.25)
+    assert (there.worker_seconds, there.counts) == (here.worker_seconds, here.counts)
+
+
 @pytest.mark.parametrize(
     ("place", "name", "mutant"),
     [

@@ -80,6 +80,7 @@ _model = together(
 _machines = together(
     time_option("--boot", "Until a machine for a worker is there.", "0s"),
     time_option("--load", "From there until it can serve: its process and model (measured, with --model; else 10s)."),
+    time_option("--transit", "What broker and network add to each answer.", "0s"),
     number_option("--price", "What a worker costs an hour.", least=0.0, most=1e9, default=1.0),
     number_option("--spot-kills", "How often an hour a worker is taken away.", least=0.0, most=360.0, default=0.0),
     list_option("--spot-all-at", "Moments at which all are taken away: 1h,2h.", least="0s", most="100d"),

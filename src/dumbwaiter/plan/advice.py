@@ -61,9 +61,11 @@ def _unsure(cheaper: Sequence[Result], more: str) -> str:
 
 def _causes(chosen: Result, wish: Wish, trace: Trace, world: World) -> list[str]:
     """Why the least late is late, and what to do, the surest first."""
-    slow = float(np.mean(trace.each + world.curve.fixed > wish.late_after)) if len(trace) else 0.0
+    alone = trace.each + world.curve.fixed + world.transit
+    slow = float(np.mean(alone > wish.late_after)) if len(trace) else 0.0
     if slow > wish.goal:
-        return [f"The model itself takes longer than that for {slow * 100:.3g} % of the inputs: raise --late."]
+        who = "The model itself takes" if world.transit == 0.0 else "The model and the --transit take"
+        return [f"{who} longer than that for {slow * 100:.3g} % of the inputs: raise --late."]
     found = []
     most, runs = chosen.setting.rules.max_replicas, len(chosen.per_seed)
     if full := sum(one.most >= most for one in chosen.per_seed):

@@ -105,6 +105,7 @@ def planned(given: Given, settings: Settings, profile_of: Profiles) -> Plan:
         "goal": given["goal"],
         "price": given["price"],
         "cold_start": world.machines.cold_start,
+        "transit": world.transit,
     }
     return Plan(source, tried, world, seeds, given["late"], given["price"], title, facts, _left_out(_grid(given), base))
 
@@ -223,6 +224,7 @@ def _world(given: Given, settings: Settings, inputs: Inputs, profile: ServicePro
         error=given["error"],
         times=profile.times if profile is not None else None,
         warm_up=given["warm_up"],
+        transit=given["transit"],
     )
 
 

@@ -47,7 +47,8 @@ class Setting:
 class World:
     """What settings cannot change. *error*: what is expected of an input is wrong by up to this part, either way, all
     the time of a run. *times*: what is known of it from before; None: what inputs as the first ones have shown, or
-    nothing where not even that *is_known*. What happens in the first *warm_up* seconds is not reported.
+    nothing where not even that *is_known*. What happens in the first *warm_up* seconds is not reported. *transit*:
+    seconds that broker and network add to each answer; no worker waits for them.
     """
 
     curve: Curve
@@ -58,6 +59,7 @@ class World:
     times: ServiceTimes | None = None
     pulls_ahead: bool = True
     warm_up: float = 0.0
+    transit: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ def simulate(trace: Trace, setting: Setting, world: World, *, seed: int) -> Outc
     last = float(np.nanmax(pool.finish, initial=0.0))
     end = max(trace.duration, last)
     counted = trace.arrivals >= world.warm_up
-    latencies = (pool.finish - trace.arrivals)[counted]
+    latencies = (pool.finish - trace.arrivals)[counted] + world.transit
     seconds = sum(costs(pool.workers, world.warm_up, end))
     return Outcome(latencies, seconds, max((count for _, count in counts), default=0), len(pool.workers), end, counts)
 
