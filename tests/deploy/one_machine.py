@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dumbwaiter.config import GatewaySettings, ModelSettings, ScalingSettings, Settings
-from dumbwaiter.deploy.image import Requirements
+from dumbwaiter.deploy.requirements import Requirements
 
 HOME = "/home/chef/kitchen"
 PASSWORD = "hunter2-is-secret"

@@ -13,9 +13,9 @@ from dumbwaiter.brokers.products import product_of
 from dumbwaiter.config import KubernetesSettings
 from dumbwaiter.deploy.compose import compose_project_of
 from dumbwaiter.deploy.compose.project import BROKERS
-from dumbwaiter.deploy.image.requirements import EXTRAS
 from dumbwaiter.deploy.kubernetes import secrets
 from dumbwaiter.deploy.kubernetes.triggers import NATIVE, UNREADABLE
+from dumbwaiter.deploy.requirements import EXTRAS
 from dumbwaiter.deploy.systemd.units import SERVERS
 from dumbwaiter.errors import ConfigError
 

@@ -15,9 +15,9 @@ from projects import settings as in_a_cluster
 from dumbwaiter.config import GatewaySettings, ModelSettings, load_settings
 from dumbwaiter.deploy import compose, helm, image, systemd
 from dumbwaiter.deploy.hiding import looks_secret, without_secrets
-from dumbwaiter.deploy.image import Requirements
 from dumbwaiter.deploy.kubernetes import project_of
 from dumbwaiter.deploy.kubernetes.files import files as kubernetes_files
+from dumbwaiter.deploy.requirements import Requirements
 from dumbwaiter.errors import ConfigError
 from processes import run_in
 

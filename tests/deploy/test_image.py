@@ -9,7 +9,8 @@ import pytest
 from one_machine import HOME, PASSWORD, PINNED, settings
 
 from dumbwaiter.config import ModelSettings
-from dumbwaiter.deploy.image import Requirements, files, image_project_of
+from dumbwaiter.deploy.image import files, image_project_of
+from dumbwaiter.deploy.requirements import Requirements
 from dumbwaiter.errors import ConfigError
 from processes import run_in
 

@@ -13,8 +13,8 @@ import pytest
 from one_machine import HOME, PASSWORD, PINNED, settings
 
 from dumbwaiter.config import GatewaySettings, ModelSettings
-from dumbwaiter.deploy.image import Requirements
 from dumbwaiter.deploy.models import Measured
+from dumbwaiter.deploy.requirements import Requirements
 from dumbwaiter.deploy.systemd import files, systemd_project_of
 from dumbwaiter.errors import ConfigError
 from processes import environment, run_in

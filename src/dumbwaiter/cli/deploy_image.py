@@ -16,7 +16,7 @@ from dumbwaiter.cli.options import Command, current_settings, settings_options
 if TYPE_CHECKING:
     from dumbwaiter.config import Settings
     from dumbwaiter.deploy.hiding import Hidden
-    from dumbwaiter.deploy.image import Requirements
+    from dumbwaiter.deploy.requirements import Requirements
 
 output_option = click.option(
     "--output",
@@ -47,10 +47,10 @@ def image(output: Path, base: str | None, extras: tuple[str, ...], check: bool) 
       dumbwaiter deploy image --check
 
     """
-    from dumbwaiter.deploy.image import files, image_project_of, requirements_of  # noqa: PLC0415 - an extra
+    from dumbwaiter.deploy.image import files, image_project_of  # noqa: PLC0415 - an extra
     from dumbwaiter.deploy.image.left_out import rendered_in  # noqa: PLC0415 - as above
     from dumbwaiter.deploy.image.readme import build_argument  # noqa: PLC0415 - as above
-    from dumbwaiter.deploy.image.requirements import installed_here  # noqa: PLC0415 - as above
+    from dumbwaiter.deploy.requirements import installed_here, requirements_of  # noqa: PLC0415 - as above
 
     settings = current_settings()
     found = requirements_of(Path(settings.home), {*extras, *_extras_of(settings)}, installed_here())
@@ -91,7 +91,7 @@ def tell_hidden(hidden: Sequence[Hidden]) -> None:
 
 def tell_packages(found: Requirements, settings: Settings) -> None:
     """Say how many there are, and what is to be known of some."""
-    from dumbwaiter.deploy.image import vendors  # noqa: PLC0415 - an extra
+    from dumbwaiter.deploy import vendors  # noqa: PLC0415 - an extra
 
     click.echo(f"packages: {len(found.pins)}, from {found.source}")
     for line in vendors.told(found):
@@ -108,7 +108,7 @@ def tell_wheels(found: Requirements, output: Path) -> None:
 
 def _extras_of(settings: Settings) -> set[str]:
     """Those with the clients of the brokers that the settings name."""
-    from dumbwaiter.deploy.image.requirements import extra_of  # noqa: PLC0415 - an extra
+    from dumbwaiter.deploy.requirements import extra_of  # noqa: PLC0415 - an extra
 
     scaler = {"scaler"} if any(model.scaling.is_on for model in settings.models.values()) else set()
     return extra_of(settings.broker) | extra_of(settings.kubernetes.broker or "") | scaler

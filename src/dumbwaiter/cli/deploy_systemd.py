@@ -44,7 +44,7 @@ def systemd(output: Path, prefix: str, unmeasured: bool, check: bool) -> int:
       dumbwaiter deploy systemd --check
 
     """
-    from dumbwaiter.deploy.image.requirements import (  # noqa: PLC0415 - an extra
+    from dumbwaiter.deploy.requirements import (  # noqa: PLC0415 - an extra
         extra_of,
         installed_here,
         requirements_of,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dumbwaiter.deploy.image import readme, requirements
+from dumbwaiter.deploy import requirements
+from dumbwaiter.deploy.image import readme
 from dumbwaiter.deploy.image.dockerfile import REQUIREMENTS, SETTINGS, WHEELS, dockerfile, ignored
 from dumbwaiter.deploy.image.project import IMAGE, ImageProject
 from dumbwaiter.deploy.moving import settings_tree

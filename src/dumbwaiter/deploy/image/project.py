@@ -12,8 +12,8 @@ from dumbwaiter.config import Settings
 from dumbwaiter.deploy import places
 from dumbwaiter.deploy.folders import RENDERED
 from dumbwaiter.deploy.hiding import Hidden
-from dumbwaiter.deploy.image.requirements import Requirements
 from dumbwaiter.deploy.moving import Certificates, Place, inside, local_weights, models_of, opened
+from dumbwaiter.deploy.requirements import Requirements
 from dumbwaiter.errors import ConfigError
 
 IMAGE = Place(

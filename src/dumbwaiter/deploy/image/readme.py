@@ -5,11 +5,10 @@ from __future__ import annotations
 import shlex
 
 from dumbwaiter.config import Settings
-from dumbwaiter.deploy import places
+from dumbwaiter.deploy import places, vendors
 from dumbwaiter.deploy.hiding import told
-from dumbwaiter.deploy.image import vendors
 from dumbwaiter.deploy.image.project import IMAGE, ImageProject
-from dumbwaiter.deploy.image.requirements import Requirements
+from dumbwaiter.deploy.requirements import Requirements
 from dumbwaiter.urls import shown
 
 

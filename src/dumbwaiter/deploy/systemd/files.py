@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dumbwaiter.deploy import requirements, vendors
 from dumbwaiter.deploy.folders import GIT_IGNORES, SECRETS
 from dumbwaiter.deploy.hiding import of_model
-from dumbwaiter.deploy.image import requirements, vendors
 from dumbwaiter.deploy.moving import SIGNERS, of_signers, settings_tree
 from dumbwaiter.deploy.systemd.project import RUNTIME, SETTINGS, STATE, USER, VARIABLES, SystemdProject
 from dumbwaiter.deploy.systemd.units import TARGET, units

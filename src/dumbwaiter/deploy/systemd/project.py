@@ -8,9 +8,9 @@ import msgspec
 
 from dumbwaiter.config import Settings
 from dumbwaiter.deploy.hiding import Hidden
-from dumbwaiter.deploy.image.requirements import Requirements
 from dumbwaiter.deploy.models import Measured, Model, deployed
 from dumbwaiter.deploy.moving import Place, models_of, opened, settings_tree
+from dumbwaiter.deploy.requirements import Requirements
 from dumbwaiter.errors import ConfigError
 
 USER = "dumbwaiter"

@@ -1,8 +1,10 @@
-"""Which packages the image gets, each in the version that this environment has.
+"""Which packages a machine or an image gets, each in the version that this environment has.
 
 What the project needs is in its requirements.txt, or else in its pyproject.toml. A project with neither gets what is
 installed here. What a requirements.txt says in pip's own words (hashes, URLs, other files) is left to pip as it stands,
 with the files of the project that it names. A pyproject.toml pip cannot read, so its URLs stand below the pins.
+
+What was installed from a folder here is pinned all the same, and named as a wheel to be made: nobody else has it.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import os
 import re
 import shlex
 import tomllib
-from argparse import ArgumentError, ArgumentParser
+from argparse import ArgumentError, ArgumentParser, Namespace
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import Distribution, distributions
 from pathlib import Path, PurePosixPath
@@ -23,6 +25,7 @@ from dumbwaiter.brokers.products import product_of
 from dumbwaiter.errors import ConfigError, MissingExtraError
 
 try:
+    from packaging.markers import InvalidMarker, Marker
     from packaging.requirements import InvalidRequirement, Requirement
     from packaging.utils import canonicalize_name
 except ModuleNotFoundError as error:
@@ -41,7 +44,7 @@ _NAMED = re.compile(r"[\w.][\w./ -]*")
 """The path of a file below a folder that a Dockerfile takes as it stands."""
 _ELSEWHERE = re.compile(r"https?:", re.IGNORECASE)
 _USER_OF_URL = re.compile(r"(?<![a-z0-9+.-])([a-z][a-z0-9+.-]*)://([^/?#\s@]+)@", re.IGNORECASE)
-_EDITABLE = re.compile(r"(?:-e|--editable)[\s=]*")
+_ARCHIVES = (".whl", ".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _OF_PIP = re.compile(r"\$\{[A-Z0-9_]+\}")
 """A variable, which pip puts in."""
 
@@ -165,13 +168,14 @@ def _of_lines(files: Mapping[str, Sequence[str]], extras: set[str], installed: M
     """What a requirements.txt asks for: *files* are its lines, and those of all that it names."""
     for name, lines in files.items():
         _check_open(name, lines)
-        _check_found(name, lines)
     try:
         wanted = [Requirement(line) for line in files[_FILE]]
     except InvalidRequirement:
         wanted = None
-    if wanted is not None and not any(one.url for one in wanted):
+    if wanted is not None and not any(one.url and not _is_local(one.url) for one in wanted):
         return _pinned(_FILE, wanted, extras, installed)
+    for name in _installing(files):
+        _check_elsewhere(name, files[name])
     source = f"{_FILE} as it stands, and for dumbwaiter what is installed here"
     own = {canonicalize_name(match[1]) for lines in files.values() for line in lines if (match := _NAME.match(line))}
     names = sorted(closure([_ours(extras)], installed) - own)
@@ -228,15 +232,31 @@ def _lines(text: str) -> Iterator[str]:
 
 def _files_in(file: str, line: str) -> list[str]:
     """The files that a *line* of pip's own options names, as it names them. Those of another machine are not ours."""
-    if not line.startswith("-"):
-        return []
+    said = _options(file, line)
+    return [name for name in (*said.requirements, *said.constraints) if not _ELSEWHERE.match(name)]
+
+
+def _installing(files: Mapping[str, Sequence[str]]) -> set[str]:
+    """Those of *files* whose packages are installed: what ``-c`` alone names constrains others."""
+    named = {_FILE}
+    for name, lines in files.items():
+        for line in lines:
+            named |= {_within(name, one) for one in _options(name, line).requirements if not _ELSEWHERE.match(one)}
+    return named & files.keys()
+
+
+def _options(file: str, line: str) -> Namespace:
+    """What a *line* of *file* says in pip's options, a list for each. Raises ConfigError where pip cannot read it."""
     options = ArgumentParser(add_help=False, exit_on_error=False)
-    options.add_argument("-r", "--requirement", "-c", "--constraint", dest="files", action="append", default=[])
+    options.add_argument("-r", "--requirement", dest="requirements", action="append", default=[])
+    options.add_argument("-c", "--constraint", dest="constraints", action="append", default=[])
+    options.add_argument("-e", "--editable", dest="editables", action="append", default=[])
+    if not line.startswith("-"):
+        return options.parse_args([])
     try:
-        names = options.parse_known_args(shlex.split(line))[0].files
+        return options.parse_known_args(shlex.split(line))[0]
     except (ValueError, ArgumentError):
-        raise ConfigError(f"{file} has a line that pip cannot read: one with -r or -c, or an open quote") from None
-    return [name for name in names if not _ELSEWHERE.match(name)]
+        raise ConfigError(f"{file} has a line that pip cannot read: one with -r, -c or -e, or an open quote") from None
 
 
 def _within(file: str, name: str) -> str:
@@ -275,8 +295,8 @@ def _requirement(text: str) -> Requirement:
 
 
 def _is_local(url: str) -> bool:
-    """Whether it is a file or folder of this machine, which no image can have."""
-    return url.lower().startswith("file:")
+    """Whether it is a file, folder or repository of this machine, which no other one has."""
+    return url.partition(":")[0].lower().rpartition("+")[2] == "file"
 
 
 def _check_open(file: str, lines: Iterable[str]) -> None:
@@ -294,29 +314,38 @@ def _check_open(file: str, lines: Iterable[str]) -> None:
             )
 
 
-def _check_found(file: str, lines: Iterable[str]) -> None:
-    """Raises ConfigError for a line that installs a file or folder of this machine, which pip would not find."""
+def _check_elsewhere(file: str, lines: Iterable[str]) -> None:
+    """Raises ConfigError for a line by which pip would install a file or folder of this machine."""
     for line in lines:
-        if _is_path(line):
+        is_option = line.startswith("-")
+        what = _options(file, line).editables if is_option else [line]
+        if any(_is_path(one, is_editable=is_option) for one in what):
             raise ConfigError(
-                f"{file} installs a file or folder of this machine, which pip does not find in the image: {line}; leave"
-                " the line out where it is the project itself, which the image has anyhow, else write the package's"
-                " name and put its wheel into wheels/, beside the Dockerfile"
+                f"{file} installs a file or folder of this machine, and there is none of it elsewhere: {line}; if it is"
+                " the project itself, whose files go along anyhow, name what that requires in its place (or remove"
+                f" {file}, and the dependencies in pyproject.toml are taken); of another package write the name alone,"
+                " and put its wheel into the folder wheels/ of what is rendered"
             )
 
 
-def _is_path(line: str) -> bool:
-    """Whether pip would take what *line* installs from a path."""
-    what, editables = _EDITABLE.subn("", line, count=1) if _EDITABLE.match(line) else (line, 0)
-    what = what.strip("\"' ")
-    if what.startswith("-"):
-        return False
+def _is_path(text: str, *, is_editable: bool) -> bool:
+    """Whether pip takes what *text* says from a path, where it takes it at all."""
+    what, _, marker = text.partition(";")
+    try:
+        if marker and not Marker(marker).evaluate():
+            return False
+    except InvalidMarker:
+        what = text
+    what = what.strip()
+    if "${" in what:
+        return False  # pip puts in what nobody knows here
     name, _, source = what.partition("@")
     if source and _NAME.fullmatch(name.partition("[")[0].strip()):
         return _is_local(source.strip())
-    if "://" in what:
+    if ":" in what:
         return _is_local(what)
-    return bool(editables) or what.startswith((".", "/", "~")) or "/" in re.split(r"[\s;\[]", what)[0]
+    path = what.partition("[")[0].strip()
+    return is_editable or path.startswith((".", "~")) or "/" in path or path.lower().endswith(_ARCHIVES)
 
 
 def _check(wanted: Iterable[Requirement], installed: Mapping[str, Installed], file: str) -> None:

@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 import pytest
 
-from dumbwaiter.deploy.image.requirements import Installed, installed_here, requirements_of
+from dumbwaiter.deploy.requirements import Installed, installed_here, requirements_of
 from dumbwaiter.errors import ConfigError
 
 HERE = {
@@ -88,13 +88,24 @@ def test_what_stands_in_pips_own_words_is_left_to_pip(tmp_path, line):
 @pytest.mark.parametrize(
     "line",
     [
-        *("-e .", "-e.", "--editable=./here", "-e src/kitchen", "-e file:///src/kitchen", '-e ".[dev]"'),
-        *(".", "./wheels/a.whl", "../kitchen", "/src/kitchen", "~/kitchen", "wheels/a.whl", "src/kitchen[cpu]"),
-        *("file:///src/kitchen", "kitchen @ file:///src/kitchen", "kitchen[cpu]@file:///src/kitchen"),
+        *("-e .", "-e.", "--editable=./here", "-e src/kitchen", "-e file:///src/kitchen", '-e ".[dev]"', "--edit ."),
+        *(
+            ".",
+            ".[dev]",
+            "./wheels/a.whl",
+            "../kitchen",
+            "/src/kitchen",
+            "~/kitchen",
+            "wheels/a.whl",
+            "src/kitchen[cpu]",
+        ),
+        *("kitchen-1.0-py3-none-any.whl", "kitchen-1.0.tar.gz", "./a.whl ; python_version > '3'"),
+        *("file:///src/kitchen", "file:kitchen", "git+file:///src/kitchen", "-e git+file:///src/kitchen#egg=kitchen"),
+        *("kitchen @ file:///src/kitchen", "kitchen[cpu]@file:///src/kitchen", "kitchen @ git+file:///src/kitchen"),
     ],
 )
 @pytest.mark.parametrize("file", ["requirements.txt", "more.txt"])
-def test_what_pip_would_take_from_a_path_is_refused_for_the_image_has_none(tmp_path, line, file):
+def test_what_pip_would_take_from_a_path_is_refused_for_elsewhere_is_none(tmp_path, line, file):
     (tmp_path / "requirements.txt").write_text("-r more.txt\n")
     (tmp_path / "more.txt").write_text("pillow\n")
     with (tmp_path / file).open("a") as lines:
@@ -103,7 +114,27 @@ def test_what_pip_would_take_from_a_path_is_refused_for_the_image_has_none(tmp_p
         requirements_of(tmp_path, [], HERE)
     assert f"{file} installs a file or folder of this machine" in str(refused.value)
     assert f": {line};" in str(refused.value)
-    assert "put its wheel into wheels/" in str(refused.value)
+    assert "put its wheel into the folder wheels/" in str(refused.value)
+
+
+@pytest.mark.parametrize("line", ["./a.whl ; sys_platform == 'win32'", "${WHERE}/a.whl", "https://example.com/a.whl"])
+def test_what_pip_passes_over_or_may_find_elsewhere_is_left_to_it(tmp_path, line):
+    (tmp_path / "requirements.txt").write_text(f"{line}\n")
+    assert requirements_of(tmp_path, [], HERE).as_is == "requirements.txt"
+
+
+def test_constraints_install_nothing_whatever_they_name(tmp_path):
+    (tmp_path / "requirements.txt").write_text("pillow\n-c frozen.txt\n")
+    (tmp_path / "frozen.txt").write_text("kitchen @ file:///src/kitchen\npillow==11.3.0\n")
+    assert requirements_of(tmp_path, [], HERE).beside == ["frozen.txt"]
+
+
+def test_a_package_of_a_folder_here_is_pinned_and_a_wheel_to_be_made_as_pip_freeze_writes_it(tmp_path):
+    (tmp_path / "requirements.txt").write_text("dumbwaiter @ file:///src/dumbwaiter\npillow==11.3.0\n")
+    found = requirements_of(tmp_path, [], HERE)
+    assert found.as_is is None
+    assert found.pins[0].startswith("dumbwaiter")
+    assert found.local == {"dumbwaiter": "/src/dumbwaiter"}
 
 
 def test_what_was_installed_from_a_folder_is_named_for_no_index_has_it(tmp_path):

@@ -8,8 +8,9 @@ import pytest
 from one_machine import HOME, settings
 
 from dumbwaiter.config import ModelSettings
-from dumbwaiter.deploy.image import Requirements, files, image_project_of
-from dumbwaiter.deploy.image.vendors import UNKNOWN, doubts, indexes, told
+from dumbwaiter.deploy.image import files, image_project_of
+from dumbwaiter.deploy.requirements import Requirements
+from dumbwaiter.deploy.vendors import UNKNOWN, doubts, indexes, told
 from processes import run_in
 
 CPU, CUDA = "https://download.pytorch.org/whl/cpu", "https://download.pytorch.org/whl/cu130"

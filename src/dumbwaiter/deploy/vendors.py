@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 
 from dumbwaiter.config import Settings
-from dumbwaiter.deploy.image.requirements import Requirements
 from dumbwaiter.deploy.moving import wants_gpu
+from dumbwaiter.deploy.requirements import Requirements
 
 _TORCH = frozenset({"torch", "torchaudio", "torchvision"})
 _TORCH_BUILD = re.compile(r"cpu|cu[0-9]+|rocm[0-9.]+|xpu")
