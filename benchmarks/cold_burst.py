@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import statistics
 import subprocess
 import sys
@@ -99,11 +100,12 @@ async def _burst(settings: Settings, count: int, start: Callable[[], None] | Non
         if start is not None:
             start()
         answered: list[float] = []
-        async for message in inbox:
-            raise_for_failure(message)
-            answered.append(time.perf_counter() - sent)
-            if len(answered) == count:
-                break
+        async with asyncio.timeout(60.0):
+            async for message in inbox:
+                raise_for_failure(message)
+                answered.append(time.perf_counter() - sent)
+                if len(answered) == count:
+                    break
         await inbox.close()
     return answered[0], answered[-1]
 
@@ -115,9 +117,14 @@ async def _is_empty(settings: Settings) -> bool:
 @contextlib.contextmanager
 def _running(folder: Path, *arguments: str) -> Iterator[None]:
     command = [sys.executable, "-m", "dumbwaiter", *arguments]
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DUMBWAITER_")}
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=log)
     try:
         yield
+    except BaseException:
+        sys.stderr.write((folder / "log").read_text())
+        raise
     finally:
         process.terminate()
         process.wait()

@@ -137,7 +137,8 @@ async def test_what_a_process_said_before_a_report_is_passed_on_before_it(projec
 async def test_no_more_start_at_once_than_there_are_cores(project, monkeypatch):
     """And one that is retired before its turn has come is never started."""
     monkeypatch.chdir(project)
-    monkeypatch.setattr(turns, "_cores", lambda: 1)
+    monkeypatch.setattr(turns, "cores", lambda: 1)
+    monkeypatch.setattr(turns, "LONGEST", 60.0)
 
     class Counting(Listener):
         at_once, began = 0, ()
@@ -152,11 +153,31 @@ async def test_no_more_start_at_once_than_there_are_cores(project, monkeypatch):
     running = asyncio.create_task(supervisor.run())
     await eventually(lambda: listener.began)
     supervisor.retire(named(supervisor, "never"))
-    await eventually(lambda: listener.said_when_ready.keys() >= {"one", "two", "three"}, within=30.0)
     await eventually(lambda: listener.gone == ["never"])
+    assert len(listener.began) < 3, "it leaves at once, whosever turn it is"
+    await eventually(lambda: listener.said_when_ready.keys() >= {"one", "two", "three"}, within=30.0)
     assert (listener.at_once, listener.began) == (1, ("one", "two", "three"))
     supervisor.stop.set()
     assert await running == 0
+
+
+async def test_a_gateway_starts_whosever_turn_it_is_and_who_waits_for_one_hears_the_end(project, monkeypatch):
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(turns, "cores", lambda: 1)
+    monkeypatch.setattr(turns, "LONGEST", 60.0)
+    silent = Plan("silent", "slow", ["--help"], comes_and_goes=True)
+    listener, settings = Listener(), load_settings(None, environ={})
+    supervisor = Supervisor([], listener, settings)
+    await supervisor._turns.take("somebody else")
+    running = asyncio.create_task(supervisor.run())
+    supervisor.add(silent)
+    supervisor.add(Plan("gateway", None, ["gateway", "--port", "0"], role="gateway"))
+    await eventually(lambda: "gateway" in listener.said_when_ready, within=30.0)
+    assert named(supervisor, "silent").process is None
+    supervisor.stop.set()
+    async with asyncio.timeout(10.0):
+        assert await running == 0
+    assert listener.deaths == []
 
 
 async def test_lines_of_any_length_are_passed_on(project, monkeypatch):

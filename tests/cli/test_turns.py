@@ -62,6 +62,6 @@ async def test_one_that_no_longer_waits_keeps_no_turn():
 
 
 async def test_by_itself_there_is_one_for_each_core(monkeypatch):
-    monkeypatch.setattr(turns, "_cores", lambda: 3)
+    monkeypatch.setattr(turns, "cores", lambda: 3)
     _theirs, got, _tasks = await queueing("abcd", most=None)
     assert got == ["a", "b", "c"]

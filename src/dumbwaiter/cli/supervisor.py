@@ -21,7 +21,7 @@ from dumbwaiter.cli.restarting import deaths_in_a_row, is_hopeless, restart_dela
 from dumbwaiter.cli.status_pipe import Report
 from dumbwaiter.cli.turns import Turns
 from dumbwaiter.signals import RETIRE, describe_exit
-from dumbwaiter.tasks import end
+from dumbwaiter.tasks import end, unless
 
 if TYPE_CHECKING:
     from dumbwaiter.config import Settings
@@ -146,7 +146,8 @@ class Supervisor:
     async def _keep_alive(self, child: Child) -> None:
         loop = asyncio.get_running_loop()
         while not (self.stop.is_set() or child.retired.is_set()):
-            await self._turns.take(child)
+            if child.plan.role == "worker":  # the others are few, and everybody waits for them
+                await unless(self.stop, unless(child.retired, self._turns.take(child)))
             started_at = loop.time()
             try:
                 if self.stop.is_set() or child.retired.is_set():

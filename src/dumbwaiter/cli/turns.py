@@ -1,11 +1,15 @@
-"""Whose turn it is to start. Until a process says how it is it reads its imports, which keeps a core busy: where more
-do so at once than there are cores, the first of them is ready as late as the last.
+"""Whose turn it is to start.
+
+Until a process says how it is it reads its imports, which keeps a core busy: where more do so at once than there are
+cores, the first of them is ready as late as the last. What a worker does after that, to load its model, may keep a core
+busy or wait for a disk; nobody knows, and nobody waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
+
+from dumbwaiter.cores import cores
 
 LONGEST = 5.0
 """Seconds after which one that still says nothing holds up nobody else."""
@@ -15,7 +19,7 @@ class Turns:
     """So many may start at once, *most*; by itself one for each core that this process may use."""
 
     def __init__(self, most: int | None = None) -> None:
-        self._free = asyncio.Semaphore(most or _cores())
+        self._free = asyncio.Semaphore(most or cores())
         self._holders: dict[object, asyncio.TimerHandle] = {}
 
     async def take(self, holder: object) -> None:
@@ -29,7 +33,3 @@ class Turns:
         if timer is not None:
             timer.cancel()
             self._free.release()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

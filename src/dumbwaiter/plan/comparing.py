@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from dumbwaiter.cores import cores
 from dumbwaiter.plan.bounds import MOST_AT_ONCE
 from dumbwaiter.plan.generators import generated
 from dumbwaiter.plan.running import Tell, results_of
@@ -107,7 +107,7 @@ def compare(
     work = [(seed, setting) for seed in seeds for setting in settings]
     run = partial(_figures, source=source, world=world, late_after=late_after)
     if processes is None:
-        processes = processes_for(len(source.trace(seeds[0])), len(work), cores=os.cpu_count() or 1)
+        processes = processes_for(len(source.trace(seeds[0])), len(work), cores=cores())
     got = results_of(run, work, processes=processes, tell=tell)
     return [_result(one, got[place :: len(settings)], price) for place, one in enumerate(settings)]
 
