@@ -126,12 +126,12 @@ class Activity:
         while time.monotonic() < until:
             # The pause comes first: a whole look has just been taken, and where it sees nothing of what a glance sees
             # they must not chase each other.
-            await asyncio.sleep(max(self._glance_every, SHARE * self._glance_takes) - took)
+            await asyncio.sleep(max(self._glance_every, SHARE * max(self._glance_takes, took)) - took)
             began = time.monotonic()
             if await self._looks.is_waited_for():
                 return True
             took = time.monotonic() - began
-            self._glance_takes += _NEWEST * (took - self._glance_takes)
+            self._glance_takes += _NEWEST * (took - self._glance_takes) if self._glance_takes else took
         return False
 
 
