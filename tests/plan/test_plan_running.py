@@ -55,10 +55,11 @@ def wait_until(probe, *, within):
 
 
 def simulating_of(pid):
-    """The processes that *pid* has started and that run."""
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    lines = {child: Path(f"/proc/{child}/cmdline").read_bytes() for child in found}
-    return [int(child) for child, line in lines.items() if b"spawn_main" in line]
+    """The processes that *pid* has started and that have heard from it what they are to do, for which they need numpy:
+    before that Python itself says on stderr that it has lost its parent.
+    """
+    found = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    return [child for child in found if is_running(child) and "numpy" in Path(f"/proc/{child}/maps").read_text()]
 
 
 def is_running(pid):

@@ -1,7 +1,9 @@
 """The simulator against `dumbwaiter autoscale` over a real queue: real workers of a model that sleeps.
 
-What a worker takes to come is measured in the run itself; all else the simulator has to know. A machine that is busy
-with other things makes the real system later than it is: then a trial says nothing.
+What a worker takes to come and to go is measured in the run itself, and so is what broker and processes add to the
+model's own time: from the model to the caller there, and from the caller to the model in requests that come alone,
+before it. All else the simulator has to know. A machine that is busy with other things makes the real system later than
+it is: then a trial says nothing.
 """
 
 from __future__ import annotations
@@ -13,12 +15,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 
-from dumbwaiter.answers import failure_of
+from dumbwaiter.answers import failure_of, timings_of
 from dumbwaiter.autoscale.following import GLANCE_EVERY
 from dumbwaiter.blobs import open_store
 from dumbwaiter.blobs.profiles import load_profile
@@ -29,11 +32,11 @@ from dumbwaiter.message import Message
 from dumbwaiter.plan.actuation import LocalSettings, Machines
 from dumbwaiter.plan.services import Curve
 from dumbwaiter.plan.simulation import Setting, World, simulate
-from dumbwaiter.plan.traces import Trace
+from dumbwaiter.plan.traces import Floats, Trace
 from dumbwaiter.testing import eventually
 from processes import environment
 
-pytestmark = [pytest.mark.trial, pytest.mark.anyio, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.trial, pytest.mark.anyio, pytest.mark.timeout(600)]
 
 SLEEPER = """
 import time
@@ -54,37 +57,43 @@ cold_start = "3s"
 [models.sleeper]
 target = "sleeper:Sleeper"
 """
-LENGTH = 90.0
+LENGTH = 45.0
 SILENCE = 6.0
 """Seconds in which `autoscale` starts, and looks at a pool without requests."""
 AFTERWARDS = 60.0
 """Long enough for all workers to leave."""
+FIRST = 30
+"""Inputs that the model has answered before."""
+STARTS = 4
+"""Each trace comes so often, each time to an autoscaler that has just been started. One start is a throw of dice: where
+it looks 0.2 s later, its p99 may be a tenth higher or lower.
+"""
 PHASES = np.linspace(0.0, GLANCE_EVERY, 8, endpoint=False)
 """Nobody can know when `autoscale` glances at an empty queue: so many seconds later or sooner, all are simulated."""
 
 
 def steady(rng):
-    return np.sort(rng.uniform(0.0, LENGTH, 900)), np.full(900, 0.25)
+    return np.sort(rng.uniform(0.0, LENGTH, 450)), np.full(450, 0.25)
 
 
 def mixed(rng):
-    arrivals = np.sort(rng.uniform(0.0, LENGTH, 700))
-    return arrivals, np.where(rng.random(700) < 0.1, 1.5, 0.15)
+    arrivals = np.sort(rng.uniform(0.0, LENGTH, 360))
+    return arrivals, np.where(rng.random(360) < 0.1, 1.5, 0.15)
 
 
 def waves(rng):
-    arrivals = np.concatenate([start + np.sort(rng.uniform(0.0, 20.0, 250)) for start in (0.0, 35.0, 70.0)])
+    arrivals = np.concatenate([start + np.sort(rng.uniform(0.0, 20.0, 250)) for start in (0.0, 38.0)])
     return arrivals, np.full(len(arrivals), 0.4)
 
 
 def jobs(rng):
-    arrivals = np.concatenate([np.full(160, start) + np.arange(160) * 0.005 for start in (0.0, 50.0)])
+    arrivals = np.concatenate([np.full(240, start) + np.arange(240) * 0.005 for start in (0.0, 40.0)])
     return arrivals, np.full(len(arrivals), 0.5)
 
 
 def growing(rng):
-    arrivals = np.sort(LENGTH * np.sqrt(rng.uniform(0.0, 1.0, 800)))
-    return arrivals, np.full(800, 0.3)
+    arrivals = np.sort(LENGTH * np.sqrt(rng.uniform(0.0, 1.0, 405)))
+    return arrivals, np.full(405, 0.3)
 
 
 @dataclass
@@ -94,8 +103,11 @@ class Autoscaling:
     process: subprocess.Popen
     lives: dict[str, list[float]] = field(default_factory=dict)
     ended: list[list[float]] = field(default_factory=list)
+    ordered: deque[float] = field(default_factory=deque)
+    """When those were ordered that have not been started yet: each is when its turn comes."""
     leaving: list[float] = field(default_factory=list)
     """Seconds from retiring a worker to its end, of those retired while all was idle."""
+    died: list[dict[str, object]] = field(default_factory=list)
     idle_at: float = 0.0
 
     def read(self):
@@ -103,19 +115,29 @@ class Autoscaling:
             event, now = json.loads(line), time.monotonic()
             name = event.get("name")
             if event["event"] == "started":
-                self.lives[name] = [now]
+                self.lives[name] = [self.ordered.popleft() if self.ordered else now]
             elif event["event"] == "state" and event["state"] == "ready" and len(self.lives.get(name, ())) == 1:
                 self.lives[name].append(now)
-            elif event["event"] == "scaled" and event["why"] == "idle":
-                self.idle_at = now
-            elif event["event"] in {"left", "died"} and name in self.lives:
+            elif event["event"] == "scaled":
+                self.ordered.extend([now] * (event["to"] - event["from"]))
+                self.idle_at = now if event["why"] == "idle" else 0.0
+            elif event["event"] == "died":
+                self.died.append(event)
+                self.lives.pop(name, None)
+            elif event["event"] == "left" and name in self.lives:
                 self.ended.append([*self.lives.pop(name), now])
                 if self.idle_at:
                     self.leaving.append(now - self.idle_at)
+            elif event["event"] == "left":  # before its turn
+                self.ordered.pop()
 
 
 def is_ready(life):
     return len(life) > 1
+
+
+def is_loaded(life):
+    return len(life) == 3
 
 
 class Measured(Machines):
@@ -147,11 +169,25 @@ def autoscaling(project):
             process.stdout.close()
 
 
-async def latencies(settings, arrivals, seconds, *, name, lead):
-    """Send each request at its moment from *lead* seconds on, whatever has been answered; seconds from then to its
-    answer.
+@dataclass(frozen=True)
+class Answers:
+    """Of each request, in seconds: from its moment to its answer, from its moment until the model had it, and how long
+    that took.
     """
-    answered = np.full(len(arrivals), np.nan)
+
+    took: Floats
+    waited: Floats
+    device: Floats
+
+    @property
+    def way_back(self):
+        """Seconds from the model to the caller."""
+        return self.took - self.waited - self.device
+
+
+async def answers(settings, arrivals, seconds, *, name, lead):
+    """Send each request at its moment from *lead* seconds on, whatever has been answered."""
+    took, waited, device = (np.full(len(arrivals), np.nan) for _ in range(3))
     async with open_broker(settings.broker, lock_duration=settings.lock_duration) as broker:
         inbox = await broker.open_inbox()
         start = time.monotonic() + lead
@@ -161,7 +197,9 @@ async def latencies(settings, arrivals, seconds, *, name, lead):
             async for message in inbox:
                 assert failure_of(message) is None
                 number = int(message.correlation_id.rpartition("-")[2])
-                answered[number] = time.monotonic() - start - arrivals[number]
+                took[number] = time.monotonic() - start - arrivals[number]
+                spent = timings_of(message)
+                waited[number], device[number] = spent.queued + spent.batched, spent.device
                 left -= 1
                 if not left:
                     return
@@ -170,12 +208,70 @@ async def latencies(settings, arrivals, seconds, *, name, lead):
         for number, (at, each) in enumerate(zip(arrivals, seconds, strict=True)):
             await asyncio.sleep(max(0.0, start + at - time.monotonic()))  # open loop: this is the load itself
             body = f"{each:g}".encode()
-            request = Message(id=f"{name}-{number}", body=body, content_type="text/plain", reply_to=inbox.address)
+            id_, now = f"{name}-{number}", time.time()
+            request = Message(id=id_, time=now, body=body, content_type="text/plain", reply_to=inbox.address)
             await broker.send("sleeper", [request])
         async with asyncio.timeout(120.0):
             await hearing
         await inbox.close()
-    return answered
+    return Answers(took, waited, device)
+
+
+@dataclass(frozen=True)
+class Start:
+    """What came of one start: how long each answer took, and what the workers were paid for, in seconds."""
+
+    latencies: Floats
+    cost: float
+
+
+async def first_day(project, settings, seconds):
+    """Serve inputs of *seconds* one by one, each alone, so that the model and its queue are known; how long one takes
+    from its sender to the model. Between them is next to no time: a machine that has slept a while is slow to wake.
+    """
+    gaps = seconds + 0.05
+    with autoscaling(project) as scaling:
+        await eventually(lambda: any(map(is_ready, scaling.lives.values())), within=60.0, what="the first worker")
+        alone = await answers(settings, np.cumsum(gaps) - gaps, seconds, name="warm", lead=0.2)
+        await eventually(lambda: not scaling.lives, within=60.0, what="no workers")
+    return float(np.median(alone.waited))
+
+
+async def real_start(project, settings, arrivals, seconds, *, name):
+    """What came of the trace, and of the workers, with an autoscaler that remembers nothing."""
+    with autoscaling(project) as scaling:
+        got = await answers(settings, arrivals, seconds, name=name, lead=SILENCE)
+        await eventually(lambda: not scaling.lives, within=60.0, what="no workers")
+    assert not scaling.died
+    return got, scaling
+
+
+def simulated_starts(settings, arrivals, seconds, profile, scaling, *, transit):
+    """The same with workers that take as long to come and to leave as those of *scaling* did."""
+    loads = [life[1] - life[0] for life in sorted(scaling.ended) if is_loaded(life)]
+    leave = float(np.mean(scaling.leaving)) if scaling.leaving else 0.0
+    rules = rules_of(settings.models["sleeper"].scaling, profile)
+    nbytes = np.array([len(f"{one:g}") for one in seconds], dtype=np.int64)
+    for phase in PHASES:
+        start = SILENCE + phase
+        trace = Trace("real", start + arrivals, seconds, nbytes, start + float(arrivals[-1]) + AFTERWARDS)
+        machines = Measured(loads, leave=leave)
+        curve = Curve(each=float(seconds.mean()))
+        world = World(curve, machines, times=profile.times, warm_up=SILENCE, transit=transit)
+        outcome = simulate(trace, Setting("real", rules, LocalSettings(look_every=1.0)), world, seed=1)
+        yield Start(outcome.latencies, outcome.worker_seconds)
+
+
+def figures(starts):
+    """Within how long half and 99 % of all answers came, and the mean cost."""
+    together = np.concatenate([start.latencies for start in starts])
+    return [float(one) for one in (*np.quantile(together, [0.5, 0.99]), np.mean([start.cost for start in starts]))]
+
+
+def usual(seconds):
+    """FIRST inputs such as *seconds* are, the heavy ones in their proportion."""
+    step = len(seconds) // FIRST
+    return np.sort(seconds)[step // 2 :: step]
 
 
 @pytest.mark.parametrize("shape", [steady, mixed, waves, jobs, growing])
@@ -184,45 +280,20 @@ async def test_latency_and_cost_are_those_of_the_real_system(tmp_path, shape, re
     (tmp_path / "dumbwaiter.toml").write_text(SETTINGS)
     settings = load_settings(tmp_path / "dumbwaiter.toml", environ={})
     arrivals, seconds = shape(np.random.default_rng(11))
-    with autoscaling(tmp_path) as scaling:
-        # So that the model, its profile and its queue are known, as they are after a first day.
-        await eventually(lambda: any(map(is_ready, scaling.lives.values())), within=60.0, what="the first worker")
-        await latencies(settings, np.arange(5) * 0.2, seconds[:5], name="warm", lead=0.2)
-        await eventually(lambda: not scaling.lives, within=60.0, what="no workers")
-    profile = await load_profile(open_store(settings.blobs), "sleeper")
-    with autoscaling(tmp_path) as scaling:  # another one, which remembers nothing of those
-        real = await latencies(settings, arrivals, seconds, name="real", lead=SILENCE)
-        await eventually(lambda: not scaling.lives, within=60.0, what="no workers")
-    lives = sorted(scaling.ended)
-    loads = [life[1] - life[0] for life in lives if len(life) == 3]
-    cost = sum(life[-1] - life[0] for life in lives)
-
-    rules = rules_of(settings.models["sleeper"].scaling, profile)
-    nbytes = np.array([len(f"{one:g}") for one in seconds], dtype=np.int64)
-    leave = float(np.mean(scaling.leaving)) if scaling.leaving else 0.0
-    setting = Setting("real", rules, LocalSettings(look_every=1.0))
-    runs = []
-    for phase in PHASES:
-        start = SILENCE + phase
-        trace = Trace(shape.__name__, start + arrivals, seconds, nbytes, start + LENGTH + AFTERWARDS)
-        machines = Measured(loads, leave=leave)
-        world = World(Curve(each=float(seconds.mean())), machines, times=profile.times, warm_up=SILENCE)
-        runs.append(simulate(trace, setting, world, seed=1))
-
-    report = {
-        "p50": (np.median(real), np.mean([np.median(one.latencies) for one in runs])),
-        "p99": (np.quantile(real, 0.99), np.mean([np.quantile(one.latencies, 0.99) for one in runs])),
-        "cost": (cost, np.mean([one.worker_seconds for one in runs])),
-        "workers": (len(scaling.ended), np.mean([one.ordered for one in runs])),
-        "leave": (leave, leave),
-        "load": (min(loads), max(loads)),
-    }
-    told = [[round(moment - lives[0][0], 2) for moment in life] for life in lives]
-    said = ", ".join(f"{name} {one:.3f} real, {other:.3f} simulated" for name, (one, other) in report.items())
-    changes = [(round(at - SILENCE, 2), count) for at, count in runs[0].counts]
-    said = f"{shape.__name__}: {said}; lives of the real {told}; counts of the simulated {changes}"
+    way_in = await first_day(tmp_path, settings, usual(seconds))
+    real, simulated, transits = [], [], []
+    for number in range(STARTS):
+        profile = await load_profile(open_store(settings.blobs), "sleeper")  # each start adds to it
+        got, scaling = await real_start(tmp_path, settings, arrivals, seconds, name=f"start-{number}")
+        transit = way_in + float(np.median(got.way_back) + np.median(got.device - seconds))
+        real.append(Start(got.took, sum(life[-1] - life[0] for life in scaling.ended)))
+        simulated += simulated_starts(settings, arrivals, seconds, profile, scaling, transit=transit)
+        transits.append(round(transit, 4))
+    pairs = list(zip(figures(real), figures(simulated), strict=True))
+    each = [[round(one, 3) for one in figures([start])] for start in real]
+    said = ", ".join(f"{one:.3f} real, {other:.3f} simulated" for one, other in pairs)
+    said = f"{shape.__name__}: p50, p99, worker-seconds {said}; transits {transits}; each of the real {each}"
     sys.stderr.write(f"\n{said}\n")
     record_property("agreement", said)
-    assert report["p50"][1] == pytest.approx(report["p50"][0], rel=0.10), said
-    assert report["p99"][1] == pytest.approx(report["p99"][0], rel=0.10), said
-    assert report["cost"][1] == pytest.approx(report["cost"][0], rel=0.05), said
+    for (measured, planned), within in zip(pairs, (0.10, 0.10, 0.05), strict=True):
+        assert planned == pytest.approx(measured, rel=within), said
