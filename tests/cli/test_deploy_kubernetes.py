@@ -38,7 +38,7 @@ def deploy(run, *arguments):
 def test_a_folder_is_written_that_kubectl_takes(run, settled):
     done = deploy(run, "kubernetes")
     assert done.returncode == 0, done.stderr
-    assert "kubectl apply -k kubernetes" in done.stdout
+    assert "next: cd kubernetes, and do what README.md says (in the end: kubectl apply -k .)" in done.stdout
     folder = settled / "kubernetes"
     resources = yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]
     assert {path.name for path in folder.iterdir()} == {

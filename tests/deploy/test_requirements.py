@@ -123,6 +123,12 @@ def test_what_pip_passes_over_or_may_find_elsewhere_is_left_to_it(tmp_path, line
     assert requirements_of(tmp_path, [], HERE).as_is == "requirements.txt"
 
 
+def test_what_is_missing_is_told_with_who_requires_it(tmp_path):
+    (tmp_path / "requirements.txt").write_text("kitchen\n")
+    with pytest.raises(ConfigError, match="stove is required by kitchen and not installed here"):
+        requirements_of(tmp_path, [], {**HERE, "kitchen": Installed("1.0", ["stove"])})
+
+
 def test_constraints_install_nothing_whatever_they_name(tmp_path):
     (tmp_path / "requirements.txt").write_text("pillow\n-c frozen.txt\n")
     (tmp_path / "frozen.txt").write_text("kitchen @ file:///src/kitchen\npillow==11.3.0\n")
@@ -165,7 +171,7 @@ def test_a_requirement_for_other_machines_is_passed_over(tmp_path):
 def test_an_environment_in_which_something_is_missing_is_refused(tmp_path):
     (tmp_path / "requirements.txt").write_text("scipy\n")
     torn = {name: one for name, one in HERE.items() if name != "numpy"}
-    with pytest.raises(ConfigError, match="numpy is required and not installed here"):
+    with pytest.raises(ConfigError, match="numpy is required by scipy and not installed here"):
         pins(tmp_path, installed=torn)
 
 

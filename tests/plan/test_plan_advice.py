@@ -81,6 +81,13 @@ def test_what_is_recommended_is_the_cheapest_that_is_certain():
     assert text == "The cheapest that is certain to have at most 1 % of the answers later than 30 s is: work."
 
 
+def test_of_one_run_nothing_is_called_certain():
+    text = recommendation(result(0.0, cost=2.0), result(0.0, name="dear", cost=3.0), source=TRACE)
+    assert text == (
+        "The cheapest that had at most 1 % of the answers later than 30 s is: work. It is one run: others may differ."
+    )
+
+
 def test_what_is_cheaper_and_may_be_good_enough_is_told_with_what_would_decide_it():
     sure, unsure = result(0.0, 0.0, name="sure", cost=3.0), result(0.0, 0.015, cost=1.944)
     assert unsure.late.mean < WISH.goal < unsure.late.upper

@@ -238,7 +238,19 @@ def test_one_more_comes_when_the_oldest_waits_although_there_seems_to_be_no_work
     late = seen(waiting=1, in_flight=1, oldest_age=30.0, seconds_each=0.001, ready=1)
     decision = first(late, Rules(max_replicas=9))
     assert (decision.desired, decision.why) == (2, "age")
-    assert decision.alarm.startswith("the oldest message has waited 30 s, although")
+
+
+def test_that_is_told_once_those_that_serve_had_the_time_to_do_what_waits():
+    """What waits may be old because nobody served before."""
+    its, history, alarms = Rules(max_replicas=9, drain_target=5.0), History(), []
+    for now in (0.0, 2.0, 4.0, 6.0):
+        late = seen(waiting=1, in_flight=1, oldest_age=30.0 + now, seconds_each=0.001, ready=2)
+        history, decision = decide(history, late, its, now)
+        alarms.append(decision.alarm.partition(",")[0])
+    assert alarms == ["", "", "", "the oldest message has waited 36 s"]
+    history, _ = decide(history, IDLE, its, 8.0)
+    _, decision = decide(history, late, its, 10.0)
+    assert decision.alarm == "", "it is another one"
 
 
 def test_one_message_that_nobody_can_answer_brings_one_more_and_not_one_after_the_other():
@@ -254,7 +266,7 @@ def test_one_message_that_nobody_can_answer_brings_one_more_and_not_one_after_th
 @pytest.mark.parametrize("facts", [{"oldest_age": 5.0}, {"starting": 1}, {"waiting": 5000, "seconds_each": 1.0}])
 def test_it_does_not_when_it_is_not_late_or_somebody_comes_anyway(facts):
     late = {"waiting": 1, "in_flight": 1, "oldest_age": 30.0, "seconds_each": 0.001, "ready": 2, **facts}
-    assert first(seen(**late), Rules(max_replicas=9)).alarm == ""
+    assert first(seen(**late), Rules(max_replicas=9)).why != "age"
 
 
 def test_where_no_worker_is_heard_of_one_that_is_there_all_the_same_is_not_waited_for():

@@ -67,7 +67,7 @@ def kubernetes(output: Path, check: bool, unmeasured: bool) -> int:
 
     code = _render(files, output, check=check, unmeasured=unmeasured)
     if not check:
-        click.echo(f"next: read {output / 'README.md'}, then: kubectl apply -k {output}")
+        click.echo(f"next: cd {output}, and do what README.md says (in the end: kubectl apply -k .)")
     return code
 
 
@@ -84,7 +84,7 @@ def helm(output: Path, check: bool, unmeasured: bool) -> int:
 
     code = _render(files, output, check=check, unmeasured=unmeasured)
     if not check:
-        click.echo(f"next: read {output / 'README.md'}, then: helm upgrade --install NAME {output}")
+        click.echo(f"next: cd {output}, and do what README.md says (in the end: helm upgrade --install NAME .)")
     return code
 
 

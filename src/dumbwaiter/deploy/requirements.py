@@ -110,18 +110,19 @@ def requirements_of(project: Path, extras: Iterable[str], installed: Mapping[str
 def closure(roots: Iterable[Requirement], installed: Mapping[str, Installed]) -> set[str]:
     """The names of *roots* and of all that they require here. Raises ConfigError for one that is not installed."""
     seen: set[tuple[str, str]] = set()
-    waiting = [(canonicalize_name(root.name), extra) for root in roots for extra in ("", *root.extras)]
+    waiting = [(canonicalize_name(root.name), extra, "") for root in roots for extra in ("", *root.extras)]
     while waiting:
-        name, extra = found = waiting.pop()
-        if found in seen:
+        name, extra, whose = waiting.pop()
+        if (name, extra) in seen:
             continue
-        seen.add(found)
+        seen.add((name, extra))
         if name not in installed:
-            raise ConfigError(f"{name} is required and not installed here; install it: pip install '{name}'")
+            by = f" by {whose}" if whose else ""
+            raise ConfigError(f"{name} is required{by} and not installed here; install it: pip install '{name}'")
         for text in installed[name].requires:
             needed = Requirement(text)
             if needed.marker is None or needed.marker.evaluate({"extra": extra}):
-                waiting += [(canonicalize_name(needed.name), one) for one in ("", *needed.extras)]
+                waiting += [(canonicalize_name(needed.name), one, name) for one in ("", *needed.extras)]
     return {name for name, _ in seen}
 
 
@@ -321,10 +322,10 @@ def _check_elsewhere(file: str, lines: Iterable[str]) -> None:
         what = _options(file, line).editables if is_option else [line]
         if any(_is_path(one, is_editable=is_option) for one in what):
             raise ConfigError(
-                f"{file} installs a file or folder of this machine, and there is none of it elsewhere: {line}; if it is"
-                " the project itself, whose files go along anyhow, name what that requires in its place (or remove"
-                f" {file}, and the dependencies in pyproject.toml are taken); of another package write the name alone,"
-                " and put its wheel into the folder wheels/ of what is rendered"
+                f"{file} installs a file or folder of this machine, and there is none of it elsewhere: {line}; leave it"
+                " out if it is dumbwaiter, which comes anyhow; if it is the project itself, whose files go along, name"
+                " what that requires in its place; of another package write the name alone, and put its wheel into the"
+                " folder wheels/ of what is rendered"
             )
 
 

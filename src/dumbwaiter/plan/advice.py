@@ -41,6 +41,8 @@ def verdict(
     more = "more --seeds" if isinstance(source, Recorded) else "more --seeds or a longer --duration"
     if is_good:
         unsure = _unsure(contenders(results, chosen, goal=wish.goal), more)
+        if len(chosen.per_seed) == 1:
+            return f"The cheapest that had {said} is: {chosen.setting.name}. It is one run: others may differ."
         return f"The cheapest that is certain to have {said} is: {chosen.setting.name}.{unsure}"
     if any(one.late.mean <= wish.goal for one in results):
         return f"None has {said} for certain, but some may: the intervals are too wide. Give {more}."

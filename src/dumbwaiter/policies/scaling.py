@@ -103,14 +103,15 @@ class Offered:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What a pool's decisions remember: *at*, the moment of the last look; the offered load; *idle_since*; and the
-    *wanted* counts within the window, each with its moment, the newest last.
+    """What a pool's decisions remember: *at*, the moment of the last look; the offered load; *idle_since*; the *wanted*
+    counts within the window, each with its moment, the newest last; and *odd_since*, from when on all looks alarmed.
     """
 
     at: float | None = None
     offered: Offered = Offered()
     idle_since: float | None = None
     wanted: tuple[tuple[float, int], ...] = ()
+    odd_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +161,11 @@ def decide(history: History, look: Look, rules: Rules, now: float) -> tuple[Hist
         desired, why = 0, "idle"
     elif look.current and rules.min_replicas == 0:
         desired = max(desired, 1)
-    work = work_ahead(look)
+    odd_since = (now if history.odd_since is None else history.odd_since) if alarm else None
+    told = alarm if _has_lasted(odd_since, look, rules, now) else ""
     return (
-        History(now, offered, idle_since, _thinned(wanted)),
-        Decision(desired, raw, why, work, offered.load, alarm),
+        History(now, offered, idle_since, _thinned(wanted), odd_since),
+        Decision(desired, raw, why, work_ahead(look), offered.load, told),
     )
 
 
@@ -209,6 +211,11 @@ def _raw(look: Look, load: float, rules: Rules) -> tuple[int, str, str]:
     terms["in use"] = 0 if look.is_idle else 1
     why = max(terms, key=lambda name: terms[name])
     return terms[why], why if terms[why] else NOTHING_WAITS, alarm
+
+
+def _has_lasted(odd_since: float | None, look: Look, rules: Rules, now: float) -> bool:
+    """Whether those that serve have had the time to do what waits: it may be old because nobody served before them."""
+    return odd_since is not None and (not look.current or now - odd_since >= _within(rules))
 
 
 def _what_seems_wrong(look: Look) -> str:

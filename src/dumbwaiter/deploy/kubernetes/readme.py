@@ -16,7 +16,8 @@ DEVICE_PLUGIN = "0.18.2"
 DRA_DRIVER = "25.12.0"
 _ABOUT = (
     "Rendered by `dumbwaiter deploy {command}`. Change `dumbwaiter.toml` and render again, or put {above} of your\n"
-    "own above this folder: a file that was edited by hand is not overwritten, and so not renewed either."
+    "own above this folder: a file that was edited by hand is not overwritten, and so not renewed either.\n\n"
+    "**All commands of this page are for this folder**: `cd` to where this file lies first."
 )
 _IMAGE = (
     "`{image}` must have dumbwaiter with the extras of the broker and of `scaler`, and the project in `{folder}`,\n"
@@ -111,7 +112,8 @@ def _secrets(project: Project, entries: Sequence[Entry], *, chart: bool) -> Iter
     yield "## 3. Secrets"
     yield (
         f"The Secret `{name}` holds what is secret, and nothing that is rendered does{shown}. Put each value into a\n"
-        f"file of the key's name in the folder `{SECRETS}`, without a line break at its end. {_left_out(chart=chart)}"
+        f"file of the key's name in the folder `{SECRETS}` beside this page, without a line break at its end.\n"
+        f"{_left_out(chart=chart)}"
     )
     yield _code(_MAKE)
     yield "\n".join(f"- `{SECRETS}/{entry.key}`: {entry.wanted}" for entry in entries)
@@ -125,7 +127,7 @@ def _secrets(project: Project, entries: Sequence[Entry], *, chart: bool) -> Iter
 
 def _left_out(*, chart: bool) -> str:
     """Who does not take what lies in the folder of secrets."""
-    return f"Git{', Helm' if chart else ''} and\n`dumbwaiter deploy image` leave that folder out:"
+    return f"Git{', Helm' if chart else ''} and `dumbwaiter deploy image` leave that folder out:"
 
 
 def _apply(project: Project, *, chart: bool) -> str:
