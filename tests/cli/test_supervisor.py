@@ -180,6 +180,30 @@ async def test_a_gateway_starts_whosever_turn_it_is_and_who_waits_for_one_hears_
     assert listener.deaths == []
 
 
+async def test_a_worker_that_hangs_before_it_has_said_anything_is_killed_and_started_again(project, monkeypatch):
+    monkeypatch.chdir(project)
+    monkeypatch.setattr("dumbwaiter.cli.supervisor._MUTE_FOR", 8.0)
+
+    class Stopping(Listener):
+        stopped = False
+
+        def started(self, child):
+            if not self.stopped:
+                child.signal(signal.SIGSTOP)
+                self.stopped = True
+
+    listener = Stopping()
+    supervisor = Supervisor([worker("one")], listener, Settings())
+    running = asyncio.create_task(supervisor.run())
+    await eventually(lambda: "one" in listener.said_when_ready, within=30.0)
+    ((name, why, _),) = listener.deaths
+    assert (name, why) == ("one", "said nothing in the 60 s after its start, as one that hangs, and was killed")
+    await asyncio.sleep(8.0)
+    assert len(listener.deaths) == 1, "nor is one killed that has said how it is"
+    supervisor.stop.set()
+    assert await running == 0
+
+
 async def test_lines_of_any_length_are_passed_on(project, monkeypatch):
     monkeypatch.chdir(project)
     listener = Listener()

@@ -102,6 +102,11 @@ def test_what_stands_in_pips_own_words_is_left_to_pip(tmp_path, line):
         *("kitchen-1.0-py3-none-any.whl", "kitchen-1.0.tar.gz", "./a.whl ; python_version > '3'"),
         *("file:///src/kitchen", "file:kitchen", "git+file:///src/kitchen", "-e git+file:///src/kitchen#egg=kitchen"),
         *("kitchen @ file:///src/kitchen", "kitchen[cpu]@file:///src/kitchen", "kitchen @ git+file:///src/kitchen"),
+        *(
+            "./a.whl --hash=sha256:1234",
+            "/src/kitchen --config-settings=a=b:c",
+            "a-1.0-py3-none-any.whl --hash=sha256:1",
+        ),
     ],
 )
 @pytest.mark.parametrize("file", ["requirements.txt", "more.txt"])
@@ -117,7 +122,13 @@ def test_what_pip_would_take_from_a_path_is_refused_for_elsewhere_is_none(tmp_pa
     assert "put its wheel into the folder wheels/" in str(refused.value)
 
 
-@pytest.mark.parametrize("line", ["./a.whl ; sys_platform == 'win32'", "${WHERE}/a.whl", "https://example.com/a.whl"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("./a.whl ; sys_platform == 'win32'", "${WHERE}/a.whl", "https://example.com/a.whl"),
+        *("pillow --config-settings=prefix=/usr/lib", 'pillow --global-option="--with=/opt"'),
+    ],
+)
 def test_what_pip_passes_over_or_may_find_elsewhere_is_left_to_it(tmp_path, line):
     (tmp_path / "requirements.txt").write_text(f"{line}\n")
     assert requirements_of(tmp_path, [], HERE).as_is == "requirements.txt"
@@ -129,10 +140,36 @@ def test_what_is_missing_is_told_with_who_requires_it(tmp_path):
         requirements_of(tmp_path, [], {**HERE, "kitchen": Installed("1.0", ["stove"])})
 
 
-def test_constraints_install_nothing_whatever_they_name(tmp_path):
+def test_a_password_in_a_comment_is_refused_for_the_file_goes_along_whole(tmp_path):
+    (tmp_path / "requirements.txt").write_text("pillow\n# --index-url https://user:secret@example.com/simple\n")
+    with pytest.raises(ConfigError, match=r"requirements\.txt has a URL with a user or password") as refused:
+        requirements_of(tmp_path, [], HERE)
+    assert "secret" not in str(refused.value)
+
+
+def test_a_link_that_leads_out_of_the_project_is_refused(tmp_path):
+    (tmp_path / "project").mkdir()
+    (tmp_path / "outside.txt").write_text("pillow\n")
+    (tmp_path / "project" / "requirements.txt").write_text("-r link.txt\n")
+    (tmp_path / "project" / "link.txt").symlink_to(tmp_path / "outside.txt")
+    with pytest.raises(ConfigError, match=r"link\.txt leads out of"):
+        requirements_of(tmp_path / "project", [], HERE)
+
+
+def test_constraints_may_say_which_version_but_not_to_take_it_from_a_path(tmp_path):
     (tmp_path / "requirements.txt").write_text("pillow\n-c frozen.txt\n")
-    (tmp_path / "frozen.txt").write_text("kitchen @ file:///src/kitchen\npillow==11.3.0\n")
+    (tmp_path / "frozen.txt").write_text("pillow==11.3.0\n")
     assert requirements_of(tmp_path, [], HERE).beside == ["frozen.txt"]
+    (tmp_path / "frozen.txt").write_text("pillow @ file:///src/pillow\n")
+    with pytest.raises(ConfigError, match=r"frozen\.txt installs a file or folder of this machine"):
+        requirements_of(tmp_path, [], HERE)
+
+
+@pytest.mark.parametrize("line", ["msgspec; os_name ~= 'x'", "./kitchen; os_name ~= 'x'"])
+def test_a_marker_that_cannot_be_compared_is_refused_with_its_file(tmp_path, line):
+    (tmp_path / "requirements.txt").write_text(f"{line}\n")
+    with pytest.raises(ConfigError, match=r"requirements\.txt has a marker that says nothing of any machine: os_name"):
+        requirements_of(tmp_path, [], HERE)
 
 
 def test_a_package_of_a_folder_here_is_pinned_and_a_wheel_to_be_made_as_pip_freeze_writes_it(tmp_path):

@@ -216,6 +216,24 @@ async def test_streams_end_without_an_error_when_the_scaler_stops(kitchen, keda)
     assert time.monotonic() - began < 5.0
 
 
+async def test_after_one_slow_glance_a_push_comes_as_soon_as_before(tmp_path):
+    async with cooking(f"sqlite:{tmp_path}/queue.db", tmp_path) as kitchen:
+        swift, slow_ones = kitchen.ask, iter([4.0])
+
+        async def ask(queue):
+            await asyncio.sleep(next(slow_ones, 0.0))
+            return await swift(queue)
+
+        async with Keda(kitchen.doors.grpc_port) as keda, keda.following(model="cats") as stream:
+            await stream.next_is(False)
+            kitchen.ask = ask
+            asked = kitchen.asked
+            await eventually(lambda: kitchen.asked >= asked + 3)
+            await kitchen.send("cats")
+            async with asyncio.timeout(3.0):  # three times as long as the slow one would be 12 s
+                await stream.next_is(True)
+
+
 async def test_slow_glances_are_taken_more_seldom(tmp_path):
     """Of the broker's time a stream takes no more than its share."""
     async with cooking(f"sqlite:{tmp_path}/queue.db", tmp_path) as kitchen:

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 _HURRIED = 1.0
 _AFTER_GRACE = 5.0
+_MUTE_FOR = 60.0
+"""Seconds after its start in which a worker has to have said anything, which takes imports and a broker's connection.
+One that has not hangs, and holds no message yet.
+"""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -56,6 +60,7 @@ class Child:
         self.deaths = 0
         self.last_words = ""
         self.workers: list[str] = []
+        self.is_mute = False
         self.retired = asyncio.Event()
 
     def heed(self) -> None:
@@ -153,7 +158,7 @@ class Supervisor:
                 if self.stop.is_set() or child.retired.is_set():
                     return
                 code = await self._run_once(child)
-                why = describe_exit(code)
+                why = _MUTE if child.is_mute else describe_exit(code)
             except _CannotStartError as error:
                 code, why = 1, str(error)
             finally:
@@ -186,6 +191,8 @@ class Supervisor:
         process, readable = await _start(child.plan)
         child.process = process
         child.report = Report(state="starting")
+        child.is_mute = False
+        mute = asyncio.get_running_loop().call_later(_MUTE_FOR, self._end_mute, child)
         self._audience.started(child)
         if self.stop.is_set() or child.retired.is_set():  # while it was being made, so nobody has signalled it
             child.signal(signal.SIGTERM)
@@ -194,11 +201,17 @@ class Supervisor:
             asyncio.create_task(self._read_status(child, readable)),
         ]
         code = await process.wait()
+        mute.cancel()
         # A grandchild may hold the pipes open for a while; what it says is welcome, but not waited for.
         await asyncio.wait(readers, timeout=0.5)
         await end(readers)
         child.process = None
         return code
+
+    def _end_mute(self, child: Child) -> None:
+        if child.plan.role == "worker" and child.report.state == "starting":
+            child.is_mute = True
+            child.signal(signal.SIGKILL)
 
     async def _read_output(self, child: Child) -> None:
         if child.process is not None and child.process.stdout is not None:
@@ -248,6 +261,9 @@ class Supervisor:
             await asyncio.wait({gone}, timeout=_HURRIED)
         gone.cancel()
         hurried.cancel()
+
+
+_MUTE = f"said nothing in the {_MUTE_FOR:g} s after its start, as one that hangs, and was killed"
 
 
 class _CannotStartError(Exception):

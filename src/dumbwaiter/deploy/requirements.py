@@ -25,7 +25,7 @@ from dumbwaiter.brokers.products import product_of
 from dumbwaiter.errors import ConfigError, MissingExtraError
 
 try:
-    from packaging.markers import InvalidMarker, Marker
+    from packaging.markers import InvalidMarker, Marker, UndefinedComparison, UndefinedEnvironmentName
     from packaging.requirements import InvalidRequirement, Requirement
     from packaging.utils import canonicalize_name
 except ModuleNotFoundError as error:
@@ -44,6 +44,9 @@ _NAMED = re.compile(r"[\w.][\w./ -]*")
 """The path of a file below a folder that a Dockerfile takes as it stands."""
 _ELSEWHERE = re.compile(r"https?:", re.IGNORECASE)
 _USER_OF_URL = re.compile(r"(?<![a-z0-9+.-])([a-z][a-z0-9+.-]*)://([^/?#\s@]+)@", re.IGNORECASE)
+_OF_ONE = re.compile(r"\s--?[a-zA-Z].*$")
+"""Options of pip for one requirement, behind it."""
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 _ARCHIVES = (".whl", ".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _OF_PIP = re.compile(r"\$\{[A-Z0-9_]+\}")
 """A variable, which pip puts in."""
@@ -167,16 +170,15 @@ def _bare(one: Requirement) -> str:
 
 def _of_lines(files: Mapping[str, Sequence[str]], extras: set[str], installed: Mapping[str, Installed]) -> Requirements:
     """What a requirements.txt asks for: *files* are its lines, and those of all that it names."""
-    for name, lines in files.items():
-        _check_open(name, lines)
     try:
         wanted = [Requirement(line) for line in files[_FILE]]
     except InvalidRequirement:
         wanted = None
     if wanted is not None and not any(one.url and not _is_local(one.url) for one in wanted):
         return _pinned(_FILE, wanted, extras, installed)
-    for name in _installing(files):
-        _check_elsewhere(name, files[name])
+    installing = _installing(files)
+    for name, lines in files.items():
+        _check_elsewhere(name, lines if name in installing else [line for line in lines if "@" in line])
     source = f"{_FILE} as it stands, and for dumbwaiter what is installed here"
     own = {canonicalize_name(match[1]) for lines in files.values() for line in lines if (match := _NAME.match(line))}
     names = sorted(closure([_ours(extras)], installed) - own)
@@ -188,7 +190,7 @@ def _pinned(
     file: str, wanted: Sequence[Requirement], extras: set[str], installed: Mapping[str, Installed]
 ) -> Requirements:
     """What is *wanted*, in the versions installed here, or from its URL."""
-    wanted = [one for one in wanted if one.marker is None or one.marker.evaluate()]
+    wanted = [one for one in wanted if one.marker is None or _applies(one.marker, file)]
     ours = _ours({*extras, *(extra for one in wanted if canonicalize_name(one.name) == OURS for extra in one.extras)})
     urls = {str(canonicalize_name(one.name)): one for one in wanted if one.url and not _is_local(one.url)}
     _check([one for one in wanted if canonicalize_name(one.name) not in urls], installed, file)
@@ -208,9 +210,13 @@ def _read_all(project: Path) -> dict[str, list[str]]:
         if name in found:
             continue
         try:
-            found[name] = list(_lines((project / name).read_text("utf-8-sig")))
+            if not (project / name).resolve().is_relative_to(project.resolve()):
+                raise ConfigError(f"{name} leads out of {project}, and what is not in there goes nowhere with it")
+            text = (project / name).read_text("utf-8-sig")
         except (OSError, ValueError) as error:
             raise ConfigError(f"what {project} requires cannot be read: {name}: {error}") from None
+        _check_open(name, text.splitlines())  # comments go with the file, too
+        found[name] = list(_lines(text))
         waiting += [_within(name, other) for line in found[name] for other in _files_in(name, line)]
     return found
 
@@ -238,7 +244,7 @@ def _files_in(file: str, line: str) -> list[str]:
 
 
 def _installing(files: Mapping[str, Sequence[str]]) -> set[str]:
-    """Those of *files* whose packages are installed: what ``-c`` alone names constrains others."""
+    """Those of *files* whose packages are installed: what ``-c`` alone names says only which version, or from where."""
     named = {_FILE}
     for name, lines in files.items():
         for line in lines:
@@ -320,7 +326,7 @@ def _check_elsewhere(file: str, lines: Iterable[str]) -> None:
     for line in lines:
         is_option = line.startswith("-")
         what = _options(file, line).editables if is_option else [line]
-        if any(_is_path(one, is_editable=is_option) for one in what):
+        if any(_is_path(file, one, is_editable=is_option) for one in what):
             raise ConfigError(
                 f"{file} installs a file or folder of this machine, and there is none of it elsewhere: {line}; leave it"
                 " out if it is dumbwaiter, which comes anyhow; if it is the project itself, whose files go along, name"
@@ -329,21 +335,29 @@ def _check_elsewhere(file: str, lines: Iterable[str]) -> None:
             )
 
 
-def _is_path(text: str, *, is_editable: bool) -> bool:
-    """Whether pip takes what *text* says from a path, where it takes it at all."""
-    what, _, marker = text.partition(";")
+def _applies(marker: Marker, file: str) -> bool:
+    """Whether what *marker* stands behind in *file* is for machines such as this. Raises ConfigError."""
     try:
-        if marker and not Marker(marker).evaluate():
+        return marker.evaluate()
+    except (UndefinedComparison, UndefinedEnvironmentName) as error:
+        raise ConfigError(f"{file} has a marker that says nothing of any machine: {marker}; {error}") from None
+
+
+def _is_path(file: str, text: str, *, is_editable: bool) -> bool:
+    """Whether pip takes what *text* in *file* says from a path, where it takes it at all."""
+    what, _, marker = _OF_ONE.sub("", text).partition(";")
+    try:
+        if marker and not _applies(Marker(marker), file):
             return False
     except InvalidMarker:
-        what = text
+        what += f";{marker}"
     what = what.strip()
     if "${" in what:
         return False  # pip puts in what nobody knows here
     name, _, source = what.partition("@")
     if source and _NAME.fullmatch(name.partition("[")[0].strip()):
         return _is_local(source.strip())
-    if ":" in what:
+    if _SCHEME.match(what):
         return _is_local(what)
     path = what.partition("[")[0].strip()
     return is_editable or path.startswith((".", "~")) or "/" in path or path.lower().endswith(_ARCHIVES)

@@ -26,8 +26,6 @@ LOOK_AT_NOTHING_EVERY = 10.0
 """Seconds between two whole looks at an idle pool without workers: a glance sees what matters there."""
 SHARE = 3.0
 """From one glance, or look, to the next takes at least so many times as long as it takes: slow brokers are spared."""
-_NEWEST = 0.3
-"""What the newest glance counts in the mean of how long they take."""
 
 _log = logging.getLogger("dumbwaiter.scaler")
 
@@ -45,7 +43,8 @@ class Activity:
         self._check = check
         self._look_every = look_every
         self._glance_every = glance_every
-        self._glance_takes = 0.0
+        self._glances = (0.0, 0.0)
+        """How long the last two took."""
         self._loop: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._is_closed = False
@@ -122,16 +121,17 @@ class Activity:
     async def _arrives_within(self, seconds: float) -> bool:
         """Glance until something waits; False when it is time for a whole look, which sees more than what waits."""
         until = time.monotonic() + seconds
-        took = 0.0
-        while time.monotonic() < until:
+        spent = 0.0
+        while (left := until - time.monotonic()) > 0.0:
             # The pause comes first: a whole look has just been taken, and where it sees nothing of what a glance sees
-            # they must not chase each other.
-            await asyncio.sleep(max(self._glance_every, SHARE * max(self._glance_takes, took)) - took)
+            # they must not chase each other. One slow glance among quick ones is no slow broker.
+            pause = max(self._glance_every, SHARE * min(self._glances)) - spent
+            await asyncio.sleep(min(pause, left))
             began = time.monotonic()
             if await self._looks.is_waited_for():
                 return True
-            took = time.monotonic() - began
-            self._glance_takes += _NEWEST * (took - self._glance_takes) if self._glance_takes else took
+            spent = time.monotonic() - began
+            self._glances = (self._glances[1], spent)
         return False
 
 
