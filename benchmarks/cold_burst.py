@@ -21,7 +21,7 @@ from pathlib import Path
 
 from dumbwaiter.answers import raise_for_failure
 from dumbwaiter.blobs import open_store
-from dumbwaiter.blobs.presence import said_of
+from dumbwaiter.blobs.presence import workers_of
 from dumbwaiter.brokers import open_broker
 from dumbwaiter.config import Settings, load_settings
 from dumbwaiter.message import Message
@@ -111,7 +111,7 @@ async def _burst(settings: Settings, count: int, start: Callable[[], None] | Non
 
 
 async def _is_empty(settings: Settings) -> bool:
-    return not await said_of(open_store(settings.blobs), "model")
+    return not await workers_of(open_store(settings.blobs), "model")
 
 
 @contextlib.contextmanager
